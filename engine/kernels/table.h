@@ -1,0 +1,124 @@
+// The operations of the forward pass as one table of functions, chosen once at start.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every function here is defined exactly in docs/numerics.md; `_ref` is the definition as code and
+// every other implementation returns the same bits. No function allocates, fails, or keeps state.
+//
+// Shapes: vectors are padded to multiples of 16 with +0 (kLanes); `x_stride` and friends count
+// elements. float pointers are 64-byte aligned unless said otherwise; weights are 64-byte aligned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bitnet::kernels {
+
+/// Weight rows of one matrix in tiles of 16, as docs/formats/model.md lays them out.
+struct TileRange {
+  const uint8_t* weights;  ///< first byte of tile 0
+  uint32_t cols_padded;    ///< multiple of 16
+  uint32_t tile_begin;     ///< this call computes tiles [tile_begin, tile_end)
+  uint32_t tile_end;
+};
+
+/// Quantised activations of `token_count` tokens.
+struct Int8Tokens {
+  const int8_t* codes;     ///< [token_count][stride], 64-byte aligned, padding 0
+  size_t stride;           ///< >= cols_padded, multiple of 64
+  const int32_t* sums;     ///< [token_count], sum of the codes of the token
+  const float* multipliers;  ///< [token_count], what the integer sum is multiplied with
+  uint32_t token_count;    ///< >= 1
+};
+
+/// y[t][r] = float(sum_c w[r][c] * codes[t][c]) * multipliers[t] for the rows of the tiles.
+/// Ternary weights (kind 1). Padded rows get +0.
+/// y: float[token_count][y_stride], row r of the matrix at y[t * y_stride + r].
+using TernaryMatmul = void (*)(const TileRange& tiles, const Int8Tokens& x, float* y, size_t y_stride);
+
+/// A hidden state as 15-bit integers in two int8 parts: q = 128 * hi + lo.
+struct SplitTokens {
+  const int8_t* hi;        ///< [token_count][stride], 64-byte aligned, padding 0
+  const int8_t* lo;
+  size_t stride;           ///< multiple of 64
+  const int32_t* hi_sums;  ///< [token_count]
+  const int32_t* lo_sums;
+  const float* scales;     ///< [token_count], amax / 16256
+  uint32_t token_count;
+};
+
+/// y[t][r] = (float(sum code*hi) * 128 + float(sum code*lo)) * (row_scales[r] * scales[t]).
+/// int8 rows (kind 3); row_scales: float[rows_padded].
+using Int8Matmul = void (*)(const TileRange& tiles, const float* row_scales, const SplitTokens& x,
+                            float* y, size_t y_stride);
+
+/// y[t][r] = dot16(row_r, x_t) for rows [row_begin, row_end). f32 rows (kind 4).
+/// x: float[token_count][x_stride].
+using F32Matmul = void (*)(const float* weights, uint32_t cols_padded, uint32_t row_begin,
+                           uint32_t row_end, const float* x, size_t x_stride, uint32_t token_count,
+                           float* y, size_t y_stride);
+
+/// y = rms_norm(x) * w over `n_padded` elements, mean over `n`. y may be x.
+using RmsNorm = void (*)(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,
+                         float* y);
+
+/// codes = quantize(x); *sum = sum of codes; returns s = 127 / max(amax, 1e-5).
+using QuantizeInt8 = float (*)(const float* x, uint32_t n_padded, int8_t* codes, int32_t* sum);
+
+/// hi, lo = split quantisation of the head's input; returns max(amax, 1e-5) / 16256.
+using QuantizeSplit = float (*)(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo,
+                                int32_t* hi_sum, int32_t* lo_sum);
+
+/// y = activation(gate) * up. y may be gate.
+using Gate = void (*)(const float* gate, const float* up, uint32_t n_padded, float* y);
+
+/// x = x + y.
+using AddInPlace = void (*)(float* x, const float* y, uint32_t n_padded);
+
+/// Rotates one head. x: float[head_dim], no alignment; sin, cos: float[head_dim / 2];
+/// y: float[pad_lanes(head_dim)], 64-byte aligned, its padding is set to +0.
+using Rope = void (*)(const float* x, const float* sin, const float* cos, uint32_t head_dim, float* y);
+
+/// sin[i], cos[i] = sincos(float(position) * inv_freq[i]) for i < count. No alignment.
+using RopeAngles = void (*)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
+                            float* cos);
+
+/// One query head against `position_count` cached positions.
+/// q: float[head_dim_padded]; k, v: float[position_count][head_dim_padded];
+/// scores: float[pad_lanes(position_count)] scratch; out: float[head_dim_padded].
+using Attention = void (*)(const float* q, const float* k, const float* v, uint32_t position_count,
+                           uint32_t head_dim_padded, float scale, float* scores, float* out);
+
+/// e[i] = exp(x[i] - max), the definition of docs/numerics.md; n_padded multiple of 16.
+/// Returns sum16(e). Elements at and after `n` get +0. e may be x.
+using ExpSum = float (*)(const float* x, float max, uint32_t n, uint32_t n_padded, float* e);
+
+struct KernelTable {
+  const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod"
+  TernaryMatmul ternary_matmul;
+  Int8Matmul int8_matmul;
+  F32Matmul f32_matmul;
+  RmsNorm rms_norm;
+  QuantizeInt8 quantize_int8;
+  QuantizeSplit quantize_split;
+  Gate relu2_gate;
+  Gate silu_gate;
+  AddInPlace add_in_place;
+  Rope rope;
+  RopeAngles rope_angles;
+  Attention attention;
+  ExpSum exp_sum;
+};
+
+/// Names of the tables compiled for this architecture, weakest first, "ref" always first.
+inline constexpr uint32_t kKernelTableCountMax = 4;
+uint32_t kernel_table_count();
+const char* kernel_table_name(uint32_t index);
+
+/// True where this processor (and its operating system) can run table `index`. From CPUID and
+/// XGETBV on x86-64, from `hwcap` (the AT_HWCAP word) on aarch64.
+bool kernel_table_available(uint32_t index, uint64_t hwcap);
+
+/// Table `index`, complete: reference first, each level overwrites what it has.
+KernelTable kernel_table(uint32_t index);
+
+}  // namespace bitnet::kernels

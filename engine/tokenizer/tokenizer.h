@@ -1,0 +1,47 @@
+// Byte-level BPE over constant tables: text to token ids and back. No JSON, no regular expressions,
+// no allocation.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+
+namespace bitnet::tokenizer {
+
+struct Tables;  // constant data, written by tokenizer2cpp; tokenizer/tables.h
+
+/// Whether the added tokens of the file (control tokens above all) are found in the text.
+enum class AddedTokens : uint8_t {
+  kIgnore,  ///< user text: never becomes a control token
+  kMatch,   ///< as the `tokenizers` library does by default
+};
+
+/// Scratch bytes (64-byte aligned) that `encode` needs for a text of at most `text_bytes_max`.
+size_t encode_scratch_bytes(const Tables& tables, size_t text_bytes_max);
+
+/// Writes the ids of `text` (any bytes; invalid UTF-8 is taken byte by byte) to `ids`.
+/// Returns the count; kBufferTooSmall if `ids` or `scratch` is too small. A text of n bytes gives at most
+/// encode_ids_max(tables, n) ids. Time O(n log n) for any input.
+Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text, AddedTokens added,
+                      std::span<uint8_t> scratch, std::span<uint32_t> ids);
+size_t encode_ids_max(const Tables& tables, size_t text_bytes);
+
+/// Bytes of one token, inside the tables; empty for an id outside the vocabulary.
+std::span<const uint8_t> token_bytes(const Tables& tables, uint32_t id);
+/// True for added tokens marked special (not shown in an answer).
+bool token_is_special(const Tables& tables, uint32_t id);
+uint32_t vocab_size(const Tables& tables);
+
+/// Writes the ids of a conversation of an optional system message and one user message followed by the
+/// generation prompt. Text of the messages is never matched against added tokens; text of the
+/// template that touches a message is tokenised together with it.
+/// kNoChatTemplate if the tables have none, or none for a system message.
+Result<size_t> encode_chat(const Tables& tables, std::span<const uint8_t> system, std::span<const uint8_t> user,
+                           std::span<uint8_t> scratch, std::span<uint32_t> ids);
+size_t encode_chat_scratch_bytes(const Tables& tables, size_t text_bytes_max);
+size_t encode_chat_ids_max(const Tables& tables, size_t text_bytes);
+
+}  // namespace bitnet::tokenizer

@@ -1,0 +1,1 @@
+"""Published checkpoints of several forms behind one view: a ModelSpec and weights by role."""

@@ -1,0 +1,1 @@
+"""Command lines: one file per subcommand; parse, call, render."""

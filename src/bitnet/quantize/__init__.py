@@ -1,0 +1,1 @@
+"""Checkpoint to model.bin, and the reader of model.bin."""

@@ -1,0 +1,1 @@
+"""Compiler, ELF checks, and the embedding of a model into the executable."""
