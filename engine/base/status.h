@@ -10,7 +10,7 @@ namespace bitnet {
 /// Every way in which a program inside the gap can refuse. The table in `docs/errors.md` and
 /// `src/bitnet/errors.py` name the same codes; a test compares the three.
 enum class [[nodiscard]] Status : uint8_t {
-#define BITNET_STATUS(name, value, exit_code, text) name = value,
+#define BITNET_STATUS(name, value, ...) name = value,
 #include "base/status.def"
 #undef BITNET_STATUS
 };

@@ -1,0 +1,64 @@
+// The one place memory comes from: a region sized before it is reserved, given out at start-up, then frozen.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+#include "base/check.h"
+
+namespace bitnet {
+
+/// A bump allocator with three states. *Counting* (no memory behind it) adds up what a plan asks for;
+/// *open* gives memory out; *frozen* stops the program on any further request, which is the proof
+/// that nothing is allocated after start-up. The same plan code runs in the first two states.
+class Arena {
+ public:
+  static constexpr size_t kAlignBytes = 64;
+
+  /// Counting state.
+  constexpr Arena() = default;
+  /// Open state over zeroed memory aligned to kAlignBytes.
+  explicit Arena(std::span<uint8_t> memory) : base_(memory.data()), capacity_(memory.size()) {
+    ENGINE_CHECK(reinterpret_cast<uintptr_t>(base_) % kAlignBytes == 0);
+  }
+
+  /// `count` elements, aligned to 64 bytes, zeroed. In the counting state the span has the size but
+  /// no memory. A request too large to be a size sets overflowed().
+  template <typename T>
+  std::span<T> take(size_t count) {
+    ENGINE_CHECK(!frozen_);
+    if (count > std::numeric_limits<size_t>::max() / 4 / sizeof(T)) {
+      overflowed_ = true;
+      return {};
+    }
+    const size_t bytes = (count * sizeof(T) + kAlignBytes - 1) / kAlignBytes * kAlignBytes;
+    if (bytes > std::numeric_limits<size_t>::max() / 2 - used_) {
+      overflowed_ = true;
+      return {};
+    }
+    if (base_ == nullptr) {
+      used_ += bytes;
+      return std::span<T>(static_cast<T*>(nullptr), count);
+    }
+    ENGINE_CHECK(bytes <= capacity_ - used_);
+    T* data = reinterpret_cast<T*>(base_ + used_);
+    used_ += bytes;
+    return std::span<T>(data, count);
+  }
+
+  void freeze() { frozen_ = true; }
+  size_t used() const { return used_; }
+  bool overflowed() const { return overflowed_; }
+
+ private:
+  uint8_t* base_ = nullptr;
+  size_t capacity_ = 0;
+  size_t used_ = 0;
+  bool frozen_ = false;
+  bool overflowed_ = false;
+};
+
+}  // namespace bitnet

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/config.h"
+
+#include <cstring>
+
+namespace bitnet::format {
+namespace {
+
+constexpr size_t kKeyBytesMax = 64;
+
+/// A cursor over one line; `begin` … `end` without the line break.
+struct Line {
+  uint8_t* begin;
+  uint8_t* end;
+  uint64_t number;
+};
+
+struct Parser {
+  Config config{};
+  Line line{};
+  const char* key = "";
+  Error error{};
+
+  void fail(Status status, uint64_t value = 0, uint64_t limit = 0) {
+    if (!failed(error)) error = Error{status, key, line.number, value, limit};
+  }
+};
+
+bool is_space(uint8_t c) { return c == ' '; }
+
+void skip_spaces(Line& line) {
+  while (line.begin < line.end && is_space(*line.begin)) ++line.begin;
+}
+
+/// True at the end of the value: nothing, or a comment set off by a space.
+bool at_end(const Line& line, bool after_space) {
+  return line.begin == line.end || (after_space && *line.begin == '#');
+}
+
+void expect_end(Parser& parser) {
+  const uint8_t* before = parser.line.begin;
+  skip_spaces(parser.line);
+  if (!at_end(parser.line, parser.line.begin != before)) parser.fail(Status::kConfigSyntax);
+}
+
+/// An unquoted word: letters, digits and the punctuation of paths and numbers.
+Text parse_word(Parser& parser) {
+  Line& line = parser.line;
+  const uint8_t* begin = line.begin;
+  while (line.begin < line.end && !is_space(*line.begin)) {
+    const uint8_t c = *line.begin;
+    const bool allowed = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                         c == '_' || c == '-' || c == '+' || c == '.' || c == '/';
+    if (!allowed) {
+      parser.fail(Status::kConfigSyntax);
+      return {};
+    }
+    ++line.begin;
+  }
+  if (begin == line.begin) parser.fail(Status::kConfigValue);
+  return Text(begin, static_cast<size_t>(line.begin - begin));
+}
+
+int hex_digit(uint8_t c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+/// One escape after the backslash; writes one byte to *out. False if it is not one of ours.
+bool parse_escape(Line& line, uint8_t* out) {
+  if (line.begin == line.end) return false;
+  const uint8_t c = *line.begin++;
+  switch (c) {
+    case '"': case '\\': *out = c; return true;
+    case 'n': *out = '\n'; return true;
+    case 't': *out = '\t'; return true;
+    case 'x': {
+      // YAML's \xNN names a code point; below 0x80 that is the byte itself.
+      if (line.end - line.begin < 2) return false;
+      const int high = hex_digit(line.begin[0]);
+      const int low = hex_digit(line.begin[1]);
+      if (high < 0 || high > 7 || low < 0) return false;
+      *out = static_cast<uint8_t>(high * 16 + low);
+      line.begin += 2;
+      return true;
+    }
+    default: return false;
+  }
+}
+
+/// A double-quoted string, resolved in place.
+Text parse_quoted(Parser& parser) {
+  Line& line = parser.line;
+  if (line.begin == line.end || *line.begin != '"') {
+    parser.fail(Status::kConfigValue);
+    return {};
+  }
+  uint8_t* out = ++line.begin;
+  const uint8_t* begin = out;
+  while (line.begin < line.end && *line.begin != '"') {
+    const uint8_t c = *line.begin++;
+    if (c != '\\') {
+      *out++ = c;
+    } else if (!parse_escape(line, out++)) {
+      parser.fail(Status::kConfigSyntax);
+      return {};
+    }
+  }
+  if (line.begin == line.end) {
+    parser.fail(Status::kConfigSyntax);
+    return {};
+  }
+  ++line.begin;
+  return Text(begin, static_cast<size_t>(out - begin));
+}
+
+bool equals(Text text, const char* word) {
+  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
+}
+
+/// Decimal digits only, no sign, no leading zero, within [low, high].
+uint32_t parse_count(Parser& parser, uint32_t low, uint32_t high) {
+  const Text word = parse_word(parser);
+  if (failed(parser.error)) return 0;
+  uint64_t value = 0;
+  for (const uint8_t c : word) {
+    if (c < '0' || c > '9' || word.size() > 10 || (word[0] == '0' && word.size() > 1)) {
+      parser.fail(Status::kConfigValue);
+      return 0;
+    }
+    value = value * 10 + (c - '0');
+  }
+  if (value < low || value > high) parser.fail(Status::kConfigRange, value, value < low ? low : high);
+  return static_cast<uint32_t>(value);
+}
+
+/// A decimal number `digits` or `digits.digits` of at most 9 digits in all, so that the binary64
+/// quotient below is the nearest and one rounding to binary32 follows. Range [low, high], or (low, high].
+float parse_number(Parser& parser, double low, double high, bool low_excluded) {
+  const Text word = parse_word(parser);
+  if (failed(parser.error)) return 0.0f;
+  double digits = 0;
+  double divisor = 1;
+  uint32_t digit_count = 0;
+  bool fraction = false;
+  for (const uint8_t c : word) {
+    if (c == '.' && !fraction && digit_count > 0) {
+      fraction = true;
+      continue;
+    }
+    if (c < '0' || c > '9' || ++digit_count > 9) {
+      parser.fail(Status::kConfigValue);
+      return 0.0f;
+    }
+    digits = digits * 10 + (c - '0');
+    if (fraction) divisor *= 10;
+  }
+  const double value = digits / divisor;
+  if (value < low || value > high || (low_excluded && value == low) || word[word.size() - 1] == '.') {
+    parser.fail(Status::kConfigRange);
+  }
+  return static_cast<float>(value);
+}
+
+bool parse_choice(Parser& parser, const char* if_true, const char* if_false) {
+  const Text word = parse_word(parser);
+  if (failed(parser.error)) return false;
+  if (equals(word, if_true)) return true;
+  if (!equals(word, if_false)) parser.fail(Status::kConfigValue);
+  return false;
+}
+
+/// `word` or `"quoted"`.
+Text parse_text(Parser& parser) {
+  const bool quoted = parser.line.begin < parser.line.end && *parser.line.begin == '"';
+  const Text text = quoted ? parse_quoted(parser) : parse_word(parser);
+  if (!failed(parser.error) && text.empty()) parser.fail(Status::kConfigValue);
+  return text;
+}
+
+/// `[]` or `["one", "two"]`.
+void parse_stop(Parser& parser) {
+  Line& line = parser.line;
+  Config& config = parser.config;
+  if (line.begin == line.end || *line.begin++ != '[') return parser.fail(Status::kConfigValue);
+  skip_spaces(line);
+  if (line.begin < line.end && *line.begin == ']') {
+    ++line.begin;
+    return;
+  }
+  while (!failed(parser.error)) {
+    const Text text = parse_quoted(parser);
+    if (failed(parser.error)) return;
+    if (config.stop_count == kStopStringCountMax || text.empty() || text.size() > kStopStringBytesMax) {
+      return parser.fail(Status::kConfigRange, text.size(), kStopStringBytesMax);
+    }
+    config.stop[config.stop_count++] = text;
+    skip_spaces(line);
+    if (line.begin == line.end) return parser.fail(Status::kConfigSyntax);
+    const uint8_t c = *line.begin++;
+    if (c == ']') return;
+    if (c != ',') return parser.fail(Status::kConfigSyntax);
+    skip_spaces(line);
+  }
+}
+
+struct Key {
+  const char* name;
+  void (*parse)(Parser& parser);
+};
+
+constexpr Key kKeys[] = {
+    {"model", [](Parser& p) { p.config.model = parse_text(p); }},
+    {"context", [](Parser& p) { p.config.context = parse_count(p, 16, kContextMax); }},
+    {"max_new_tokens", [](Parser& p) { p.config.max_new_tokens = parse_count(p, 1, kContextMax); }},
+    {"prompt_bytes_max", [](Parser& p) { p.config.prompt_bytes_max = parse_count(p, 1, kPromptBytesMax); }},
+    {"prefill_chunk", [](Parser& p) { p.config.prefill_chunk = parse_count(p, 1, kPrefillChunkMax); }},
+    {"threads", [](Parser& p) { p.config.threads = parse_count(p, 1, kThreadCountMax); }},
+    {"isa", [](Parser& p) { p.config.isa = parse_word(p); }},
+    {"prompt", [](Parser& p) { p.config.chat = parse_choice(p, "chat", "raw"); }},
+    {"system", [](Parser& p) { p.config.system = parse_quoted(p); }},
+    {"temperature", [](Parser& p) { p.config.temperature = parse_number(p, 0, 100, false); }},
+    {"top_k", [](Parser& p) { p.config.top_k = parse_count(p, 0, kVocabSizeMax); }},
+    {"top_p", [](Parser& p) { p.config.top_p = parse_number(p, 0, 1, true); }},
+    {"repetition_penalty", [](Parser& p) { p.config.repetition_penalty = parse_number(p, 0, 10, true); }},
+    {"stop", [](Parser& p) { parse_stop(p); }},
+};
+constexpr uint32_t kKeyCount = sizeof kKeys / sizeof kKeys[0];
+
+/// Finds the key of the line and moves to its value; kKeyCount if the line is at fault.
+uint32_t parse_key(Parser& parser) {
+  Line& line = parser.line;
+  uint8_t* begin = line.begin;
+  while (line.begin < line.end && ((*line.begin >= 'a' && *line.begin <= 'z') || *line.begin == '_')) ++line.begin;
+  const Text name(begin, static_cast<size_t>(line.begin - begin));
+  if (name.empty() || name.size() > kKeyBytesMax || line.begin == line.end || *line.begin != ':') {
+    parser.fail(Status::kConfigSyntax);
+    return kKeyCount;
+  }
+  ++line.begin;
+  if (line.begin < line.end && !is_space(*line.begin)) {
+    parser.fail(Status::kConfigSyntax);
+    return kKeyCount;
+  }
+  skip_spaces(line);
+  for (uint32_t i = 0; i < kKeyCount; ++i) {
+    if (equals(name, kKeys[i].name)) return i;
+  }
+  begin[name.size()] = 0;  // over the colon, so that the error can name the key
+  parser.key = reinterpret_cast<const char*>(begin);
+  parser.fail(Status::kConfigUnknownKey);
+  return kKeyCount;
+}
+
+/// The next line, or false at the end. A carriage return or any other control byte is refused by the
+/// word and string parsers' alphabets, or here.
+bool next_line(Parser& parser, uint8_t*& cursor, uint8_t* end) {
+  if (cursor == end) return false;
+  auto* line_end = static_cast<uint8_t*>(std::memchr(cursor, '\n', static_cast<size_t>(end - cursor)));
+  if (line_end == nullptr) line_end = end;
+  parser.line = {cursor, line_end, parser.line.number + 1};
+  parser.key = "";
+  for (const uint8_t* c = cursor; c < line_end; ++c) {
+    if (*c < 0x20 || *c == 0x7f) {
+      parser.fail(Status::kConfigSyntax);
+      return false;
+    }
+  }
+  cursor = line_end == end ? end : line_end + 1;
+  return true;
+}
+
+}  // namespace
+
+Result<Config> parse_config(std::span<uint8_t> buffer) {
+  Parser parser;
+  bool seen[kKeyCount] = {};
+  uint8_t* cursor = buffer.data();
+  while (next_line(parser, cursor, buffer.data() + buffer.size())) {
+    if (parser.line.begin == parser.line.end || *parser.line.begin == '#') continue;
+    const uint32_t index = parse_key(parser);
+    if (index == kKeyCount) break;
+    parser.key = kKeys[index].name;
+    if (seen[index]) {
+      parser.fail(Status::kConfigDuplicateKey);
+      break;
+    }
+    seen[index] = true;
+    kKeys[index].parse(parser);
+    expect_end(parser);
+    if (failed(parser.error)) break;
+  }
+  if (failed(parser.error)) return parser.error;
+  for (uint32_t i = 0; i < kKeyCount; ++i) {
+    if (!seen[i]) return Error{Status::kConfigMissingKey, kKeys[i].name, parser.line.number};
+  }
+  if (parser.config.max_new_tokens > parser.config.context) {
+    return Error{Status::kConfigRange, "max_new_tokens", 0, parser.config.max_new_tokens, parser.config.context};
+  }
+  return parser.config;
+}
+
+}  // namespace bitnet::format

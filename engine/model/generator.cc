@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/generator.h"
+
+#include <cstring>
+
+#include "platform/os.h"
+
+namespace bitnet::model {
+namespace {
+
+constexpr uint32_t kNoOutputToken = format::kNoToken;
+
+/// Length of the longest suffix of `text` that a stop string begins with.
+size_t longest_prefix_at_end(Text text, std::span<const Text> stop) {
+  size_t longest = 0;
+  for (const Text& word : stop) {
+    size_t length = word.size() - 1 < text.size() ? word.size() - 1 : text.size();
+    while (length > longest && std::memcmp(text.data() + text.size() - length, word.data(), length) != 0) --length;
+    if (length > longest) longest = length;
+  }
+  return longest;
+}
+
+/// The length of the longest stop string that `text` ends with, or 0.
+size_t stop_at_end(Text text, std::span<const Text> stop) {
+  size_t longest = 0;
+  for (const Text& word : stop) {
+    const bool ends = word.size() <= text.size() &&
+                      std::memcmp(text.data() + text.size() - word.size(), word.data(), word.size()) == 0;
+    if (ends && word.size() > longest) longest = word.size();
+  }
+  return longest;
+}
+
+}  // namespace
+
+Generator::Generator(Arena& arena, const format::ModelHeader& header)
+    : header_(&header), sampler_(arena, header.vocab_size), held_(arena.take<uint8_t>(2 * kStopStringBytesMax)) {}
+
+bool Generator::is_stop_token(uint32_t token) const {
+  for (uint32_t i = 0; i < header_->eos_count; ++i) {
+    if (header_->eos_ids[i] == token) return true;
+  }
+  return false;
+}
+
+Error Generator::prefill(Transformer& transformer, std::span<const uint32_t> prompt) {
+  const size_t chunk = transformer.options().prefill_chunk;
+  for (size_t done = 0; done < prompt.size();) {
+    const size_t count = prompt.size() - done < chunk ? prompt.size() - done : chunk;
+    const LogitsMode mode = done + count == prompt.size() ? LogitsMode::kLast : LogitsMode::kNone;
+    const Error error = transformer.forward(prompt.subspan(done, count), static_cast<uint32_t>(done), mode);
+    if (failed(error)) return error;
+    done += count;
+  }
+  return kNoError;
+}
+
+Error Generator::flush(const AnswerSink& sink) {
+  if (held_count_ == 0) return kNoError;
+  const Error error = sink.write(sink.context, kNoOutputToken, held_.first(held_count_));
+  held_count_ = 0;
+  return error;
+}
+
+/// Gives out a token's bytes, except those that may still become a stop string.
+Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, uint32_t token,
+                      std::span<const Text> stop, bool* stopped) {
+  *stopped = false;
+  const bool silent = tables == nullptr || tokenizer::token_is_special(*tables, token);
+  const Text bytes = silent ? Text{} : tokenizer::token_bytes(*tables, token);
+  if (stop.empty() || silent) return sink.write(sink.context, token, bytes);
+  if (const Error error = sink.write(sink.context, token, {}); failed(error)) return error;
+  for (const uint8_t byte : bytes) {
+    if (held_count_ == held_.size()) {
+      const size_t keep = longest_prefix_at_end(held_, stop);
+      const size_t ready = held_.size() - keep;
+      if (const Error error = sink.write(sink.context, kNoOutputToken, held_.first(ready)); failed(error)) return error;
+      std::memmove(held_.data(), held_.data() + ready, keep);
+      held_count_ = keep;
+    }
+    held_[held_count_++] = byte;
+    const size_t length = stop_at_end(held_.first(held_count_), stop);
+    if (length == 0) continue;
+    held_count_ -= length;
+    *stopped = true;
+    return flush(sink);
+  }
+  const size_t keep = longest_prefix_at_end(held_.first(held_count_), stop);
+  const size_t ready = held_count_ - keep;
+  if (ready == 0) return kNoError;
+  const Error error = sink.write(sink.context, kNoOutputToken, held_.first(ready));
+  std::memmove(held_.data(), held_.data() + ready, keep);
+  held_count_ = keep;
+  return error;
+}
+
+Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer::Tables* tables,
+                                      std::span<const uint32_t> prompt, const GenerateOptions& options,
+                                      const AnswerSink& sink) {
+  GenerateResult result{};
+  result.start_ns = platform::clock_ns();
+  const uint64_t context = transformer.options().context;
+  if (prompt.empty()) return Error{Status::kPromptEmpty, "prompt"};
+  if (prompt.size() + uint64_t{options.max_new_tokens} > context) {
+    return Error{Status::kContextOverflow, "prompt", options.max_new_tokens, prompt.size(), context};
+  }
+  result.prompt_tokens = static_cast<uint32_t>(prompt.size());
+  result.finish = Finish::kLength;
+  held_count_ = 0;
+  sampler_.start(options.sampler);
+  if (const Error error = prefill(transformer, prompt); failed(error)) return error;
+  for (const uint32_t token : prompt) sampler_.note(token);
+  while (result.new_tokens < options.max_new_tokens) {
+    const Result<uint32_t> chosen =
+        sampler_.choose(transformer.kernels(), transformer.logits(0), result.new_tokens);
+    if (!chosen.ok()) return chosen.error();
+    const uint32_t token = chosen.value();
+    if (result.first_ns == 0) result.first_ns = platform::clock_ns();
+    if (is_stop_token(token)) {
+      result.finish = Finish::kStopToken;
+      break;
+    }
+    bool stopped = false;
+    if (const Error error = emit(sink, tables, token, options.stop, &stopped); failed(error)) return error;
+    ++result.new_tokens;
+    if (stopped) {
+      result.finish = Finish::kStopString;
+      break;
+    }
+    if (result.new_tokens == options.max_new_tokens) break;
+    sampler_.note(token);
+    const uint32_t position = result.prompt_tokens + result.new_tokens - 1;
+    const Error error = transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kLast);
+    if (failed(error)) return error;
+  }
+  result.end_ns = platform::clock_ns();
+  if (const Error error = flush(sink); failed(error)) return error;
+  return result;
+}
+
+}  // namespace bitnet::model

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/session.h"
+
+#include <cstring>
+
+#include "platform/os.h"
+
+namespace bitnet::model {
+namespace {
+
+bool equals(Text text, const char* word) {
+  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
+}
+
+/// The table of that name, or for "auto" the strongest that this processor has.
+Result<uint32_t> choose_kernels(Text isa) {
+  const uint64_t hwcap = platform::hardware_capabilities();
+  uint32_t best = 0;
+  for (uint32_t i = 0; i < kernels::kernel_table_count(); ++i) {
+    const bool available = kernels::kernel_table_available(i, hwcap);
+    if (available) best = i;
+    if (!equals(isa, kernels::kernel_table_name(i))) continue;
+    if (available) return i;
+    return Error{Status::kIsaUnavailable, kernels::kernel_table_name(i)};
+  }
+  if (equals(isa, "auto")) return best;
+  return Error{Status::kIsaUnavailable, "isa"};
+}
+
+Error check_options(const format::ModelHeader& header, const SessionOptions& options) {
+  if (options.context == 0 || options.context > header.context_max) {
+    return Error{Status::kConfigConflict, "context", 0, options.context, header.context_max};
+  }
+  if (options.threads == 0 || options.threads > kThreadCountMax) {
+    return Error{Status::kConfigConflict, "threads", 0, options.threads, kThreadCountMax};
+  }
+  if (options.prefill_chunk == 0 || options.prefill_chunk > kPrefillChunkMax) {
+    return Error{Status::kConfigConflict, "prefill_chunk", 0, options.prefill_chunk, kPrefillChunkMax};
+  }
+  return kNoError;
+}
+
+}  // namespace
+
+void Session::take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra) {
+  layers_ = arena.take<format::Layer>(header_->layer_count);
+  transformer_ = Transformer(arena, *header_,
+                             {options.context, options.prefill_chunk, options.threads, options.logits_rows});
+  generator_ = Generator(arena, *header_);
+  extra.take(extra.context, arena);
+}
+
+Error Session::open(std::span<const uint8_t> file, const SessionOptions& options, const ExtraMemory& extra) {
+  const Result<const format::ModelHeader*> header = format::check_model_header(file);
+  if (!header.ok()) return header.error();
+  header_ = header.value();
+  if (const Error error = check_options(*header_, options); failed(error)) return error;
+  const Result<uint32_t> kernel_index = choose_kernels(options.isa);
+  if (!kernel_index.ok()) return kernel_index.error();
+
+  Arena counting;
+  take_memory(counting, options, extra);
+  if (counting.overflowed()) return Error{Status::kNoMemory, "arena"};
+  const Result<std::span<uint8_t>> memory = platform::reserve_memory(counting.used());
+  if (!memory.ok()) return memory.error();
+  memory_ = memory.value();
+  Arena arena(memory_);
+  take_memory(arena, options, extra);
+  arena.freeze();
+
+  const Result<format::Model> model = format::load_model(file, layers_);
+  Error error = model.ok() ? team_.start(options.threads) : model.error();
+  if (failed(error)) {
+    platform::release_memory(memory_);
+    return error;
+  }
+  transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_);
+  return kNoError;
+}
+
+void Session::close() {
+  team_.stop();
+  platform::release_memory(memory_);
+  memory_ = {};
+}
+
+}  // namespace bitnet::model

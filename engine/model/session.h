@@ -1,0 +1,57 @@
+// Everything that a run needs, set up once: a checked model, one arena, a kernel table, a team of threads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/arena.h"
+#include "base/status.h"
+#include "format/model_file.h"
+#include "model/generator.h"
+#include "model/transformer.h"
+#include "runtime/threads.h"
+
+namespace bitnet::model {
+
+struct SessionOptions {
+  uint32_t context = 0;
+  uint32_t prefill_chunk = 0;
+  uint32_t threads = 0;
+  uint32_t logits_rows = 0;
+  Text isa;  ///< "auto", or the name of a kernel table
+};
+
+/// Memory that the program wants in the same arena; called once to count and once to take.
+struct ExtraMemory {
+  void (*take)(void* context, Arena& arena);
+  void* context;
+};
+
+/// Must not move after `open`.
+class Session {
+ public:
+  /// Checks `file`, plans and reserves the memory, chooses the kernels, starts the threads. After it
+  /// the arena is frozen. Errors of check_model_header and load_model; kConfigConflict (subject =
+  /// the option); kIsaUnavailable; kNoMemory; kNoThread.
+  Error open(std::span<const uint8_t> file, const SessionOptions& options, const ExtraMemory& extra);
+  /// Gives threads and memory back; the file stays the caller's.
+  void close();
+
+  const format::ModelHeader& header() const { return *header_; }
+  Transformer& transformer() { return transformer_; }
+  Generator& generator() { return generator_; }
+  size_t arena_bytes() const { return memory_.size(); }
+
+ private:
+  void take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra);
+
+  const format::ModelHeader* header_ = nullptr;
+  std::span<uint8_t> memory_;
+  std::span<format::Layer> layers_;
+  Transformer transformer_;
+  Generator generator_;
+  runtime::ThreadTeam team_;
+};
+
+}  // namespace bitnet::model

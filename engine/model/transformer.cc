@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/transformer.h"
+
+#include <cstring>
+
+namespace bitnet::model {
+namespace {
+
+uint32_t max2(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+/// Where a section works redundantly (one token), every thread has a slot of its own; where it is
+/// divided, slot = token. So the slots of either case are max(tokens, threads).
+uint32_t slot_count(uint32_t tokens, uint32_t threads) { return max2(tokens, threads); }
+
+}  // namespace
+
+Transformer::Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options)
+    : header_(&header), options_(options) {
+  hidden_padded_ = pad_lanes(header.hidden_size);
+  q_rows_ = header.head_count * header.head_dim;
+  q_rows_padded_ = pad_lanes(q_rows_);
+  kv_rows_ = header.kv_head_count * header.head_dim;
+  kv_rows_padded_ = pad_lanes(kv_rows_);
+  intermediate_padded_ = pad_lanes(header.intermediate_size);
+  head_dim_padded_ = pad_lanes(header.head_dim);
+  vocab_padded_ = pad_lanes(header.vocab_size);
+  width_max_ = max2(max2(hidden_padded_, q_rows_padded_), intermediate_padded_);
+  code_stride_ = (width_max_ + 63) / 64 * 64;
+  qkv_stride_ = q_rows_padded_ + 2 * size_t{kv_rows_padded_};
+  angle_stride_ = pad_lanes(header.head_dim / 2);
+
+  const size_t chunk = options.prefill_chunk;
+  const size_t threads = options.thread_count;
+  const size_t slots = slot_count(options.prefill_chunk, options.thread_count);
+  const size_t final_slots = slot_count(options.logits_rows, options.thread_count);
+  x_ = arena.take<float>(chunk * hidden_padded_);
+  qkv_ = arena.take<float>(chunk * qkv_stride_);
+  q_rotated_ = arena.take<float>(chunk * header.head_count * head_dim_padded_);
+  attended_ = arena.take<float>(chunk * q_rows_padded_);
+  delta_ = arena.take<float>(chunk * hidden_padded_);
+  gate_ = arena.take<float>(chunk * intermediate_padded_);
+  up_ = arena.take<float>(chunk * intermediate_padded_);
+  codes_ = arena.take<int8_t>(slots * code_stride_);
+  sums_ = arena.take<int32_t>(slots);
+  scales_ = arena.take<float>(slots);
+  normed_ = arena.take<float>(threads * width_max_);
+  multipliers_ = arena.take<float>(threads * pad_lanes(options.prefill_chunk));
+  scores_ = arena.take<float>(threads * pad_lanes(options.context));
+  head_out_ = arena.take<float>(threads * head_dim_padded_);
+  sin_ = arena.take<float>(chunk * angle_stride_);
+  cos_ = arena.take<float>(chunk * angle_stride_);
+  final_ = arena.take<float>(final_slots * hidden_padded_);
+  hi_ = arena.take<int8_t>(final_slots * code_stride_);
+  lo_ = arena.take<int8_t>(final_slots * code_stride_);
+  hi_sums_ = arena.take<int32_t>(final_slots);
+  lo_sums_ = arena.take<int32_t>(final_slots);
+  final_scales_ = arena.take<float>(final_slots);
+  logits_ = arena.take<float>(size_t{options.logits_rows} * vocab_padded_);
+  const size_t cache = size_t{header.layer_count} * header.kv_head_count * options.context * head_dim_padded_;
+  keys_ = arena.take<float>(cache);
+  values_ = arena.take<float>(cache);
+}
+
+void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels, runtime::ThreadTeam& team) {
+  model_ = model;
+  kernels_ = kernels;
+  team_ = &team;
+  ENGINE_CHECK(team.size() == options_.thread_count);
+}
+
+Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode) {
+  ENGINE_CHECK(!ids.empty() && ids.size() <= options_.prefill_chunk);
+  ENGINE_CHECK(mode != LogitsMode::kAll || ids.size() <= options_.logits_rows);
+  if (position > options_.context || ids.size() > options_.context - position) {
+    return Error{Status::kContextOverflow, "context", position, position + ids.size(), options_.context};
+  }
+  for (size_t i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= header_->vocab_size) return Error{Status::kTokenRange, "token", i, ids[i], header_->vocab_size};
+  }
+  token_count_ = static_cast<uint32_t>(ids.size());
+  position_ = position;
+  mode_ = mode;
+  for (uint32_t t = 0; t < token_count_; ++t) embed(t, ids[t]);
+  team_->run(work_entry, this);
+  return kNoError;
+}
+
+std::span<float> Transformer::logits(uint32_t index) {
+  ENGINE_CHECK(index < options_.logits_rows);
+  return logits_.subspan(size_t{index} * vocab_padded_, vocab_padded_);
+}
+
+Transformer::Range Transformer::share(uint32_t count, uint32_t thread) const {
+  const uint64_t threads = options_.thread_count;
+  return {static_cast<uint32_t>(count * uint64_t{thread} / threads),
+          static_cast<uint32_t>(count * (uint64_t{thread} + 1) / threads)};
+}
+
+void Transformer::embed(uint32_t token_index, uint32_t id) {
+  float* x = x_.data() + size_t{token_index} * hidden_padded_;
+  const format::Table& table = model_.embedding;
+  if (table.kind == format::kF32Rows) {
+    std::memcpy(x, table.data + size_t{id} * hidden_padded_ * 4, size_t{hidden_padded_} * 4);
+    return;
+  }
+  // Row r of a tile has four columns in each block of 64 bytes.
+  const uint8_t* tile = table.data + size_t{id / kTileRows} * kTileRows * hidden_padded_;
+  const uint8_t* row = tile + id % kTileRows * 4;
+  const float scale = table.row_scales[id];
+  for (uint32_t i = 0; i < hidden_padded_; ++i) {
+    const int code = row[size_t{i / 4} * 64 + i % 4] - 128;
+    x[i] = static_cast<float>(code) * scale;
+  }
+}
+
+void Transformer::work_entry(void* self, uint32_t thread) { static_cast<Transformer*>(self)->work(thread); }
+
+void Transformer::work(uint32_t thread) {
+  const Range tokens = share(token_count_, thread);
+  for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
+    kernels_.rope_angles(position_ + t, model_.rope_inv_freq, header_->head_dim / 2,
+                         sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
+  }
+  for (uint32_t i = 0; i < header_->layer_count; ++i) {
+    attention_block(model_.layers[i], i, thread);
+    feed_forward_block(model_.layers[i], thread);
+  }
+  if (mode_ != LogitsMode::kNone) head_block(thread);
+}
+
+/// Codes of all tokens of the call for the next matrix, through a norm where there is one. One token:
+/// every thread computes it for itself, which costs less than waiting for another's result.
+void Transformer::quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width, uint32_t thread) {
+  const bool redundant = token_count_ == 1;
+  const Range tokens = redundant ? Range{0, 1} : share(token_count_, thread);
+  const uint32_t width_padded = pad_lanes(width);
+  float* normed = normed_.data() + thread * width_max_;
+  for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
+    const uint32_t slot = redundant ? thread : t;
+    const float* source = x + t * stride;
+    if (norm != nullptr) {
+      kernels_.rms_norm(source, norm, width, width_padded, header_->norm_eps, normed);
+      source = normed;
+    }
+    scales_[slot] = kernels_.quantize_int8(source, width_padded, codes_.data() + slot * code_stride_, &sums_[slot]);
+  }
+  if (!redundant) team_->barrier(thread);
+}
+
+/// Rows of `tiles` of one matrix for all tokens, from the codes of quantize_tokens.
+void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride, uint32_t thread) {
+  if (tiles.begin == tiles.end) return;
+  const uint32_t slot = token_count_ == 1 ? thread : 0;
+  float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
+  for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];
+  const kernels::Int8Tokens x{codes_.data() + slot * code_stride_, code_stride_, sums_.data() + slot, multipliers,
+                              token_count_};
+  kernels_.ternary_matmul({matrix.weights, matrix.cols_padded(), tiles.begin, tiles.end}, x, y, y_stride);
+}
+
+/// x += matrix · codes, each thread its own rows.
+void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread) {
+  const Range tiles = share(matrix.tile_count(), thread);
+  multiply(matrix, tiles, delta_.data(), hidden_padded_, thread);
+  const size_t begin = size_t{tiles.begin} * kTileRows;
+  const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
+  for (uint32_t t = 0; t < token_count_ && count > 0; ++t) {
+    const size_t at = size_t{t} * hidden_padded_ + begin;
+    kernels_.add_in_place(x_.data() + at, delta_.data() + at, count);
+  }
+  team_->barrier(thread);
+}
+
+void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index, uint32_t thread) {
+  quantize_tokens(x_.data(), hidden_padded_, layer.input_norm, header_->hidden_size, thread);
+  multiply(layer.q, share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
+  multiply(layer.k, share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_, qkv_stride_, thread);
+  multiply(layer.v, share(layer.v.tile_count(), thread), qkv_.data() + q_rows_padded_ + kv_rows_padded_, qkv_stride_,
+           thread);
+  team_->barrier(thread);
+  rotate_and_store(layer_index, thread);
+  team_->barrier(thread);
+  attend(layer_index, thread);
+  team_->barrier(thread);
+  quantize_tokens(attended_.data(), q_rows_padded_, layer.attn_sub_norm, q_rows_, thread);
+  multiply_and_add(layer.o, thread);
+}
+
+float* Transformer::cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head, uint32_t position) const {
+  const size_t head = size_t{layer} * header_->kv_head_count + kv_head;
+  return cache.data() + (head * options_.context + position) * head_dim_padded_;
+}
+
+/// RoPE of every head of q and k; k and v go to their rows of the cache.
+void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
+  const uint32_t dim = header_->head_dim;
+  const uint32_t heads = header_->head_count + header_->kv_head_count;
+  const Range items = share(token_count_ * heads, thread);
+  for (uint32_t item = items.begin; item < items.end; ++item) {
+    const uint32_t t = item / heads;
+    const uint32_t head = item % heads;
+    const float* qkv = qkv_.data() + t * qkv_stride_;
+    const float* sin = sin_.data() + t * angle_stride_;
+    const float* cos = cos_.data() + t * angle_stride_;
+    if (head < header_->head_count) {
+      float* q = q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
+      kernels_.rope(qkv + size_t{head} * dim, sin, cos, dim, q);
+      continue;
+    }
+    const uint32_t kv_head = head - header_->head_count;
+    const float* k = qkv + q_rows_padded_ + size_t{kv_head} * dim;
+    kernels_.rope(k, sin, cos, dim, cache_row(keys_, layer_index, kv_head, position_ + t));
+    // The padding of a value row is zero from the start and stays so.
+    std::memcpy(cache_row(values_, layer_index, kv_head, position_ + t), k + kv_rows_padded_, size_t{dim} * 4);
+  }
+}
+
+void Transformer::attend(uint32_t layer_index, uint32_t thread) {
+  const uint32_t dim = header_->head_dim;
+  const uint32_t group = header_->head_count / header_->kv_head_count;
+  float* scores = scores_.data() + size_t{thread} * pad_lanes(options_.context);
+  float* out = head_out_.data() + size_t{thread} * head_dim_padded_;
+  const Range items = share(token_count_ * header_->head_count, thread);
+  for (uint32_t item = items.begin; item < items.end; ++item) {
+    const uint32_t head = item / token_count_;
+    const uint32_t t = item % token_count_;
+    const float* q = q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
+    kernels_.attention(q, cache_row(keys_, layer_index, head / group, 0), cache_row(values_, layer_index, head / group, 0),
+                       position_ + t + 1, head_dim_padded_, header_->attention_scale, scores, out);
+    std::memcpy(attended_.data() + size_t{t} * q_rows_padded_ + size_t{head} * dim, out, size_t{dim} * 4);
+  }
+}
+
+void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread) {
+  quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size, thread);
+  const Range tiles = share(layer.gate.tile_count(), thread);
+  multiply(layer.gate, tiles, gate_.data(), intermediate_padded_, thread);
+  multiply(layer.up, tiles, up_.data(), intermediate_padded_, thread);
+  const kernels::Gate activation = header_->activation == format::kRelu2 ? kernels_.relu2_gate : kernels_.silu_gate;
+  const size_t begin = size_t{tiles.begin} * kTileRows;
+  const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
+  for (uint32_t t = 0; t < token_count_ && count > 0; ++t) {
+    const size_t at = size_t{t} * intermediate_padded_ + begin;
+    activation(gate_.data() + at, up_.data() + at, count, gate_.data() + at);
+  }
+  team_->barrier(thread);
+  quantize_tokens(gate_.data(), intermediate_padded_, layer.ffn_sub_norm, header_->intermediate_size, thread);
+  multiply_and_add(layer.down, thread);
+}
+
+void Transformer::head_block(uint32_t thread) {
+  const format::Table& head = model_.head;
+  const uint32_t first = mode_ == LogitsMode::kLast ? token_count_ - 1 : 0;
+  const uint32_t count = token_count_ - first;
+  const bool redundant = count == 1;
+  const Range tokens = redundant ? Range{0, 1} : share(count, thread);
+  for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
+    const uint32_t slot = redundant ? thread : t;
+    float* state = final_.data() + size_t{slot} * hidden_padded_;
+    kernels_.rms_norm(x_.data() + size_t{first + t} * hidden_padded_, model_.final_norm, header_->hidden_size,
+                      hidden_padded_, header_->norm_eps, state);
+    if (head.kind == format::kInt8Rows) {
+      final_scales_[slot] =
+          kernels_.quantize_split(state, hidden_padded_, hi_.data() + slot * code_stride_,
+                                  lo_.data() + slot * code_stride_, &hi_sums_[slot], &lo_sums_[slot]);
+    }
+  }
+  if (!redundant) team_->barrier(thread);
+  const uint32_t slot = redundant ? thread : 0;
+  const Range tiles = share(vocab_padded_ / kTileRows, thread);
+  if (tiles.begin == tiles.end) return;
+  if (head.kind == format::kInt8Rows) {
+    const kernels::SplitTokens x{hi_.data() + slot * code_stride_, lo_.data() + slot * code_stride_, code_stride_,
+                                 hi_sums_.data() + slot,           lo_sums_.data() + slot,
+                                 final_scales_.data() + slot,      count};
+    kernels_.int8_matmul({head.data, hidden_padded_, tiles.begin, tiles.end}, head.row_scales, x, logits_.data(),
+                         vocab_padded_);
+    return;
+  }
+  const uint32_t row_begin = tiles.begin * kTileRows;
+  const uint32_t row_end = tiles.end * kTileRows < head.rows ? tiles.end * kTileRows : head.rows;
+  if (row_begin >= row_end) return;
+  kernels_.f32_matmul(reinterpret_cast<const float*>(head.data), hidden_padded_, row_begin, row_end,
+                      final_.data() + size_t{slot} * hidden_padded_, hidden_padded_, count, logits_.data(), vocab_padded_);
+}
+
+}  // namespace bitnet::model

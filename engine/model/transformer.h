@@ -1,0 +1,111 @@
+// The forward pass: token ids in, logits out. docs/numerics.md is the definition.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/arena.h"
+#include "base/status.h"
+#include "format/model_file.h"
+#include "kernels/table.h"
+#include "runtime/threads.h"
+
+namespace bitnet::model {
+
+/// What the memory is planned for.
+struct TransformerOptions {
+  uint32_t context;        ///< positions of the KV cache
+  uint32_t prefill_chunk;  ///< most tokens of one call
+  uint32_t thread_count;
+  uint32_t logits_rows;    ///< tokens whose logits one call can give
+};
+
+enum class LogitsMode : uint8_t { kNone, kLast, kAll };
+
+/// One model with its KV cache and its activations, all in the arena.
+///
+/// Every thread of the team runs `work`; what is divided between threads is rows of a matrix, tokens
+/// or heads, never a sum, so the number of threads cannot change a bit.
+class Transformer {
+ public:
+  Transformer() = default;
+  /// Takes all memory. With a counting arena nothing else may be called.
+  Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options);
+  void bind(const format::Model& model, const kernels::KernelTable& kernels, runtime::ThreadTeam& team);
+
+  /// Computes `ids` (1 … prefill_chunk of them) at positions position, position + 1 …, whose
+  /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow.
+  Error forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode);
+
+  /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll, of the last token
+  /// (index 0) after kLast. Valid and writable until the next forward.
+  std::span<float> logits(uint32_t index);
+
+  const TransformerOptions& options() const { return options_; }
+  const kernels::KernelTable& kernels() const { return kernels_; }
+
+ private:
+  /// Tokens [begin, end) of a section, or elements.
+  struct Range {
+    uint32_t begin;
+    uint32_t end;
+  };
+  Range share(uint32_t count, uint32_t thread) const;
+
+  static void work_entry(void* self, uint32_t thread);
+  void work(uint32_t thread);
+  void embed(uint32_t token_index, uint32_t id);
+  void attention_block(const format::Layer& layer, uint32_t layer_index, uint32_t thread);
+  void feed_forward_block(const format::Layer& layer, uint32_t thread);
+  void head_block(uint32_t thread);
+
+  void quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width, uint32_t thread);
+  void multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride, uint32_t thread);
+  void multiply_and_add(const format::Matrix& matrix, uint32_t thread);
+  void rotate_and_store(uint32_t layer_index, uint32_t thread);
+  void attend(uint32_t layer_index, uint32_t thread);
+  float* cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head, uint32_t position) const;
+
+  const format::ModelHeader* header_ = nullptr;
+  format::Model model_{};
+  kernels::KernelTable kernels_{};
+  runtime::ThreadTeam* team_ = nullptr;
+  TransformerOptions options_{};
+
+  uint32_t hidden_padded_ = 0;
+  uint32_t q_rows_ = 0, q_rows_padded_ = 0;
+  uint32_t kv_rows_ = 0, kv_rows_padded_ = 0;
+  uint32_t intermediate_padded_ = 0;
+  uint32_t head_dim_padded_ = 0;
+  uint32_t vocab_padded_ = 0;
+  size_t code_stride_ = 0, qkv_stride_ = 0, width_max_ = 0, angle_stride_ = 0;
+
+  // The call under way.
+  uint32_t token_count_ = 0;
+  uint32_t position_ = 0;
+  LogitsMode mode_ = LogitsMode::kNone;
+
+  std::span<float> x_;            ///< [chunk][hidden_padded], the residual stream
+  std::span<float> qkv_;          ///< [chunk][q | k | v]
+  std::span<float> q_rotated_;    ///< [chunk][head][head_dim_padded]
+  std::span<float> attended_;     ///< [chunk][q_rows_padded]
+  std::span<float> delta_;        ///< [chunk][hidden_padded]
+  std::span<float> gate_, up_;    ///< [chunk][intermediate_padded]
+  std::span<int8_t> codes_;       ///< [max(chunk, threads)][code_stride]
+  std::span<int32_t> sums_;
+  std::span<float> scales_;
+  std::span<float> normed_;       ///< [thread][width_max]
+  std::span<float> multipliers_;  ///< [thread][chunk]
+  std::span<float> scores_;       ///< [thread][context padded]
+  std::span<float> head_out_;     ///< [thread][head_dim_padded]
+  std::span<float> sin_, cos_;    ///< [chunk][head_dim / 2 padded]
+  std::span<float> final_;        ///< [max(logits_rows, threads)][hidden_padded]
+  std::span<int8_t> hi_, lo_;     ///< the same, [code_stride]
+  std::span<int32_t> hi_sums_, lo_sums_;
+  std::span<float> final_scales_;
+  std::span<float> logits_;       ///< [logits_rows][vocab_padded]
+  std::span<float> keys_, values_;  ///< [layer][kv_head][context][head_dim_padded]
+};
+
+}  // namespace bitnet::model

@@ -1,0 +1,65 @@
+// The only door to the kernel: files, memory, clock, threads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+
+namespace bitnet::platform {
+
+inline constexpr int kStdin = 0;
+inline constexpr int kStdout = 1;
+inline constexpr int kStderr = 2;
+
+/// Maps a regular file read-only. kModelMissing (value = errno) if it cannot be opened or mapped.
+Result<std::span<const uint8_t>> map_file(const char* path);
+void unmap(std::span<const uint8_t> memory);
+
+/// Reads a whole regular file of at most `buffer.size()` bytes; returns the count.
+/// kConfigMissing (value = errno), kConfigTooLarge (limit = buffer size), kReadFailed.
+Result<size_t> read_file(const char* path, std::span<uint8_t> buffer);
+
+/// Zeroed private memory. kNoMemory (value = bytes).
+Result<std::span<uint8_t>> reserve_memory(size_t bytes);
+void release_memory(std::span<uint8_t> memory);
+
+/// Reads until end of input or until `buffer` is full; returns the count. kReadFailed (value = errno).
+Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer);
+/// Writes everything. kWriteFailed (value = errno).
+Error write_all(int descriptor, std::span<const uint8_t> bytes);
+
+/// Monotonic time, served without a system call where the kernel's vDSO allows.
+uint64_t clock_ns();
+
+/// AT_HWCAP of the running program.
+uint64_t hardware_capabilities();
+/// The running program's own program headers and the difference of its addresses to the file's.
+struct ProgramHeaders {
+  const uint8_t* data;
+  size_t count;
+};
+ProgramHeaders program_headers();
+
+/// A pipe for parking a thread: `wait` blocks in read until `wake` has written one byte.
+struct ParkPipe {
+  int read_descriptor = -1;
+  int write_descriptor = -1;
+};
+Result<ParkPipe> make_park_pipe();
+void close_park_pipe(const ParkPipe& pipe);
+void park_wait(const ParkPipe& pipe);
+void park_wake(const ParkPipe& pipe);
+
+/// Starts a thread that runs entry(argument). kNoThread (value = errno).
+struct Thread {
+  unsigned long handle = 0;
+};
+Result<Thread> start_thread(void* (*entry)(void*), void* argument);
+void join_thread(const Thread& thread);
+
+[[noreturn]] void exit_process(int code);
+
+}  // namespace bitnet::platform

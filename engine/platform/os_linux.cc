@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/os.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <bit>
+
+namespace bitnet::platform {
+namespace {
+
+Error system_error(Status status, const char* subject) {
+  return Error{status, subject, 0, static_cast<uint64_t>(errno), 0};
+}
+
+/// Opens a regular file; sets *bytes. Returns -1 with errno set on failure.
+int open_regular(const char* path, uint64_t* bytes) {
+  const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  if (descriptor < 0) return -1;
+  struct stat facts;
+  if (fstat(descriptor, &facts) != 0 || !S_ISREG(facts.st_mode)) {
+    const int reason = S_ISDIR(facts.st_mode) ? EISDIR : EINVAL;
+    close(descriptor);
+    errno = reason;
+    return -1;
+  }
+  *bytes = static_cast<uint64_t>(facts.st_size);
+  return descriptor;
+}
+
+}  // namespace
+
+Result<std::span<const uint8_t>> map_file(const char* path) {
+  uint64_t bytes = 0;
+  const int descriptor = open_regular(path, &bytes);
+  if (descriptor < 0) return system_error(Status::kModelMissing, path);
+  if (bytes == 0) {
+    close(descriptor);
+    return Error{Status::kModelTruncated, path, 0, 0, 512};
+  }
+  void* memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+  const int reason = errno;
+  close(descriptor);
+  if (memory == MAP_FAILED) {
+    errno = reason;
+    return system_error(Status::kModelMissing, path);
+  }
+  return std::span<const uint8_t>(static_cast<const uint8_t*>(memory), bytes);
+}
+
+void unmap(std::span<const uint8_t> memory) {
+  munmap(const_cast<uint8_t*>(memory.data()), memory.size());
+}
+
+Result<size_t> read_file(const char* path, std::span<uint8_t> buffer) {
+  uint64_t bytes = 0;
+  const int descriptor = open_regular(path, &bytes);
+  if (descriptor < 0) return system_error(Status::kConfigMissing, path);
+  if (bytes > buffer.size()) {
+    close(descriptor);
+    return Error{Status::kConfigTooLarge, path, 0, bytes, buffer.size()};
+  }
+  const Result<size_t> count = read_all(descriptor, buffer);
+  close(descriptor);
+  return count;
+}
+
+Result<std::span<uint8_t>> reserve_memory(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return Error{Status::kNoMemory, "arena", 0, bytes, 0};
+  return std::span<uint8_t>(static_cast<uint8_t*>(memory), bytes);
+}
+
+void release_memory(std::span<uint8_t> memory) { munmap(memory.data(), memory.size()); }
+
+Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer) {
+  size_t count = 0;
+  while (count < buffer.size()) {
+    const ssize_t got = read(descriptor, buffer.data() + count, buffer.size() - count);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return system_error(Status::kReadFailed, "");
+    if (got == 0) break;
+    count += static_cast<size_t>(got);
+  }
+  return count;
+}
+
+Error write_all(int descriptor, std::span<const uint8_t> bytes) {
+  size_t count = 0;
+  while (count < bytes.size()) {
+    const ssize_t put = write(descriptor, bytes.data() + count, bytes.size() - count);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return system_error(Status::kWriteFailed, "");
+    count += static_cast<size_t>(put);
+  }
+  return kNoError;
+}
+
+uint64_t clock_ns() {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+}
+
+uint64_t hardware_capabilities() { return getauxval(AT_HWCAP); }
+
+ProgramHeaders program_headers() {
+  return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), getauxval(AT_PHNUM)};
+}
+
+Result<ParkPipe> make_park_pipe() {
+  int descriptors[2];
+  if (pipe2(descriptors, O_CLOEXEC) != 0) return system_error(Status::kSystem, "pipe2");
+  return ParkPipe{descriptors[0], descriptors[1]};
+}
+
+void close_park_pipe(const ParkPipe& pipe) {
+  close(pipe.read_descriptor);
+  close(pipe.write_descriptor);
+}
+
+void park_wait(const ParkPipe& pipe) {
+  uint8_t byte;
+  while (read(pipe.read_descriptor, &byte, 1) != 1) {
+  }
+}
+
+void park_wake(const ParkPipe& pipe) {
+  const uint8_t byte = 1;
+  while (write(pipe.write_descriptor, &byte, 1) != 1) {
+  }
+}
+
+Result<Thread> start_thread(void* (*entry)(void*), void* argument) {
+  pthread_t handle;
+  const int reason = pthread_create(&handle, nullptr, entry, argument);
+  if (reason != 0) return Error{Status::kNoThread, "thread", 0, static_cast<uint64_t>(reason), 0};
+  return Thread{std::bit_cast<unsigned long>(handle)};
+}
+
+void join_thread(const Thread& thread) { pthread_join(std::bit_cast<pthread_t>(thread.handle), nullptr); }
+
+void exit_process(int code) { _exit(code); }
+
+}  // namespace bitnet::platform

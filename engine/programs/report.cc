@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "programs/report.h"
+
+#include <cstring>
+
+#include "platform/os.h"
+
+namespace bitnet::programs {
+
+void Line::put(uint8_t byte) {
+  if (count_ < sizeof buffer_) buffer_[count_++] = byte;
+}
+
+Line& Line::text(const char* words) {
+  for (; *words != 0; ++words) put(static_cast<uint8_t>(*words));
+  return *this;
+}
+
+Line& Line::escaped(std::span<const uint8_t> bytes) {
+  constexpr char kHex[] = "0123456789abcdef";
+  for (const uint8_t byte : bytes) {
+    if (byte >= 0x20 && byte < 0x7f && byte != '\\') {
+      put(byte);
+      continue;
+    }
+    text("\\x");
+    put(static_cast<uint8_t>(kHex[byte >> 4]));
+    put(static_cast<uint8_t>(kHex[byte & 15]));
+  }
+  return *this;
+}
+
+Line& Line::number(uint64_t value) { return decimal(value, 0); }
+
+Line& Line::decimal(uint64_t value, uint32_t digits) {
+  uint8_t reversed[24];
+  uint32_t count = 0;
+  do {
+    reversed[count++] = static_cast<uint8_t>('0' + value % 10);
+    value /= 10;
+  } while (value != 0 || count <= digits);
+  while (count > 0) {
+    if (count == digits) put('.');
+    put(reversed[--count]);
+  }
+  return *this;
+}
+
+StatusText status_text(Status status) {
+  switch (status) {
+#define BITNET_STATUS(name, value, exit_code, text, where, found, limit, hint) \
+  case Status::name:                                                           \
+    return {#name, exit_code, text, where, found, limit, hint};
+#include "base/status.def"
+#undef BITNET_STATUS
+  }
+  return {"", 70, "internal error", "", "", "", ""};
+}
+
+int report(const Error& error) {
+  const StatusText status = status_text(error.status);
+  Line line;
+  line.text("error: ").text(status.text);
+  if (error.subject[0] != 0) {
+    const auto* subject = reinterpret_cast<const uint8_t*>(error.subject);
+    const size_t length = std::strlen(error.subject);
+    line.text(": `").escaped({subject, length < 256 ? length : 256}).text("`");
+  }
+  line.text("\n");
+  const char* separator = "  ";
+  const char* labels[] = {status.where, status.found, status.limit};
+  const uint64_t numbers[] = {error.where, error.value, error.limit};
+  bool facts = false;
+  for (int i = 0; i < 3; ++i) {
+    if (labels[i][0] == 0) continue;
+    line.text(separator).text(labels[i]).text(" ").number(numbers[i]);
+    separator = ", ";
+    facts = true;
+  }
+  if (facts) line.text("\n");
+  if (status.hint[0] != 0) line.text("\nhint: ").text(status.hint).text("\n");
+  (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+  return status.exit_code;
+}
+
+}  // namespace bitnet::programs

@@ -1,0 +1,44 @@
+// Errors as text on standard error: one line `error: what: thing`, facts, a blank line, a hint.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+
+namespace bitnet::programs {
+
+/// A fixed buffer that text is put together in; what does not fit is cut.
+class Line {
+ public:
+  Line& text(const char* words);
+  /// Bytes from outside: everything but printable ASCII is written as \xNN.
+  Line& escaped(std::span<const uint8_t> bytes);
+  Line& number(uint64_t value);
+  /// value / 10^digits with that many digits behind the point.
+  Line& decimal(uint64_t value, uint32_t digits);
+  std::span<const uint8_t> bytes() const { return {buffer_, count_}; }
+
+ private:
+  void put(uint8_t byte);
+  uint8_t buffer_[1024];
+  size_t count_ = 0;
+};
+
+/// The columns of status.def.
+struct StatusText {
+  const char* name;
+  int exit_code;
+  const char* text;
+  const char* where;
+  const char* found;
+  const char* limit;
+  const char* hint;
+};
+StatusText status_text(Status status);
+
+/// Prints the error to standard error and returns its exit code.
+int report(const Error& error);
+
+}  // namespace bitnet::programs

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/threads.h"
+
+namespace bitnet::runtime {
+namespace {
+
+// Between two sections of one token a thread waits well under a microsecond if its peers run; a
+// thread that a busy machine has put aside should not make the others burn their time slice.
+constexpr uint32_t kSpinCount = 4000;
+
+uint32_t load(const uint32_t* word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
+void store(uint32_t* word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  __asm__ volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Error ThreadTeam::start(uint32_t thread_count) {
+  ENGINE_CHECK(thread_count >= 1 && thread_count <= kThreadCountMax);
+  size_ = thread_count;
+  if (thread_count == 1) return kNoError;
+  for (uint32_t i = 0; i < thread_count; ++i) {
+    const Result<platform::ParkPipe> pipe = platform::make_park_pipe();
+    if (!pipe.ok()) {
+      size_ = 1;
+      return pipe.error();
+    }
+    waiters_[i].pipe = pipe.value();
+  }
+  for (uint32_t i = 1; i < thread_count; ++i) {
+    workers_[i].team = this;
+    workers_[i].index = i;
+    const Result<platform::Thread> thread = platform::start_thread(worker_main, &workers_[i]);
+    if (!thread.ok()) {
+      size_ = i;
+      stop();
+      return thread.error();
+    }
+    workers_[i].thread = thread.value();
+  }
+  return kNoError;
+}
+
+void ThreadTeam::stop() {
+  if (size_ == 1) return;
+  run(nullptr, nullptr);
+  for (uint32_t i = 1; i < size_; ++i) platform::join_thread(workers_[i].thread);
+  for (uint32_t i = 0; i < size_; ++i) platform::close_park_pipe(waiters_[i].pipe);
+  size_ = 1;
+}
+
+void* ThreadTeam::worker_main(void* argument) {
+  auto* worker = static_cast<Worker*>(argument);
+  ThreadTeam& team = *worker->team;
+  for (uint32_t seen = 0;; ++seen) {
+    team.wait_for_change(&team.job_, seen, worker->index);
+    if (team.function_ == nullptr) return nullptr;
+    team.function_(team.context_, worker->index);
+    team.barrier(worker->index);
+  }
+}
+
+void ThreadTeam::run(Function function, void* context) {
+  if (size_ == 1) {
+    function(context, 0);
+    return;
+  }
+  function_ = function;
+  context_ = context;
+  __atomic_add_fetch(&job_, 1, __ATOMIC_SEQ_CST);
+  wake_all(0);
+  if (function == nullptr) return;
+  function(context, 0);
+  barrier(0);
+}
+
+void ThreadTeam::barrier(uint32_t thread_index) {
+  if (size_ == 1) return;
+  const uint32_t phase = load(&phase_);
+  if (__atomic_add_fetch(&arrived_, 1, __ATOMIC_SEQ_CST) == size_) {
+    store(&arrived_, 0);
+    store(&phase_, phase + 1);
+    wake_all(thread_index);
+    return;
+  }
+  wait_for_change(&phase_, phase, thread_index);
+}
+
+// Parking must not miss a wake: the waiter raises its flag and looks again before it reads; the waker
+// changes the counter first and writes exactly one byte for every flag that it takes down. So a
+// byte is in the pipe if and only if somebody took the flag down, and the waiter then reads it.
+void ThreadTeam::wait_for_change(const uint32_t* counter, uint32_t seen, uint32_t thread_index) {
+  for (uint32_t spin = 0; spin < kSpinCount; ++spin) {
+    if (load(counter) != seen) return;
+    pause();
+  }
+  Waiter& waiter = waiters_[thread_index];
+  while (load(counter) == seen) {
+    store(&waiter.parked, 1);
+    const bool changed = load(counter) != seen;
+    if (changed && __atomic_exchange_n(&waiter.parked, 0, __ATOMIC_SEQ_CST) == 1) return;
+    platform::park_wait(waiter.pipe);
+  }
+}
+
+void ThreadTeam::wake_all(uint32_t except) {
+  for (uint32_t i = 0; i < size_; ++i) {
+    if (i == except) continue;
+    if (load(&waiters_[i].parked) == 0) continue;
+    if (__atomic_exchange_n(&waiters_[i].parked, 0, __ATOMIC_SEQ_CST) == 1) {
+      platform::park_wake(waiters_[i].pipe);
+    }
+  }
+}
+
+}  // namespace bitnet::runtime

@@ -1,0 +1,64 @@
+// A fixed team of threads without futex: they spin briefly, then park in `read` on a pipe.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/arena.h"
+#include "base/limits.h"
+#include "base/status.h"
+#include "platform/os.h"
+
+namespace bitnet::runtime {
+
+/// One waiter's state: a thread waits until a counter differs from what it has seen. Each stands on
+/// cache lines of its own.
+struct alignas(128) Waiter {
+  uint32_t parked = 0;
+  platform::ParkPipe pipe;
+};
+
+/// Runs a function on all threads of the team. Between runs the workers park and use no processor.
+///
+/// Steady state uses `read` and `write` on the park pipes and nothing else. How work is divided
+/// must not change results; the team promises only that every index 0 … size-1 runs once, and that
+/// `barrier` orders memory between all of them.
+class ThreadTeam {
+ public:
+  using Function = void (*)(void* context, uint32_t thread_index);
+
+  /// Starts `thread_count` - 1 workers (1 … kThreadCountMax). The team must not move afterwards.
+  /// kNoThread, kSystem.
+  Error start(uint32_t thread_count);
+  /// Ends the workers and closes the pipes. Only for the library; a program just exits.
+  void stop();
+
+  /// Calls function(context, i) on every thread; returns when all have returned.
+  void run(Function function, void* context);
+  /// Inside `run`: waits until every thread of the team has come here.
+  void barrier(uint32_t thread_index);
+  uint32_t size() const { return size_; }
+
+ private:
+  struct Worker {
+    ThreadTeam* team;
+    uint32_t index;
+    platform::Thread thread;
+  };
+
+  static void* worker_main(void* argument);
+  void wait_for_change(const uint32_t* counter, uint32_t seen, uint32_t thread_index);
+  void wake_all(uint32_t except);
+
+  uint32_t size_ = 1;
+  Function function_ = nullptr;
+  void* context_ = nullptr;
+  alignas(128) uint32_t job_ = 0;
+  alignas(128) uint32_t arrived_ = 0;
+  alignas(128) uint32_t phase_ = 0;
+  Waiter waiters_[kThreadCountMax];
+  Worker workers_[kThreadCountMax];
+};
+
+}  // namespace bitnet::runtime
