@@ -18,11 +18,12 @@ class Line {
   Line& number(uint64_t value);
   /// value / 10^digits with that many digits behind the point.
   Line& decimal(uint64_t value, uint32_t digits);
+  void clear() { count_ = 0; }
   std::span<const uint8_t> bytes() const { return {buffer_, count_}; }
 
  private:
   void put(uint8_t byte);
-  uint8_t buffer_[1024];
+  uint8_t buffer_[4096];
   size_t count_ = 0;
 };
 

@@ -1,0 +1,308 @@
+// bitnet-infer: one prompt on standard input, one answer on standard output.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), then run
+// (read the prompt, compute, write the answer). After set-up nothing is opened and nothing allocated.
+#include <cstring>
+
+#include "base/version.h"
+#include "format/config.h"
+#include "format/payload.h"
+#include "model/session.h"
+#include "platform/os.h"
+#include "programs/report.h"
+#include "tokenizer/tables.h"
+#include "tokenizer/tokenizer.h"
+
+#include "tokenizer.inc"
+
+namespace {
+
+using namespace bitnet;
+
+constexpr size_t kPathBytesMax = 4096;
+
+constexpr char kHelp[] =
+    "usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--debug-vocab FILE]\n"
+    "\n"
+    "Reads one prompt from standard input and writes the model's answer to standard output.\n"
+    "The same input, configuration and seed give the same answer on every processor.\n"
+    "\n"
+    "  --config FILE       settings; every key is required (docs/formats/config.md)\n"
+    "  --seed N            seed of the sampler, 0 ... 18446744073709551615\n"
+    "  --isa NAME          use this kernel table instead of the configuration's `isa`\n"
+    "  --stats             afterwards one line of JSON with counts and times on standard error\n"
+    "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard error\n"
+    "  --version           print the version\n"
+    "\n"
+    "example: echo \"show failed systemd units\" | ./bitnet-infer --config config.yaml --seed 42\n"
+    "exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not trusted, 5 environment\n";
+
+struct Arguments {
+  const char* config = nullptr;
+  const char* isa = nullptr;
+  const char* vocabulary = nullptr;
+  uint64_t seed = 0;
+  bool seed_given = false;
+  bool stats = false;
+};
+
+/// Everything that lives as long as the program.
+struct Program {
+  Arguments arguments;
+  format::Config config;
+  uint8_t config_text[kConfigBytesMax];
+  model::Session session;
+  std::span<uint8_t> prompt;     ///< prompt_bytes_max + 1, so that one byte too many is noticed
+  std::span<uint8_t> scratch;    ///< of the tokenizer
+  std::span<uint32_t> ids;
+};
+
+Program program;
+
+std::span<const uint8_t> bytes_of(const char* text) {
+  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
+}
+
+void print(int descriptor, const char* text) { (void)failed(platform::write_all(descriptor, bytes_of(text))); }
+
+/// Decimal digits of a 64-bit number, nothing else.
+bool parse_seed(const char* text, uint64_t* seed) {
+  *seed = 0;
+  if (*text == 0) return false;
+  for (; *text != 0; ++text) {
+    if (*text < '0' || *text > '9') return false;
+    const uint64_t digit = static_cast<uint64_t>(*text - '0');
+    if (__builtin_mul_overflow(*seed, 10u, seed) || __builtin_add_overflow(*seed, digit, seed)) return false;
+  }
+  return true;
+}
+
+/// Fills `out`; sets *done where the arguments ask for text alone.
+Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
+  for (int i = 1; i < count; ++i) {
+    const char* name = values[i];
+    if (std::strcmp(name, "--help") == 0 || std::strcmp(name, "--version") == 0) {
+      print(platform::kStdout, name[2] == 'h' ? kHelp : kVersion);
+      if (name[2] != 'h') print(platform::kStdout, "\n");
+      *done = true;
+      return kNoError;
+    }
+    if (std::strcmp(name, "--stats") == 0) {
+      out->stats = true;
+      continue;
+    }
+    const char** target = std::strcmp(name, "--config") == 0        ? &out->config
+                          : std::strcmp(name, "--isa") == 0         ? &out->isa
+                          : std::strcmp(name, "--debug-vocab") == 0 ? &out->vocabulary
+                                                                    : nullptr;
+    const bool is_seed = std::strcmp(name, "--seed") == 0;
+    if (target == nullptr && !is_seed) return Error{Status::kUsage, name};
+    const bool given = is_seed ? out->seed_given : *target != nullptr;
+    if (given || i + 1 == count) return Error{Status::kOptionValue, name};
+    const char* value = values[++i];
+    if (!is_seed) {
+      *target = value;
+    } else if (parse_seed(value, &out->seed)) {
+      out->seed_given = true;
+    } else {
+      return Error{Status::kOptionValue, name};
+    }
+  }
+  if (out->config == nullptr) return Error{Status::kOptionMissing, "--config"};
+  if (!out->seed_given) return Error{Status::kOptionMissing, "--seed"};
+  return kNoError;
+}
+
+bool is_text(format::Text text, const char* word) {
+  const auto expected = bytes_of(word);
+  return text.size() == expected.size() && std::memcmp(text.data(), expected.data(), text.size()) == 0;
+}
+
+/// The bytes of model.bin: of this executable, or of the file that the configuration names.
+Result<std::span<const uint8_t>> find_model(const format::Config& config) {
+  if (!is_text(config.model, "sealed")) {
+    static char path[kPathBytesMax];
+    if (config.model.size() >= sizeof path || std::memchr(config.model.data(), 0, config.model.size()) != nullptr) {
+      return Error{Status::kConfigRange, "model", 0, config.model.size(), sizeof path - 1};
+    }
+    std::memcpy(path, config.model.data(), config.model.size());
+    return platform::map_file(path);
+  }
+  const platform::ProgramHeaders headers = platform::program_headers();
+  return format::find_payload(headers.data, headers.count);
+}
+
+/// The payload must be the model that the executable was sealed with, and every model must have been
+/// made with the tokenizer that is compiled in.
+Error check_belonging(const format::ModelHeader& header, bool sealed) {
+  if (sealed && std::memcmp(header.root, format::sealed_root().data(), format::kRootBytes) != 0) {
+    return Error{Status::kModelDigest, "sealed root", offsetof(format::ModelHeader, root)};
+  }
+  uint8_t any = 0;
+  for (const uint8_t byte : header.tokenizer_sha384) any |= byte;
+  const auto* compiled = kTokenizerTables.source_sha384;
+  if (any != 0 && std::memcmp(header.tokenizer_sha384, compiled, sizeof header.tokenizer_sha384) != 0) {
+    return Error{Status::kModelTokenizer, "tokenizer_sha384"};
+  }
+  if (tokenizer::vocab_size(kTokenizerTables) > header.vocab_size) {
+    return Error{Status::kModelTokenizer, "vocab_size"};
+  }
+  return kNoError;
+}
+
+void take_prompt_memory(void* context, Arena& arena) {
+  auto& self = *static_cast<Program*>(context);
+  const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
+  self.prompt = arena.take<uint8_t>(size_t{self.config.prompt_bytes_max} + 1);
+  const size_t chat_scratch = tokenizer::encode_chat_scratch_bytes(kTokenizerTables, text_bytes);
+  const size_t raw_scratch = tokenizer::encode_scratch_bytes(kTokenizerTables, text_bytes);
+  self.scratch = arena.take<uint8_t>(chat_scratch > raw_scratch ? chat_scratch : raw_scratch);
+  const size_t chat_ids = tokenizer::encode_chat_ids_max(kTokenizerTables, text_bytes);
+  const size_t raw_ids = tokenizer::encode_ids_max(kTokenizerTables, text_bytes);
+  self.ids = arena.take<uint32_t>(chat_ids > raw_ids ? chat_ids : raw_ids);
+}
+
+/// Holds FILE against the compiled vocabulary: line i is token i, escaped as Line::escaped does.
+Error check_vocabulary_file(const char* path) {
+  const Result<std::span<const uint8_t>> file = platform::map_file(path);
+  if (!file.ok()) return file.error();
+  std::span<const uint8_t> rest = file.value();
+  const uint32_t count = tokenizer::vocab_size(kTokenizerTables);
+  programs::Line line;
+  for (uint32_t id = 0; id < count; ++id) {
+    line.clear();
+    const auto expected = line.escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\n").bytes();
+    if (rest.size() < expected.size() || std::memcmp(rest.data(), expected.data(), expected.size()) != 0) {
+      return Error{Status::kVocabularyFile, path, uint64_t{id} + 1};
+    }
+    rest = rest.subspan(expected.size());
+  }
+  if (!rest.empty()) return Error{Status::kVocabularyFile, path, uint64_t{count} + 1};
+  return kNoError;
+}
+
+void show_token(const char* kind, uint32_t id) {
+  programs::Line line;
+  line.text(kind).text(" ").number(id).text(" \"").escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\"\n");
+  (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+}
+
+Error write_answer(void* context, uint32_t token, model::Text bytes) {
+  const auto& self = *static_cast<const Program*>(context);
+  if (self.arguments.vocabulary != nullptr && token != format::kNoToken) show_token("answer", token);
+  return bytes.empty() ? kNoError : platform::write_all(platform::kStdout, bytes);
+}
+
+Error set_up(Program& self) {
+  const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
+  if (!config_bytes.ok()) return config_bytes.error();
+  const Result<format::Config> config = format::parse_config(std::span(self.config_text, config_bytes.value()));
+  if (!config.ok()) return config.error();
+  self.config = config.value();
+  const bool sealed = is_text(self.config.model, "sealed");
+  const Result<std::span<const uint8_t>> file = find_model(self.config);
+  if (!file.ok()) return file.error();
+  const model::SessionOptions options{
+      self.config.context, self.config.prefill_chunk, self.config.threads, 1,
+      self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa)};
+  if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self}); failed(error)) {
+    return error;
+  }
+  const format::ModelHeader& header = self.session.header();
+  if (const Error error = check_belonging(header, sealed); failed(error)) return error;
+  if (self.config.top_k > header.vocab_size) {
+    return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
+  }
+  return self.arguments.vocabulary == nullptr ? kNoError : check_vocabulary_file(self.arguments.vocabulary);
+}
+
+/// Reads the prompt; one line break at its end is not part of it.
+Result<std::span<const uint8_t>> read_prompt(Program& self) {
+  const Result<size_t> count = platform::read_all(platform::kStdin, self.prompt);
+  if (!count.ok()) return count.error();
+  if (count.value() > self.config.prompt_bytes_max) {
+    return Error{Status::kPromptTooLong, "standard input", 0, 0, self.config.prompt_bytes_max};
+  }
+  std::span<const uint8_t> prompt = self.prompt.first(count.value());
+  if (!prompt.empty() && prompt.back() == '\n') prompt = prompt.first(prompt.size() - 1);
+  if (prompt.empty()) return Error{Status::kPromptEmpty, "standard input"};
+  return prompt;
+}
+
+Result<size_t> encode_prompt(Program& self, std::span<const uint8_t> prompt) {
+  if (self.config.chat) {
+    return tokenizer::encode_chat(kTokenizerTables, self.config.system, prompt, self.scratch, self.ids);
+  }
+  return tokenizer::encode(kTokenizerTables, prompt, tokenizer::AddedTokens::kIgnore, self.scratch, self.ids);
+}
+
+const char* finish_name(model::Finish finish) {
+  switch (finish) {
+    case model::Finish::kStopToken: return "stop_token";
+    case model::Finish::kStopString: return "stop_string";
+    case model::Finish::kLength: return "length";
+  }
+  return "";
+}
+
+/// Microseconds as a decimal number of milliseconds.
+void add_ms(programs::Line& line, const char* key, uint64_t ns) { line.text(key).decimal(ns / 1000, 3); }
+
+void print_stats(Program& self, const model::GenerateResult& result, uint64_t start_ns) {
+  const uint64_t decode_ns = result.end_ns - result.first_ns;
+  const uint64_t decoded = result.new_tokens > 0 ? result.new_tokens - (result.finish != model::Finish::kStopToken) : 0;
+  programs::Line line;
+  line.text("{\"prompt_tokens\": ").number(result.prompt_tokens);
+  line.text(", \"new_tokens\": ").number(result.new_tokens);
+  line.text(", \"finish\": \"").text(finish_name(result.finish));
+  line.text("\", \"isa\": \"").text(self.session.transformer().kernels().name);
+  line.text("\", \"threads\": ").number(self.config.threads);
+  add_ms(line, ", \"first_token_ms\": ", result.first_ns - start_ns);
+  add_ms(line, ", \"prefill_ms\": ", result.first_ns - result.start_ns);
+  add_ms(line, ", \"decode_ms\": ", decode_ns);
+  line.text(", \"decode_tokens\": ").number(decoded);
+  // Tokens per second with three digits: tokens * 10^12 / ns.
+  line.text(", \"decode_tokens_per_second\": ").decimal(decode_ns == 0 ? 0 : decoded * 1000000000000u / decode_ns, 3);
+  line.text(", \"arena_bytes\": ").number(self.session.arena_bytes()).text("}\n");
+  (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+}
+
+Error answer(Program& self, uint64_t start_ns) {
+  const Result<std::span<const uint8_t>> prompt = read_prompt(self);
+  if (!prompt.ok()) return prompt.error();
+  const Result<size_t> count = encode_prompt(self, prompt.value());
+  if (!count.ok()) return count.error();
+  const std::span<const uint32_t> ids = self.ids.first(count.value());
+  if (self.arguments.vocabulary != nullptr) {
+    for (const uint32_t id : ids) show_token("prompt", id);
+  }
+  const format::Config& config = self.config;
+  const model::GenerateOptions options{
+      config.max_new_tokens,
+      {config.temperature, config.top_k, config.top_p, config.repetition_penalty, self.arguments.seed},
+      {config.stop, config.stop_count}};
+  const Result<model::GenerateResult> result =
+      self.session.generator().run(self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self});
+  if (!result.ok()) return result.error();
+  if (const Error error = platform::write_all(platform::kStdout, bytes_of("\n")); failed(error)) return error;
+  if (result.value().finish == model::Finish::kLength) {
+    programs::Line line;
+    line.text("note: the answer was cut at `max_new_tokens` = ").number(config.max_new_tokens).text("\n");
+    (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+  }
+  if (self.arguments.stats) print_stats(self, result.value(), start_ns);
+  return kNoError;
+}
+
+}  // namespace
+
+int main(int argument_count, char** argument_values) {
+  const uint64_t start_ns = platform::clock_ns();
+  bool done = false;
+  Error error = parse_arguments(argument_count, argument_values, &program.arguments, &done);
+  if (!failed(error) && done) return 0;
+  if (!failed(error)) error = set_up(program);
+  if (!failed(error)) error = answer(program, start_ns);
+  platform::exit_process(failed(error) ? programs::report(error) : 0);
+}

@@ -1,0 +1,270 @@
+// The engine behind a C interface, for Python on the builder side. Not part of what runs in the gap.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every function that can fail returns the status as a number and fills a BitnetError.
+// src/bitnet/engine/library.py declares the same structs; both check the version below.
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+#include <span>
+
+#include "base/version.h"
+#include "format/config.h"
+#include "model/session.h"
+#include "platform/os.h"
+#include "programs/report.h"
+#include "tokenizer/tables.h"
+#include "tokenizer/tokenizer.h"
+
+using namespace bitnet;
+
+namespace {
+
+struct Engine {
+  model::Session session;
+  std::span<const uint8_t> file;
+};
+
+std::span<const uint8_t> bytes_of(const char* text) {
+  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
+}
+
+}  // namespace
+
+extern "C" {
+
+struct BitnetError {
+  uint32_t status;
+  char subject[260];
+  uint64_t where, value, limit;
+};
+
+struct BitnetOptions {
+  const char* isa;
+  uint32_t context, prefill_chunk, threads, logits_rows;
+};
+
+struct BitnetText {
+  const uint8_t* data;
+  size_t bytes;
+};
+
+struct BitnetGenerateOptions {
+  uint32_t max_new_tokens, top_k;
+  float temperature, top_p, repetition_penalty;
+  uint32_t stop_count;
+  uint64_t seed;
+  const BitnetText* stop;
+};
+
+struct BitnetGenerateResult {
+  uint32_t prompt_tokens, new_tokens, finish, reserved;
+  uint64_t prefill_ns, decode_ns;
+};
+
+/// Returns 0 to go on, anything else to end the generation.
+using BitnetSink = int (*)(void* context, uint32_t token, const uint8_t* bytes, size_t count);
+
+static uint32_t fill(BitnetError* out, const Error& error) {
+  out->status = static_cast<uint32_t>(error.status);
+  std::strncpy(out->subject, error.subject, sizeof out->subject - 1);
+  out->where = error.where;
+  out->value = error.value;
+  out->limit = error.limit;
+  return out->status;
+}
+
+const char* bitnet_version() { return kVersion; }
+
+uint32_t bitnet_status_row(uint32_t status, const char* columns[6]) {
+  const programs::StatusText row = programs::status_text(static_cast<Status>(status));
+  const char* values[6] = {row.name, row.text, row.where, row.found, row.limit, row.hint};
+  std::memcpy(columns, values, sizeof values);
+  return static_cast<uint32_t>(row.exit_code);
+}
+
+uint32_t bitnet_isa_count() { return kernels::kernel_table_count(); }
+const char* bitnet_isa_name(uint32_t index) { return kernels::kernel_table_name(index); }
+uint32_t bitnet_isa_available(uint32_t index) {
+  return kernels::kernel_table_available(index, platform::hardware_capabilities());
+}
+
+uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out, BitnetError* error) {
+  *out = nullptr;
+  const Result<std::span<const uint8_t>> file = platform::map_file(path);
+  if (!file.ok()) return fill(error, file.error());
+  const Result<std::span<uint8_t>> memory = platform::reserve_memory(sizeof(Engine));
+  if (!memory.ok()) {
+    platform::unmap(file.value());
+    return fill(error, memory.error());
+  }
+  auto* engine = new (memory.value().data()) Engine();
+  engine->file = file.value();
+  const model::SessionOptions session_options{options->context, options->prefill_chunk, options->threads,
+                                              options->logits_rows, bytes_of(options->isa)};
+  const Error failure = engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
+  if (failed(failure)) {
+    platform::unmap(file.value());
+    platform::release_memory(memory.value());
+    return fill(error, failure);
+  }
+  *out = engine;
+  return 0;
+}
+
+void bitnet_close(void* handle) {
+  auto* engine = static_cast<Engine*>(handle);
+  engine->session.close();
+  platform::unmap(engine->file);
+  platform::release_memory({reinterpret_cast<uint8_t*>(engine), sizeof(Engine)});
+}
+
+const char* bitnet_isa(void* handle) {
+  return static_cast<Engine*>(handle)->session.transformer().kernels().name;
+}
+
+/// Logits of `count` ids from an empty cache: out is float[count][vocab_size].
+uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* out, BitnetError* error) {
+  model::Session& session = static_cast<Engine*>(handle)->session;
+  model::Transformer& transformer = session.transformer();
+  const size_t vocab = session.header().vocab_size;
+  const model::TransformerOptions& options = transformer.options();
+  const size_t chunk = options.prefill_chunk < options.logits_rows ? options.prefill_chunk : options.logits_rows;
+  for (size_t done = 0; done < count;) {
+    const size_t step = count - done < chunk ? count - done : chunk;
+    const Error failure =
+        transformer.forward({ids + done, step}, static_cast<uint32_t>(done), model::LogitsMode::kAll);
+    if (failed(failure)) return fill(error, failure);
+    for (size_t i = 0; i < step; ++i) {
+      std::memcpy(out + (done + i) * vocab, transformer.logits(static_cast<uint32_t>(i)).data(), vocab * 4);
+    }
+    done += step;
+  }
+  return 0;
+}
+
+uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const uint32_t* ids, size_t count,
+                         const BitnetGenerateOptions* options, BitnetSink sink, void* context,
+                         BitnetGenerateResult* out, BitnetError* error) {
+  struct Target {
+    BitnetSink sink;
+    void* context;
+  } target{sink, context};
+  model::Text stop[kStopStringCountMax];
+  if (options->stop_count > kStopStringCountMax) {
+    return fill(error, {Status::kConfigRange, "stop", 0, options->stop_count, kStopStringCountMax});
+  }
+  for (uint32_t i = 0; i < options->stop_count; ++i) {
+    stop[i] = {options->stop[i].data, options->stop[i].bytes};
+    if (stop[i].empty() || stop[i].size() > kStopStringBytesMax) {
+      return fill(error, {Status::kConfigRange, "stop", i, stop[i].size(), kStopStringBytesMax});
+    }
+  }
+  const model::AnswerSink answer{[](void* raw, uint32_t token, model::Text bytes) {
+                                   const auto& to = *static_cast<Target*>(raw);
+                                   const int code = to.sink(to.context, token, bytes.data(), bytes.size());
+                                   return code == 0 ? kNoError : Error{Status::kWriteFailed, "sink"};
+                                 },
+                                 &target};
+  model::Session& session = static_cast<Engine*>(handle)->session;
+  const model::GenerateOptions generate{
+      options->max_new_tokens,
+      {options->temperature, options->top_k, options->top_p, options->repetition_penalty, options->seed},
+      {stop, options->stop_count}};
+  const Result<model::GenerateResult> result =
+      session.generator().run(session.transformer(), tables, {ids, count}, generate, answer);
+  if (!result.ok()) return fill(error, result.error());
+  const model::GenerateResult& facts = result.value();
+  *out = {facts.prompt_tokens, facts.new_tokens, static_cast<uint32_t>(facts.finish), 0,
+          facts.first_ns - facts.start_ns, facts.end_ns - facts.first_ns};
+  return 0;
+}
+
+size_t bitnet_encode_scratch_bytes(const tokenizer::Tables* tables, size_t text_bytes) {
+  const size_t raw = tokenizer::encode_scratch_bytes(*tables, text_bytes);
+  const size_t chat = tokenizer::encode_chat_scratch_bytes(*tables, text_bytes);
+  return raw > chat ? raw : chat;
+}
+
+size_t bitnet_encode_ids_max(const tokenizer::Tables* tables, size_t text_bytes) {
+  const size_t raw = tokenizer::encode_ids_max(*tables, text_bytes);
+  const size_t chat = tokenizer::encode_chat_ids_max(*tables, text_bytes);
+  return raw > chat ? raw : chat;
+}
+
+/// added: 0 ignores added tokens, 1 matches them.
+uint32_t bitnet_encode(const tokenizer::Tables* tables, const BitnetText* text, uint32_t added, uint8_t* scratch,
+                       size_t scratch_bytes, uint32_t* ids, size_t ids_max, size_t* count, BitnetError* error) {
+  const auto mode = added == 0 ? tokenizer::AddedTokens::kIgnore : tokenizer::AddedTokens::kMatch;
+  const Result<size_t> result =
+      tokenizer::encode(*tables, {text->data, text->bytes}, mode, {scratch, scratch_bytes}, {ids, ids_max});
+  if (!result.ok()) return fill(error, result.error());
+  *count = result.value();
+  return 0;
+}
+
+uint32_t bitnet_encode_chat(const tokenizer::Tables* tables, const BitnetText* system, const BitnetText* user,
+                            uint8_t* scratch, size_t scratch_bytes, uint32_t* ids, size_t ids_max, size_t* count,
+                            BitnetError* error) {
+  const Result<size_t> result =
+      tokenizer::encode_chat(*tables, {system->data, system->bytes}, {user->data, user->bytes},
+                             {scratch, scratch_bytes}, {ids, ids_max});
+  if (!result.ok()) return fill(error, result.error());
+  *count = result.value();
+  return 0;
+}
+
+/// The token that the sampler chooses. `logits` is overwritten: float[vocab_size padded to 16], 64-byte
+/// aligned; `memory` is 64-byte aligned scratch of bitnet_choose_bytes(vocab_size).
+size_t bitnet_choose_bytes(uint32_t vocab_size) {
+  Arena counting;
+  const sampler::Sampler planned(counting, vocab_size);
+  (void)planned;
+  return counting.used();
+}
+
+uint32_t bitnet_choose(uint32_t isa, float* logits, uint32_t vocab_size, const uint32_t* seen, size_t seen_count,
+                       const BitnetGenerateOptions* options, uint64_t index, uint8_t* memory, uint32_t* chosen,
+                       BitnetError* error) {
+  Arena arena(std::span(memory, bitnet_choose_bytes(vocab_size)));
+  sampler::Sampler sampler(arena, vocab_size);
+  sampler.start(
+      {options->temperature, options->top_k, options->top_p, options->repetition_penalty, options->seed});
+  for (size_t i = 0; i < seen_count; ++i) sampler.note(seen[i]);
+  const Result<uint32_t> result =
+      sampler.choose(kernels::kernel_table(isa), {logits, pad_lanes(vocab_size)}, index);
+  if (!result.ok()) return fill(error, result.error());
+  *chosen = result.value();
+  return 0;
+}
+
+struct BitnetConfig {
+  BitnetText model, isa, system;
+  uint32_t context, max_new_tokens, prompt_bytes_max, prefill_chunk, threads, chat, top_k;
+  float temperature, top_p, repetition_penalty;
+  uint32_t stop_count;
+  BitnetText stop[kStopStringCountMax];
+};
+
+/// Parses a config.yaml in place, as bitnet-infer does.
+uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, BitnetError* error) {
+  const Result<format::Config> result = format::parse_config({text, bytes});
+  if (!result.ok()) return fill(error, result.error());
+  const format::Config& c = result.value();
+  const auto view = [](format::Text from) { return BitnetText{from.data(), from.size()}; };
+  *out = {view(c.model), view(c.isa),  view(c.system), c.context, c.max_new_tokens, c.prompt_bytes_max,
+          c.prefill_chunk, c.threads,  c.chat,         c.top_k,   c.temperature,    c.top_p,
+          c.repetition_penalty, c.stop_count, {}};
+  for (uint32_t i = 0; i < c.stop_count; ++i) out->stop[i] = view(c.stop[i]);
+  return 0;
+}
+
+/// Returns the count of bytes and their place.
+size_t bitnet_token_bytes(const tokenizer::Tables* tables, uint32_t id, const uint8_t** data) {
+  const std::span<const uint8_t> bytes = tokenizer::token_bytes(*tables, id);
+  *data = bytes.data();
+  return bytes.size();
+}
+
+}  // extern "C"

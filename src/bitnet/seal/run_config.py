@@ -1,0 +1,106 @@
+"""config.yaml: the commented text that `bitnet config` writes, and the one list of its keys.
+
+Source: docs/formats/config.md; engine/format/config.cc reads it.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from bitnet.checkpoint.spec import ModelSpec
+from bitnet.errors import UsageError
+
+__all__ = ["KEYS", "Key", "default_values", "emit_config"]
+
+_CONTEXT_DEFAULT_MAX: Final = 4096
+_ANSWER_DEFAULT_MAX: Final = 1024
+_PROMPT_BYTES_PER_POSITION: Final = 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Key:
+    """A key of config.yaml: its name, the kind of its value, and what the file says above it."""
+
+    name: str
+    kind: str
+    comment: str
+
+
+KEYS: Final = (
+    Key("model", "text", "`sealed`: the model inside this executable. Or the path of a model.bin."),
+    Key("context", "count", "Positions for prompt and answer together. Memory grows with it."),
+    Key("max_new_tokens", "count", "Longest answer, in tokens. Prompt and answer must fit the context."),
+    Key("prompt_bytes_max", "count", "Longest prompt, in bytes."),
+    Key("prefill_chunk", "count", "Tokens of the prompt computed together, 1 to 512. Changes speed and memory, never the answer."),
+    Key("threads", "count", "Threads, 1 to 64. Changes speed, never the answer."),
+    Key("isa", "word", "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod (aarch64)."),
+    Key("prompt", "word", "`chat`: the prompt is put into the model's chat template. `raw`: it is taken as it is."),
+    Key("system", "string", "System message of the chat template; \"\" for none."),
+    Key("temperature", "number", "0: always the most likely token. Above 0: tokens are drawn, with the seed."),
+    Key("top_k", "count", "Draw from the k most likely tokens only; 0: off."),
+    Key("top_p", "number", "Draw from the most likely tokens that hold this share of the weight; 1: off."),
+    Key("repetition_penalty", "number", "Above 1: tokens that stand in the context already become less likely; 1: off."),
+    Key("stop", "strings", "Texts that end the answer, such as [\"###\"]; the model's own stop tokens always do."),
+)  # fmt: skip
+
+
+def default_values(
+    spec: ModelSpec, *, model: str = "sealed", threads: int = 1, chat: bool = True
+) -> dict[str, object]:
+    """Returns values that fit a model: greedy, the whole context up to 4096 positions."""
+    context = min(spec.context_max, _CONTEXT_DEFAULT_MAX)
+    return {
+        "model": model,
+        "context": context,
+        "max_new_tokens": max(1, min(_ANSWER_DEFAULT_MAX, context // 4)),
+        "prompt_bytes_max": context * _PROMPT_BYTES_PER_POSITION,
+        "prefill_chunk": 64,
+        "threads": threads,
+        "isa": "auto",
+        "prompt": "chat" if chat else "raw",
+        "system": "",
+        "temperature": 0,
+        "top_k": 0,
+        "top_p": 1,
+        "repetition_penalty": 1,
+        "stop": [],
+    }
+
+
+def emit_config(values: Mapping[str, object]) -> str:
+    """Returns the text of a complete config.yaml.
+
+    Raises:
+        UsageError: A value cannot be written in the subset of YAML that the engine reads.
+    """
+    lines = [
+        "# Settings of bitnet-infer. Every key is required and there are no defaults;",
+        "# docs/formats/config.md says what each takes.",
+    ]
+    for key in KEYS:
+        lines += ["", f"# {key.comment}", f"{key.name}: {_emit_value(key, values[key.name])}"]
+    return "\n".join(lines) + "\n"
+
+
+def _emit_value(key: Key, value: object) -> str:
+    if key.kind == "string":
+        return _quote(key, str(value))
+    if key.kind == "strings":
+        assert isinstance(value, list)
+        return "[" + ", ".join(_quote(key, word) for word in value) + "]"
+    if key.kind == "text":
+        return value if re.fullmatch(r"[A-Za-z0-9_./+-]+", str(value)) else _quote(key, str(value))  # type: ignore[return-value]
+    if key.kind == "number":
+        assert isinstance(value, int | float)
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return str(value)
+
+
+def _quote(key: Key, text: str) -> str:
+    """A double-quoted string with the escapes that YAML and the engine share."""
+    if any(ord(character) < 0x20 and character not in "\n\t" for character in text):
+        raise UsageError(f"value holds a control character: `{key.name}`", where=json.dumps(text))
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\x7f": "\\x7f"}
+    return '"' + "".join(escapes.get(character, character) for character in text) + '"'
