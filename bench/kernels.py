@@ -1,0 +1,191 @@
+"""Times every kernel on every instruction set that this processor has.
+
+    python bench/kernels.py                    a table
+    python bench/kernels.py --json             one JSON line a measurement
+    python bench/kernels.py --only ternary     operations whose name contains the word
+
+All tables of an operation are timed in turns, round after round, by `kernels_test --bench`; the
+result is the median of the rounds, with the fastest and the slowest, in processor time of one
+thread. Nothing is timed under emulation. Where a case says "memory", consecutive calls take
+consecutive matrices of a set of 100 MiB; else the same matrix stays in the caches.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from bitnet.seal.toolchain import COMPILER_VERSION, host_arch
+from tests.support import kernel_driver
+
+ROUNDS = 7
+ROUND_MS = 40
+MEMORY_SET_BYTES = 100 << 20
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One thing to time.
+
+    Attributes:
+        operation: Name of the kernel.
+        title: What a reader should know of the case.
+        sizes: As `tests/engine/kernels_case.h` says for the operation.
+        work: Multiply-adds with a weight for a matmul, elements otherwise, of one call.
+        read_bytes: Weights or inputs that one call reads once.
+        matrices: How many matrices take turns.
+    """
+
+    operation: str
+    title: str
+    sizes: tuple[int, ...]
+    work: int
+    read_bytes: int
+    matrices: int = 1
+
+
+def matmul(
+    operation: str, rows: int, cols: int, tokens: int, *, memory: bool
+) -> Measurement:
+    """A matrix times one token (decode) or several (prefill)."""
+    bytes_by_four = {"ternary_matmul": 1, "int8_matmul": 4, "f32_matmul": 16}[operation]
+    weight_bytes = rows * cols * bytes_by_four // 4
+    last = rows if operation == "f32_matmul" else rows // 16
+    stride = (cols + 63) // 64 * 64
+    matrices = -(-MEMORY_SET_BYTES // weight_bytes) if memory else 1
+    phase = "decode" if tokens == 1 else f"prefill {tokens}"
+    title = f"{rows} x {cols}, {phase}, {'memory' if memory else 'cache'}"
+    sizes = (cols, 0, last, tokens, stride, rows * matrices)
+    return Measurement(
+        operation, title, sizes, rows * cols * tokens, weight_bytes, matrices
+    )
+
+
+def vector(
+    operation: str, title: str, sizes: tuple[int, ...], elements: int
+) -> Measurement:
+    """An operation on vectors of `elements` float32 inputs in all."""
+    return Measurement(operation, title, sizes, elements, 4 * elements)
+
+
+def measurements() -> Iterator[Measurement]:
+    """Every case, in the order of the table: the geometry of a model with two billion weights."""
+    for operation in ("ternary_matmul", "int8_matmul"):
+        for rows in (2560, 6912):
+            yield matmul(operation, rows, 2560, 1, memory=False)
+            yield matmul(operation, rows, 2560, 1, memory=True)
+            yield matmul(operation, rows, 2560, 64, memory=False)
+    yield matmul("f32_matmul", 1024, 2560, 1, memory=False)
+    yield matmul("f32_matmul", 1024, 2560, 64, memory=False)
+    yield vector("rms_norm", "2560", (2560, 2560, 0), 2 * 2560)
+    yield vector("quantize_int8", "2560", (2560,), 2560)
+    yield vector("quantize_split", "2560", (2560,), 2560)
+    yield vector("relu2_gate", "6912", (6912, 0), 2 * 6912)
+    yield vector("silu_gate", "6912", (6912, 0), 2 * 6912)
+    yield vector("add_in_place", "2560", (2560,), 2 * 2560)
+    yield vector("rope", "head of 128", (128,), 256)
+    yield vector("rope_angles", "position 777, 64 angles", (777, 64), 64)
+    for positions in (128, 2048):
+        title = f"{positions} positions, head of 128"
+        yield vector("attention", title, (positions, 128), 2 * positions * 128)
+    yield vector("exp_sum", "128256", (128256, 128256, 0), 128256)
+
+
+def time_case(driver: Path, case: Measurement) -> Iterator[dict[str, Any]]:
+    """Yields a record for each table that this processor can run."""
+    arguments = (case.operation, ROUNDS, ROUND_MS, case.matrices, *case.sizes)
+    result = kernel_driver.run_driver(
+        driver, host_arch(), "--bench", *map(str, arguments)
+    )
+    if result.returncode != 0:
+        raise SystemExit(
+            f"error: benchmark failed: `{case.operation}`\n{result.stderr.decode()}"
+        )
+    for line in result.stdout.decode().splitlines():
+        record = json.loads(line)
+        times = record.pop("ns")
+        median = statistics.median(times)
+        yield {
+            **record,
+            "case": case.title,
+            "sizes": case.sizes,
+            "matrices": case.matrices,
+            "ns": median,
+            "ns_min": min(times),
+            "ns_max": max(times),
+            "rounds": len(times),
+            "giga_per_second": case.work / median,
+            "gigabytes_per_second": case.read_bytes / median,
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What a number depends on besides the case: processor, compiler, commit."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
+    git = ["git", "-C", str(REPOSITORY)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "HEAD"], capture_output=True, check=False
+    )
+    status = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, check=False
+    )
+    return {
+        "cpu": model[1] if model else host_arch(),
+        "compiler": f"ziglang {COMPILER_VERSION}",
+        "commit": commit.stdout.decode().strip(),
+        "dirty": bool(status.stdout),
+    }
+
+
+def print_row(record: dict[str, Any]) -> None:
+    """One line of the table."""
+    spread = (record["ns_max"] - record["ns_min"]) / record["ns"]
+    print(
+        f"{record['operation']:15} {record['case']:30} {record['isa']:11} "
+        f"{record['ns'] / 1e3:12.2f} {spread:7.0%} "
+        f"{record['giga_per_second']:9.2f} {record['gigabytes_per_second']:8.2f}"
+    )
+
+
+def main() -> None:
+    """Parses the arguments, measures, prints."""
+    parser = argparse.ArgumentParser(
+        description="Times every kernel on this processor."
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON line a measurement"
+    )
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="operations with this in the name"
+    )
+    options = parser.parse_args()
+    driver = kernel_driver.build(host_arch())
+    facts = machine()
+    if not options.json:
+        print(
+            f"{facts['cpu']}, {facts['compiler']}; giga: multiply-adds or elements a second"
+        )
+        columns = f"{'µs':>12} {'spread':>7} {'giga/s':>9} {'GB/s':>8}"
+        print(f"{'operation':15} {'case':30} {'isa':11} {columns}")
+    for case in measurements():
+        if options.only not in case.operation:
+            continue
+        for record in time_case(driver, case):
+            if options.json:
+                print(json.dumps({**record, **facts}), flush=True)
+            else:
+                print_row(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+// The walk of the integer matmuls over tiles and, inside a tile, over blocks of tokens.
+// SPDX-License-Identifier: Apache-2.0
+//
+// A tile (10 KB for 2560 ternary columns) is read from memory for the first block of tokens and
+// from the nearest cache for the others; a kernel unpacks it once for the tokens of a block. With
+// one token the weights are read once, strictly forward.
+// Everything is `static`, so that each object compiled for an instruction set keeps its own copy.
+#pragma once
+
+#include "base/limits.h"
+#include "kernels/table.h"
+
+namespace bitnet::kernels {
+
+/// One tile times the tokens of x; y is row 0 of the tile of the first token.
+using TernaryTile = void (*)(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& x,
+                             float* y, size_t y_stride);
+
+/// The same for int8 rows; row_scales are those of the tile.
+using Int8Tile = void (*)(const uint8_t* tile, uint32_t cols_padded, const float* row_scales,
+                          const SplitTokens& x, float* y, size_t y_stride);
+
+/// The tokens from `token` on, at most `count_max` of them. token < x.token_count.
+static inline Int8Tokens token_block(const Int8Tokens& x, uint32_t token, uint32_t count_max) {
+  const uint32_t left = x.token_count - token;
+  return {x.codes + token * x.stride, x.stride, x.sums + token, x.multipliers + token,
+          left < count_max ? left : count_max};
+}
+
+static inline SplitTokens token_block(const SplitTokens& x, uint32_t token, uint32_t count_max) {
+  const uint32_t left = x.token_count - token;
+  return {x.hi + token * x.stride, x.lo + token * x.stride, x.stride, x.hi_sums + token,
+          x.lo_sums + token, x.scales + token, left < count_max ? left : count_max};
+}
+
+/// Computes all tiles of the range; multiply[n - 1] is for n tokens, n <= kTokenBlock.
+template <uint32_t kTokenBlock>
+static inline void walk_tiles(const TileRange& tiles, const Int8Tokens& x,
+                              const TernaryTile (&multiply)[kTokenBlock], float* y,
+                              size_t y_stride) {
+  const size_t tile_bytes = size_t{tiles.cols_padded} * kTileRows / 4;
+  for (uint32_t tile = tiles.tile_begin; tile < tiles.tile_end; ++tile) {
+    const uint8_t* weights = tiles.weights + tile * tile_bytes;
+    for (uint32_t token = 0; token < x.token_count; token += kTokenBlock) {
+      const Int8Tokens block = token_block(x, token, kTokenBlock);
+      float* first = y + token * y_stride + size_t{tile} * kTileRows;
+      multiply[block.token_count - 1](weights, tiles.cols_padded, block, first, y_stride);
+    }
+  }
+}
+
+template <uint32_t kTokenBlock>
+static inline void walk_tiles(const TileRange& tiles, const float* row_scales, const SplitTokens& x,
+                              const Int8Tile (&multiply)[kTokenBlock], float* y, size_t y_stride) {
+  const size_t tile_bytes = size_t{tiles.cols_padded} * kTileRows;
+  for (uint32_t tile = tiles.tile_begin; tile < tiles.tile_end; ++tile) {
+    const uint8_t* weights = tiles.weights + tile * tile_bytes;
+    const float* scales = row_scales + size_t{tile} * kTileRows;
+    for (uint32_t token = 0; token < x.token_count; token += kTokenBlock) {
+      const SplitTokens block = token_block(x, token, kTokenBlock);
+      float* first = y + token * y_stride + size_t{tile} * kTileRows;
+      multiply[block.token_count - 1](weights, tiles.cols_padded, scales, block, first, y_stride);
+    }
+  }
+}
+
+}  // namespace bitnet::kernels

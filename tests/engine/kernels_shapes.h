@@ -1,0 +1,281 @@
+// Shapes and random contents of the kernels' cases.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels_case.h"
+
+namespace kernels_test {
+
+/// SplitMix64 (Steele, Lea, Flood 2014): small, seedable, the same everywhere.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t next() {
+    uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+  }
+  uint32_t below(uint32_t limit) { return static_cast<uint32_t>(next() % limit); }
+  uint32_t between(uint32_t first, uint32_t last) { return first + below(last - first + 1); }
+  /// In [-1, 1).
+  float unit() {
+    return static_cast<float>(static_cast<int32_t>(next() >> 40) - (1 << 23)) * 0x1p-23f;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+/// What a vector of floats is filled with. None gives NaN, in any operation.
+enum class Floats : uint32_t { kUnit, kWideExponents, kTiny, kLarge, kTies, kMixed };
+constexpr uint32_t kFloatsCount = 6;
+
+inline float draw_float(Random& random, Floats kind) {
+  const float unit = random.unit();
+  switch (kind) {
+    case Floats::kUnit: return unit;
+    case Floats::kWideExponents:
+      return unit * __builtin_ldexpf(1.0f, static_cast<int>(random.below(40)) - 30);
+    case Floats::kTiny: {  // zeros of both signs, subnormals, smallest normals
+      const uint32_t bits = random.below(4) == 0 ? 0 : random.below(0x01000000);
+      const uint32_t sign = random.below(2) << 31;
+      return __builtin_bit_cast(float, bits | sign);
+    }
+    case Floats::kLarge: return unit * 1e16f;
+    case Floats::kTies: return static_cast<float>(static_cast<int>(random.below(509)) - 254) * 0.5f;
+    case Floats::kMixed: return draw_float(random, static_cast<Floats>(random.below(4)));
+  }
+  return unit;
+}
+
+/// Inputs of one case are added in the order that `execute` reads them.
+class Filler {
+ public:
+  /// `plain`: floats are uniform in [-1, 1), as a benchmark wants them (subnormals cost time).
+  Filler(Case& c, Random& random, bool plain) : case_(c), random_(random), plain_(plain) {
+    c.input_count = 0;
+  }
+
+  void floats(size_t count, Floats kind, float factor = 1.0f) {
+    float* to = reinterpret_cast<float*>(add(count * sizeof(float)));
+    for (size_t i = 0; i < count; ++i) to[i] = draw_float(random_, kind) * factor;
+    if (kind == Floats::kTies && count != 0) to[random_.next() % count] = 127.0f;  // s = 1 exactly
+  }
+  void floats(size_t count) { floats_times(count, 1.0f); }
+  /// Any kind of floats, times `factor`.
+  void floats_times(size_t count, float factor) {
+    const Floats any = static_cast<Floats>(random_.below(kFloatsCount));
+    floats(count, plain_ ? Floats::kUnit : any, factor);
+  }
+
+  void positive_floats(size_t count) {
+    float* to = reinterpret_cast<float*>(add(count * sizeof(float)));
+    for (size_t i = 0; i < count; ++i) to[i] = (random_.unit() + 1.0f) * 1e-3f;
+  }
+
+  /// `extreme`: 0 random, 1 the largest sum, 2 the smallest; so are all the following.
+  void ternary_weights(size_t bytes, uint32_t extreme) {
+    uint8_t* to = add(bytes);
+    for (size_t i = 0; i < bytes; ++i) {
+      const uint32_t digits = random_.below(81);
+      const uint32_t codes =
+          digits % 3 | digits / 3 % 3 << 2 | digits / 9 % 3 << 4 | digits / 27 << 6;
+      to[i] = static_cast<uint8_t>(extreme == 0 ? codes : extreme == 1 ? 0xaa : 0x00);
+    }
+  }
+  void stored_int8_weights(size_t bytes, uint32_t extreme) {
+    uint8_t* to = add(bytes);
+    for (size_t i = 0; i < bytes; ++i) {
+      to[i] = static_cast<uint8_t>(extreme == 0 ? 1 + random_.below(255) : extreme == 1 ? 255 : 1);
+    }
+  }
+  void activations(size_t count, int low, int high, uint32_t extreme) {
+    uint8_t* to = add(count);
+    const uint32_t range = static_cast<uint32_t>(high - low) + 1;
+    for (size_t i = 0; i < count; ++i) {
+      const int value = low + static_cast<int>(random_.below(range));
+      to[i] = static_cast<uint8_t>(extreme == 0 ? value : extreme == 1 ? high : low);
+    }
+  }
+  /// The sums of the first `cols` activations of each token of input `index`.
+  void token_sums(uint32_t index, uint32_t token_count, size_t stride, uint32_t cols) {
+    int32_t* to = reinterpret_cast<int32_t*>(add(token_count * sizeof(int32_t)));
+    for (uint32_t t = 0; t < token_count; ++t) {
+      to[t] = 0;
+      for (uint32_t col = 0; col < cols; ++col) to[t] += case_.int8s(index)[t * stride + col];
+    }
+  }
+
+ private:
+  uint8_t* add(size_t bytes) {
+    Slot& slot = case_.inputs[case_.input_count++];
+    slot.prepare(bytes, input_alignment(case_.operation), 0);
+    return slot.data();
+  }
+
+  Case& case_;
+  Random& random_;
+  bool plain_;
+};
+
+/// Bytes of activations from the first to the last that a kernel may read.
+inline size_t activation_bytes(const Case& c) {
+  return size_t{c.size[3] - 1} * c.size[4] + c.size[0];
+}
+
+inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint32_t activations) {
+  Filler fill(c, random, true);
+  const size_t elements = size_t{c.size[2]} * 16 * c.size[0];
+  if (c.operation == Operation::kTernaryMatmul) {
+    fill.ternary_weights(elements / 4, weights);
+    fill.activations(activation_bytes(c), -127, 127, activations);
+    fill.token_sums(1, c.size[3], c.size[4], c.size[0]);
+    fill.positive_floats(c.size[3]);
+    return;
+  }
+  fill.stored_int8_weights(elements, weights);
+  fill.positive_floats(size_t{c.size[2]} * 16);
+  fill.activations(activation_bytes(c), -127, 127, activations);
+  fill.activations(activation_bytes(c), -64, 63, activations);
+  fill.token_sums(2, c.size[3], c.size[4], c.size[0]);
+  fill.token_sums(3, c.size[3], c.size[4], c.size[0]);
+  fill.positive_floats(c.size[3]);
+}
+
+/// Fills the inputs of a case whose operation and sizes are set. `extreme` < 9 picks, for the
+/// integer matmuls, one of three weights and one of three activations; 0 is random.
+inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
+  Filler fill(c, random, plain);
+  const uint32_t* s = c.size;
+  switch (c.operation) {
+    case Operation::kTernaryMatmul:
+    case Operation::kInt8Matmul:
+      return fill_integer_matmul(c, random, extreme % 3, extreme / 3);
+    case Operation::kF32Matmul:
+      fill.floats(size_t{s[2]} * s[0]);
+      return fill.floats(size_t{s[3] - 1} * s[4] + s[0]);
+    case Operation::kRmsNorm:
+      c.scalar = random.below(2) ? 1e-5f : 1e-6f;
+      fill.floats(s[1]);
+      return fill.floats(s[1], Floats::kUnit);
+    case Operation::kQuantizeInt8:
+    case Operation::kQuantizeSplit:
+      return fill.floats(s[0]);
+    case Operation::kRelu2Gate:
+      fill.floats(s[0]);
+      return fill.floats(s[0]);
+    case Operation::kSiluGate:
+      fill.floats_times(s[0], random.below(2) ? 60.0f : 1.0f);
+      return fill.floats(s[0]);
+    case Operation::kAddInPlace:
+      fill.floats(s[0]);
+      return fill.floats(s[0]);
+    case Operation::kRope:
+      fill.floats(s[0]);
+      fill.floats(s[0] / 2, Floats::kUnit);
+      return fill.floats(s[0] / 2, Floats::kUnit);
+    case Operation::kRopeAngles:
+      return fill.floats(s[1], Floats::kUnit);
+    case Operation::kAttention:
+      c.scalar = 0.125f;
+      fill.floats(s[1]);
+      fill.floats_times(size_t{s[0]} * s[1], 4.0f);
+      return fill.floats(size_t{s[0]} * s[1]);
+    case Operation::kExpSum:
+      fill.floats_times(s[1], random.below(2) ? 90.0f : 1.0f);
+      for (uint32_t i = 0; i < s[0]; ++i) {
+        c.scalar = i == 0 || c.floats(0)[i] > c.scalar ? c.floats(0)[i] : c.scalar;
+      }
+      // What lies after n may be anything.
+      for (uint32_t i = s[0]; i < s[1]; ++i) c.inputs[0].as<float>()[i] = __builtin_nanf("");
+      return;
+  }
+}
+
+inline uint32_t pick(Random& random, const uint32_t* from, size_t count) {
+  return from[random.below(static_cast<uint32_t>(count))];
+}
+
+/// Sizes of a matmul: minimum sizes first, then every token count, then random ones.
+inline void shape_matmul(Case& c, uint32_t index, Random& random) {
+  static const uint32_t kTokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 64};
+  static const uint32_t kCols[] = {16, 32, 48, 240, 256, 272, 496, 512, 528, 1040};
+  const bool first = index < 10;
+  c.size[0] = first ? kCols[index] : pick(random, kCols, 10);
+  c.size[3] = first ? 1 : index < 20 ? kTokens[index - 10] : pick(random, kTokens, 9);
+  c.size[1] = first ? 0 : random.below(4);
+  c.size[2] = c.size[1] + (first ? 1 : random.between(1, 3));
+  uint32_t rows = c.size[2] * 16;
+  if (c.operation == Operation::kF32Matmul) {
+    c.size[1] = random.below(9);
+    c.size[2] = c.size[1] + random.between(first ? 0 : 1, 11);
+    rows = c.size[2] == 0 ? 1 : c.size[2];
+    c.size[4] = c.size[0] + 16 * random.below(3);
+  } else {
+    c.size[4] = (c.size[0] + 63) / 64 * 64 + 64 * random.below(3);
+  }
+  c.size[5] = rows + (first ? 0 : random.below(3) * 8 + random.below(2));
+}
+
+/// The widest matrices that the limits allow, with the largest sums.
+inline void shape_widest(Case& c) {
+  const uint32_t cols = c.operation == Operation::kTernaryMatmul ? 131072 : 65536;
+  const uint32_t size[6] = {cols, 0, 1, 2, cols, 16};
+  std::memcpy(c.size, size, sizeof size);
+}
+
+/// Sizes of the operations on vectors.
+inline void shape_vector(Case& c, uint32_t index, Random& random) {
+  const uint32_t n = index < 34 ? index + 1 : random.between(1, 3000);
+  const uint32_t padded = (n + 15) / 16 * 16;
+  switch (c.operation) {
+    case Operation::kRmsNorm:
+    case Operation::kExpSum:
+      c.size[0] = n;
+      c.size[1] = padded;
+      c.size[2] = index % 2;
+      return;
+    case Operation::kRope:
+      c.size[0] = 2 * (index < 34 ? n : random.between(1, 512));
+      return;
+    case Operation::kRopeAngles:
+      c.size[0] = random.below(4) == 0 ? 0 : random.below(1u << random.between(1, 20));
+      c.size[1] = index < 34 ? n : random.between(1, 512);
+      return;
+    case Operation::kAttention:
+      c.size[0] = index < 34 ? n : random.between(1, 300);
+      c.size[1] = 16 * random.between(1, index < 34 ? 9 : 16);
+      return;
+    default:
+      c.size[0] = padded;
+      c.size[1] = index % 2;  // in place, where that is allowed
+  }
+}
+
+/// Cases of an operation: index 0 ... case_count - 1. The same index and seed give the same bytes.
+inline uint32_t case_count(Operation operation, uint32_t random_count) {
+  const bool integer =
+      operation == Operation::kTernaryMatmul || operation == Operation::kInt8Matmul;
+  return (integer ? 29 : operation == Operation::kF32Matmul ? 20 : 34) + random_count;
+}
+
+inline void make_case(Case& c, uint32_t index) {
+  Random random(c.seed);
+  const bool integer =
+      c.operation == Operation::kTernaryMatmul || c.operation == Operation::kInt8Matmul;
+  std::memset(c.size, 0, sizeof c.size);
+  c.scalar = 0.0f;
+  if (integer && index < 9) {
+    shape_widest(c);
+    fill_case(c, random, index, false);
+  } else if (integer || c.operation == Operation::kF32Matmul) {
+    shape_matmul(c, integer ? index - 9 : index, random);
+    fill_case(c, random, random.below(3) == 0 ? random.below(9) : 0, false);
+  } else {
+    shape_vector(c, index, random);
+    fill_case(c, random, 0, false);
+  }
+}
+
+}  // namespace kernels_test

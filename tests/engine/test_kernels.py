@@ -1,0 +1,196 @@
+"""The kernels: equal to an independent NumPy transcription, and to each other, byte by byte.
+
+The driver `kernels_test` compares every table with `ref`; here it is run natively, under emulated
+processors and in sanitizer builds, and each table is compared with `tests.support.kernel_oracle`.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitnet.seal.sources import engine_root
+from bitnet.seal.toolchain import host_arch
+from tests.support import kernel_driver as driver
+from tests.support.kernel_cases import golden_cases
+from tests.support.kernel_driver import Case
+
+Array = np.ndarray[Any, Any]
+F = np.float32
+ARCHITECTURES = tuple(driver.TABLES)
+ALL_TABLES = [
+    (arch, table) for arch, tables in driver.TABLES.items() for table in tables
+]
+COMPARISONS_A_TABLE = 1718  # of the walk
+
+
+def check_walk(arch: str, *, variant: str = "product", cpu: str | None = None) -> int:
+    """Runs the walk, asserts that nothing failed, and returns how many comparisons it made."""
+    result = driver.run_driver(driver.build(arch, variant), arch, cpu=cpu)
+    text = result.stdout.decode() + result.stderr.decode()
+    match = re.search(r"^(\d+) passed, (\d+) failed$", text, re.MULTILINE)
+    assert match is not None, text[-2000:]
+    assert match[2] == "0", text[-2000:]
+    assert result.returncode == 0
+    return int(match[1])
+
+
+# --- the walk: every table against `ref` ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_walk_product_build_all_tables_equal_reference(arch: str) -> None:
+    """A kernel would give other bytes than the definition, or touch memory that is not its own."""
+    tables = driver.available_tables(driver.build(arch), arch)
+    assert tuple(tables) == driver.TABLES[arch]
+    if arch != host_arch():
+        assert all(tables.values()), "the emulated processor has every instruction set"
+    assert check_walk(arch) == COMPARISONS_A_TABLE * sum(tables.values())
+
+
+@pytest.mark.parametrize(
+    ("arch", "cpu", "expected"),
+    [
+        ("x86_64", "Nehalem", {"ref": True, "avx2": False, "avx512vnni": False}),
+        ("x86_64", "Haswell", {"ref": True, "avx2": True, "avx512vnni": False}),
+        ("aarch64", "cortex-a53", {"ref": True, "neon": True, "dotprod": False}),
+        ("aarch64", "cortex-a76", {"ref": True, "neon": True, "dotprod": True}),
+    ],
+)
+def test_walk_emulated_processor_runs_what_it_has(
+    arch: str, cpu: str, expected: dict[str, bool]
+) -> None:
+    """A weaker processor would meet an instruction that it does not have."""
+    assert driver.available_tables(driver.build(arch), arch, cpu) == expected
+    assert check_walk(arch, cpu=cpu) == COMPARISONS_A_TABLE * sum(expected.values())
+
+
+def test_tables_native_agree_with_kernel_flags() -> None:
+    """Detection by CPUID or AT_HWCAP would differ from what the operating system reports."""
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    flags = set(" ".join(lines).split())
+    needed = {
+        "ref": set(),
+        "avx2": {"avx", "avx2"},
+        "avx512vnni": {"avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+        "neon": {"asimd"},
+        "dotprod": {"asimd", "asimddp"},
+    }
+    arch = host_arch()
+    found = driver.available_tables(driver.build(arch), arch)
+    assert found == {name: needed[name] <= flags for name in driver.TABLES[arch]}
+
+
+def test_walk_address_and_undefined_sanitizers_find_nothing() -> None:
+    """A kernel would read beside its inputs, or rely on behaviour that C++ leaves undefined."""
+    check_walk(host_arch(), variant="sanitize")
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_walk_undefined_behaviour_traps_find_nothing(arch: str) -> None:
+    """The same for the other architecture, where a trap takes the place of a message."""
+    check_walk(arch, variant="undefined")
+
+
+def test_walk_build_with_fused_operations_reports_differences() -> None:
+    """The walk would pass whatever the kernels compute: it must notice one rounding too few."""
+    result = driver.run_driver(driver.build("aarch64", "fused"), "aarch64")
+    assert result.returncode == 1
+    failed = [
+        line for line in result.stdout.decode().splitlines() if line.startswith("FAIL")
+    ]
+    assert len(failed) > 100
+    assert all(
+        " neon size " in line or " dotprod size " in line and " seed " in line
+        for line in failed
+    )
+
+
+# --- every table against the NumPy transcription -------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden() -> list[Case]:
+    """Cases with the outputs that the transcription expects."""
+    return golden_cases(np.random.default_rng(20260101))
+
+
+def test_golden_cases_cover_every_operation(golden: list[Case]) -> None:
+    """An operation would have no independent oracle."""
+    assert {case.operation for case in golden} == set(driver.OPERATIONS)
+    table = (engine_root() / "kernels" / "table.h").read_text(encoding="utf-8")
+    fields = re.search(r"struct KernelTable \{(.*?)\};", table, re.DOTALL)
+    assert fields is not None
+    assert (
+        tuple(re.findall(r"^  [A-Z]\w+ (\w+);", fields[1], re.MULTILINE))
+        == driver.OPERATIONS
+    )
+
+
+@pytest.mark.parametrize(("arch", "table"), ALL_TABLES)
+def test_golden_cases_every_table_gives_the_expected_bytes(
+    arch: str, table: str, golden: list[Case]
+) -> None:
+    """An implementation, `ref` first, would differ from docs/numerics.md."""
+    path = driver.build(arch)
+    if not driver.available_tables(path, arch)[table]:
+        assert arch == host_arch(), "an emulated processor has every table"
+        return
+    for case, outputs in zip(
+        golden, driver.evaluate(path, arch, table, golden), strict=True
+    ):
+        assert len(outputs) == len(case.expected)
+        for found, expected in zip(outputs, case.expected, strict=True):
+            message = f"{case.operation} {table} {case.size}"
+            assert found == np.ascontiguousarray(expected).tobytes(), message
+
+
+# --- accuracy ------------------------------------------------------------------------------------
+
+
+def ulp_errors(found: Array, exact: Array) -> Array:
+    """|found - exact| in units of the last place of the float32 nearest to `exact`."""
+    spacing = np.spacing(np.abs(exact).astype(F)).astype(np.float64)
+    return np.abs(found.astype(np.float64) - exact) / spacing
+
+
+def test_exp_whole_range_within_stated_error() -> None:
+    """The polynomial of docs/numerics.md would not be an exponential function."""
+    x = np.linspace(-86, 88, 1 << 18).astype(F)
+    case = Case("exp_sum", [len(x), len(x), 0], [x], 0.0)
+    [[e, _]] = driver.evaluate(driver.build(host_arch()), host_arch(), "ref", [case])
+    errors = ulp_errors(np.frombuffer(e, F), np.exp(x.astype(np.float64)))
+    assert errors.max() < 1.1
+
+
+def test_exp_outside_range_saturates() -> None:
+    """Softmax of a far smaller score would not be zero, or silu of a large one not finite."""
+    x = np.array([-86.00001, -1e30, -np.inf, 88.0, 89.0, 1e30, np.inf, -0.0] * 2, F)
+    case = Case("exp_sum", [16, 16, 0], [x], 0.0)
+    for table in driver.TABLES[host_arch()]:
+        if driver.available_tables(driver.build(host_arch()), host_arch())[table]:
+            [[e, _]] = driver.evaluate(
+                driver.build(host_arch()), host_arch(), table, [case]
+            )
+            values = np.frombuffer(e, F)
+            assert values[:3].tolist() == [0, 0, 0]
+            assert np.isfinite(values).all()
+            assert values[3] == values[4] == values[5] == values[6]
+            assert values[7] == 1
+
+
+@pytest.mark.parametrize("position", [1, 17, 4095, 131071, (1 << 20) - 1])
+def test_rope_angles_within_half_an_ulp(position: int) -> None:
+    """Sines and cosines would be wrong for late positions, where the angle spans many turns."""
+    rng = np.random.default_rng(position)
+    inv_freq = np.exp(rng.uniform(np.log(1e-7), 0, 1 << 15)).astype(F)
+    case = Case("rope_angles", [position, len(inv_freq)], [inv_freq])
+    [[sin, cos]] = driver.evaluate(
+        driver.build(host_arch()), host_arch(), "ref", [case]
+    )
+    angle = (F(position) * inv_freq).astype(np.float64)
+    assert ulp_errors(np.frombuffer(sin, F), np.sin(angle)).max() < 0.501
+    assert ulp_errors(np.frombuffer(cos, F), np.cos(angle)).max() < 0.501

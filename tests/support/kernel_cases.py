@@ -1,0 +1,268 @@
+"""Cases of every kernel with the outputs that the NumPy transcription expects."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from tests.support import kernel_oracle as oracle
+from tests.support.kernel_driver import Case
+
+__all__ = ["golden_cases"]
+
+Array = np.ndarray[Any, Any]
+F: Final = np.float32
+
+
+def floats(rng: np.random.Generator, count: int, kind: int) -> Array:
+    """Float32 values of one kind: plain, wide exponents, zeros and subnormals, large, int8 ties."""
+    unit = rng.uniform(-1, 1, count)
+    values = {
+        0: unit,
+        1: unit * np.exp2(rng.integers(-40, 12, count)),
+        2: np.where(rng.random(count) < 0.3, -0.0, unit * 1e-39),
+        3: unit * 1e16,
+        4: rng.integers(-254, 255, count) * 0.5,
+    }[kind].astype(F)
+    if kind == 4:
+        values[rng.integers(count)] = 127.0
+    return values
+
+
+def pad(n: int) -> int:
+    """The next multiple of 16."""
+    return (n + 15) // 16 * 16
+
+
+def padded(values: Array, n: int) -> Array:
+    """`values` with +0 at and after n."""
+    out = np.zeros(pad(n), F)
+    out[:n] = values[:n]
+    return out
+
+
+def prefilled(count: int) -> Array:
+    """What the driver puts in an output before the call."""
+    return np.frombuffer(b"\xa5" * (4 * count), F).copy()
+
+
+def tokens(
+    rng: np.random.Generator, count: int, cols: int, stride: int, low: int, high: int
+) -> Array:
+    """int8[count, stride]; what lies after the columns is not zero: kernels must not read it."""
+    codes = rng.integers(low, high + 1, (count, stride), np.int8)
+    codes[:, cols - rng.integers(0, 16) : cols] = 0
+    return codes
+
+
+def flat(codes: Array, cols: int) -> Array:
+    """The tokens as one buffer that ends with the last column of the last token."""
+    return codes.reshape(-1)[: (len(codes) - 1) * codes.shape[1] + cols]
+
+
+def sums(codes: Array, cols: int) -> Array:
+    """int32[tokens], as the quantiser hands them over."""
+    return codes[:, :cols].sum(axis=1, dtype=np.int32)
+
+
+def matmul_output(values: Array, first_row: int, y_stride: int) -> Array:
+    """`values: float32[tokens, rows]` from row `first_row` on, in a strided pre-filled output."""
+    count, rows = values.shape
+    out = prefilled((count - 1) * y_stride + first_row + rows)
+    for token, row in enumerate(values):
+        begin = token * y_stride + first_row
+        out[begin : begin + rows] = row
+    return out
+
+
+MATMUL_SHAPES = [  # cols, tile_begin, tile_end, tokens, stride, y_stride
+    (16, 0, 1, 1, 64, 16),
+    (48, 1, 2, 2, 64, 32),
+    (272, 0, 2, 3, 320, 37),
+    (64, 1, 4, 5, 128, 64),
+    (528, 0, 1, 8, 576, 24),
+    (32, 2, 3, 9, 64, 48),
+    (1040, 0, 1, 64, 1088, 16),
+]
+
+
+def ternary_cases(rng: np.random.Generator) -> list[Case]:
+    """Every shape with random weights, and one with the largest sums."""
+    cases = []
+    for index, (cols, begin, end, count, stride, y_stride) in enumerate(MATMUL_SHAPES):
+        weights = rng.integers(-1, 2, (end * 16, cols))
+        codes = tokens(rng, count, cols, stride, -127, 127)
+        if index == 4:
+            weights[:] = 1
+            codes[:] = 127
+        multipliers = rng.uniform(1e-5, 1e-1, count).astype(F)
+        y = oracle.ternary_matmul(weights[begin * 16 :], codes[:, :cols], multipliers)
+        inputs = [
+            oracle.pack_ternary(weights),
+            flat(codes, cols),
+            sums(codes, cols),
+            multipliers,
+        ]
+        size = [cols, begin, end, count, stride, y_stride]
+        expected = [matmul_output(y, begin * 16, y_stride)]
+        cases.append(Case("ternary_matmul", size, inputs, expected=expected))
+    return cases
+
+
+def int8_cases(rng: np.random.Generator) -> list[Case]:
+    """Every shape with random weights, and one with the largest sums."""
+    cases = []
+    for index, (cols, begin, end, count, stride, y_stride) in enumerate(MATMUL_SHAPES):
+        weights = rng.integers(-127, 128, (end * 16, cols))
+        hi = tokens(rng, count, cols, stride, -127, 127)
+        lo = tokens(rng, count, cols, stride, -64, 63)
+        if index == 4:
+            weights[:] = -127
+            hi[:] = 127
+        row_scales = rng.uniform(0, 1e-2, end * 16).astype(F)
+        scales = rng.uniform(1e-6, 1e-3, count).astype(F)
+        used = slice(begin * 16, None)
+        y = oracle.int8_matmul(
+            weights[used], row_scales[used], hi[:, :cols], lo[:, :cols], scales
+        )
+        activations = [
+            flat(hi, cols),
+            flat(lo, cols),
+            sums(hi, cols),
+            sums(lo, cols),
+            scales,
+        ]
+        inputs = [oracle.pack_int8(weights), row_scales, *activations]
+        size = [cols, begin, end, count, stride, y_stride]
+        expected = [matmul_output(y, begin * 16, y_stride)]
+        cases.append(Case("int8_matmul", size, inputs, expected=expected))
+    return cases
+
+
+def f32_cases(rng: np.random.Generator) -> list[Case]:
+    """Row ranges that are no multiple of anything."""
+    cases = []
+    shapes = [(16, 0, 1, 1, 0), (272, 3, 14, 2, 1), (48, 5, 5, 1, 0), (64, 0, 9, 7, 3)]
+    for cols, begin, end, count, kind in shapes:
+        weights = floats(rng, end * cols, kind).reshape(end, cols)
+        x = floats(rng, count * (cols + 16), kind).reshape(count, cols + 16)
+        rows = [
+            [oracle.dot16(row, token[:cols]) for row in weights[begin:]] for token in x
+        ]
+        y = np.array(rows, F).reshape(count, end - begin)
+        size = [cols, begin, end, count, cols + 16, end + 3]
+        inputs = [weights, x.reshape(-1)[: (count - 1) * (cols + 16) + cols]]
+        cases.append(
+            Case(
+                "f32_matmul", size, inputs, expected=[matmul_output(y, begin, end + 3)]
+            )
+        )
+    return cases
+
+
+def vector_cases(rng: np.random.Generator) -> list[Case]:
+    """Norm, quantisers, gates and sum, for lengths around the lanes and every kind of value."""
+    cases = []
+    for n, kind in [
+        (1, 0),
+        (15, 1),
+        (16, 2),
+        (17, 3),
+        (100, 4),
+        (2560, 0),
+        (2561, 1),
+        (64, 2),
+    ]:
+        x, y = padded(floats(rng, pad(n), kind), n), padded(floats(rng, pad(n), 0), n)
+        length = len(x)
+        norm = oracle.rms_norm(x, y, n, 1e-5)
+        for in_place in (0, 1):
+            cases.append(Case("rms_norm", [n, length, in_place], [x, y], 1e-5, [norm]))
+            for name, gate in (
+                ("relu2_gate", oracle.relu2_gate),
+                ("silu_gate", oracle.silu_gate),
+            ):
+                cases.append(
+                    Case(name, [length, in_place], [x, y], expected=[gate(x, y)])
+                )
+        cases.append(Case("add_in_place", [length], [x, y], expected=[x + y]))
+        codes, total, s = oracle.quantize_int8(x)
+        scalars = np.array([np.int32(total).view(F), s], F)
+        cases.append(Case("quantize_int8", [length], [x], expected=[codes, scalars]))
+        hi, lo, hi_sum, lo_sum, scale = oracle.quantize_split(x)
+        scalars = np.array(
+            [np.int32(hi_sum).view(F), np.int32(lo_sum).view(F), scale], F
+        )
+        cases.append(Case("quantize_split", [length], [x], expected=[hi, lo, scalars]))
+    return cases
+
+
+def rope_cases(rng: np.random.Generator) -> list[Case]:
+    """Heads and angle tables of odd lengths; positions up to the longest context."""
+    cases = []
+    for half, position in [
+        (1, 0),
+        (5, 1),
+        (16, 3),
+        (50, 1000),
+        (64, 4095),
+        (128, (1 << 20) - 1),
+    ]:
+        inv_freq = (10000.0 ** (-np.arange(half) / half)).astype(F)
+        inv_freq[0] = np.nextafter(F(1), F(0))
+        sin, cos = oracle.sincos(F(position) * inv_freq)
+        cases.append(
+            Case("rope_angles", [position, half], [inv_freq], expected=[sin, cos])
+        )
+        x = floats(rng, 2 * half, half % 4)
+        cases.append(
+            Case("rope", [2 * half], [x, sin, cos], expected=[oracle.rope(x, sin, cos)])
+        )
+    return cases
+
+
+def attention_cases(rng: np.random.Generator) -> list[Case]:
+    """Caches of one to many positions, heads below and above what is held in registers."""
+    cases = []
+    shapes = [
+        (1, 16, 0),
+        (2, 48, 1),
+        (16, 64, 0),
+        (17, 80, 2),
+        (133, 128, 0),
+        (37, 144, 3),
+    ]
+    for count, dim, kind in shapes:
+        q, k, v = (floats(rng, dim * rows, kind) for rows in (1, count, count))
+        e, out = oracle.attention(
+            q, k.reshape(-1, dim), v.reshape(-1, dim), 0.088388346
+        )
+        cases.append(Case("attention", [count, dim], [q, k, v], 0.088388346, [e, out]))
+    for n in (1, 16, 33, 1000):
+        x = (floats(rng, pad(n), 0) * F(120)).astype(F)
+        x[n:] = np.nan
+        e, total = oracle.exp_sum(x, x[:n].max(), n)
+        for in_place in (0, 1):
+            size = [n, len(x), in_place]
+            cases.append(
+                Case(
+                    "exp_sum", size, [x], float(x[:n].max()), [e, np.array([total], F)]
+                )
+            )
+    return cases
+
+
+_MAKERS: Final[list[Callable[[np.random.Generator], list[Case]]]] = [
+    ternary_cases,
+    int8_cases,
+    f32_cases,
+    vector_cases,
+    rope_cases,
+    attention_cases,
+]
+
+
+def golden_cases(rng: np.random.Generator) -> list[Case]:
+    """Returns cases of every operation, each with its expected outputs."""
+    with np.errstate(under="ignore", over="ignore"):
+        return [case for maker in _MAKERS for case in maker(rng)]
