@@ -11,6 +11,10 @@ constexpr uint32_t kSpinCount = 4000;
 uint32_t load(const uint32_t* word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 void store(uint32_t* word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
 
+/// Orders a store before a later load. Sequentially consistent accesses do that on their own; an
+/// emulator was seen that orders an AArch64 store-release and load-acquire less than the architecture.
+void fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -103,6 +107,7 @@ void ThreadTeam::wait_for_change(const uint32_t* counter, uint32_t seen, uint32_
   Waiter& waiter = waiters_[thread_index];
   while (load(counter) == seen) {
     store(&waiter.parked, 1);
+    fence();
     const bool changed = load(counter) != seen;
     if (changed && __atomic_exchange_n(&waiter.parked, 0, __ATOMIC_SEQ_CST) == 1) return;
     platform::park_wait(waiter.pipe);
@@ -110,6 +115,7 @@ void ThreadTeam::wait_for_change(const uint32_t* counter, uint32_t seen, uint32_
 }
 
 void ThreadTeam::wake_all(uint32_t except) {
+  fence();
   for (uint32_t i = 0; i < size_; ++i) {
     if (i == except) continue;
     if (load(&waiters_[i].parked) == 0) continue;
