@@ -1,4 +1,7 @@
-"""What a model is: its geometry, and the weights that a forward pass asks for, whatever file they come from."""
+"""What a model is: its geometry, and the weights that a forward pass asks for.
+
+Whatever file they come from: a checkpoint, a model.bin, or memory.
+"""
 
 import dataclasses
 from typing import Literal, Protocol
@@ -39,7 +42,10 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TernaryMatrix:
-    """weights: int8[rows, cols] of -1, 0, +1; the layer's output is (weights @ codes) * (scale / activation scale)."""
+    """weights: int8[rows, cols] of -1, 0, +1.
+
+    The layer's output is (weights @ codes) * (scale / activation scale).
+    """
 
     weights: I8
     scale: np.float32
@@ -54,7 +60,10 @@ class F32Rows:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Int8Rows:
-    """codes: int8[rows, cols] in -127..127; scales: float32[rows]. Row r stands for codes[r] * scales[r]."""
+    """codes: int8[rows, cols] in -127..127; scales: float32[rows].
+
+    Row r stands for codes[r] * scales[r].
+    """
 
     codes: I8
     scales: F32
@@ -63,9 +72,9 @@ class Int8Rows:
 class Weights(Protocol):
     """The weights of a model by role, as named in docs/formats/model.md.
 
-    Roles of matrices: q k v o gate up down. Roles of vectors: rope_inv_freq (layer None), input_norm,
-    attn_sub_norm, post_attention_norm, ffn_sub_norm, final_norm (layer None). Tables: embedding, head
-    (the embedding again where the head is tied).
+    Roles of matrices: q k v o gate up down. Roles of vectors: rope_inv_freq (layer None),
+    input_norm, attn_sub_norm, post_attention_norm, ffn_sub_norm, final_norm (layer None). Tables:
+    embedding, head (the embedding again where the head is tied).
     """
 
     @property

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from bitnet.cli import render
 from bitnet.seal.run_config import default_values, emit_config
 from bitnet.limits import THREAD_COUNT_MAX
 from bitnet.quantize import open_model
@@ -39,4 +40,4 @@ def config(
 
 def register(app: typer.Typer) -> None:
     """Adds the command to an application."""
-    app.command("config", help=_HELP, no_args_is_help=True)(config)
+    app.command("config", help=render.reflow_text(_HELP), no_args_is_help=True)(config)

@@ -1,0 +1,44 @@
+"""Opening the files of a checkpoint directory: only regular files, and only those inside it."""
+
+import os
+import stat
+from pathlib import Path
+
+from bitnet.errors import CheckpointError
+
+__all__ = ["has_file", "open_file"]
+
+
+def has_file(directory: Path, name: str) -> bool:
+    """Returns whether the directory has an entry of that name, be it a dangling link."""
+    return os.path.lexists(directory / name)
+
+
+def open_file(directory: Path, name: str) -> int:
+    """Returns a descriptor for reading a regular file of the directory; the caller closes it.
+
+    `name` is a plain file name. A link is followed only to a file inside the directory. Opening
+    never waits, so a named pipe is refused rather than read.
+
+    Raises:
+        CheckpointError: The file is not there, cannot be read, is not regular, or lies outside.
+    """
+    file = directory / name
+    try:
+        target = file.resolve(strict=True)
+        if not target.is_relative_to(directory.resolve(strict=True)):
+            raise CheckpointError(
+                f"checkpoint file leads out of its directory: `{name}`",
+                where=f"file {file}, a link to {target}",
+                hint="copy the checkpoint with `cp -rL` so that it holds its files itself",
+            )
+        descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise CheckpointError(
+            f"cannot open `{name}`",
+            where=(f"file {file}", getattr(error, "strerror", None) or str(error)),
+        ) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"not a regular file: `{name}`", where=f"file {file}")
+    return descriptor

@@ -1,0 +1,287 @@
+"""Reads model.bin in place: the header and root are checked on opening, the rest by `verify`."""
+
+import contextlib
+import itertools
+import mmap
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from bitnet.checkpoint import F32Rows, Int8Rows, ModelSpec, TernaryMatrix
+from bitnet.errors import FormatError, IntegrityError
+from bitnet.limits import TILE_ROWS, pad_lanes
+from bitnet.quantize.digests import leaf_digest, root_digest
+from bitnet.quantize.header import Header, parse_header
+from bitnet.quantize.layout import (
+    DIGEST_BYTES,
+    KIND_INT8,
+    KIND_TERNARY,
+    LEAF_BYTES,
+    TensorPlace,
+    align_page,
+)
+from bitnet.quantize.tiles import unpack_f32, unpack_int8, unpack_ternary_codes
+from bitnet.quantize.writer import Progress
+
+__all__ = ["ModelFile", "open_model"]
+
+F32 = npt.NDArray[np.float32]
+U8 = npt.NDArray[np.uint8]
+
+# Bytes of packed tiles that the checks of values look at in one step.
+_STEP_BYTES: Final = 1 << 20
+
+
+# How many of the four codes of a packed byte are the code of zero.
+_ZEROS_OF_BYTE: Final = np.array(
+    [sum((byte >> 2 * p) & 3 == 1 for p in range(4)) for byte in range(256)]
+)
+
+
+class ModelFile:
+    """An open model.bin; implements `Weights`. `spec.rope_theta` is NaN: the file does not hold it.
+
+    The file is mapped, so it must not be changed while it is open. Arrays that are returned are
+    copies and outlive it.
+    """
+
+    def __init__(self, path: Path, data: mmap.mmap | bytes) -> None:
+        self.path = path
+        self._map = data
+        self._data: U8 = np.frombuffer(data, np.uint8)
+        self.header: Header = parse_header(self._data.data, path)
+        tensors = self.header.layout.tensors
+        self._places = {(place.role, place.layer): place for place in tensors}
+        self._check_root()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmaps the file, or leaves that to the last array where an error still holds one."""
+        self._data = np.empty(0, np.uint8)
+        if isinstance(self._map, mmap.mmap):
+            with contextlib.suppress(BufferError):
+                self._map.close()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The geometry."""
+        return self.header.spec
+
+    @property
+    def root(self) -> bytes:
+        """The Merkle root: it stands for every byte of the file."""
+        return self.header.root
+
+    def _leaf_digests(self) -> bytes:
+        layout = self.header.layout
+        return self._data[layout.leaves_offset : layout.file_bytes].tobytes()
+
+    def _check_root(self) -> None:
+        header = self._data[: self.header.layout.header_bytes].tobytes()
+        found = root_digest(header, self._leaf_digests())
+        if found != self.header.root:
+            raise IntegrityError(
+                f"model.bin root does not match its header and leaf digests: `{self.path}`",
+                where=(f"header says {self.header.root.hex()}", f"computed    {found.hex()}"),
+                hint="copy the file again from where it was written",
+            )
+
+    # Weights.
+
+    def _place(self, role: str, layer: int | None) -> TensorPlace:
+        return self._places[role, layer]
+
+    def _tensor_data(self, place: TensorPlace) -> U8:
+        return self._data[place.offset : place.offset + place.byte_count]
+
+    def matrix(self, role: str, layer: int) -> TernaryMatrix:
+        """Returns a ternary matrix, unpacked."""
+        place = self._place(role, layer)
+        codes = unpack_ternary_codes(self._tensor_data(place), pad_lanes(place.cols))
+        weights = codes[: place.rows, : place.cols].astype(np.int8) - np.int8(1)
+        return TernaryMatrix(weights, self.header.scales[place])
+
+    def vector(self, role: str, layer: int | None) -> F32:
+        """Returns float32[length] by role."""
+        place = self._place(role, layer)
+        values = unpack_f32(self._tensor_data(place), pad_lanes(place.cols))
+        return values[0, : place.cols].astype(np.float32)
+
+    def table(self, role: str) -> F32Rows | Int8Rows:
+        """Returns the embedding, or the head (the embedding where it is tied)."""
+        tied = role == "head" and self.spec.tied_head
+        place = self._place("embedding" if tied else role, None)
+        data = self._tensor_data(place)
+        if place.kind != KIND_INT8:
+            values = unpack_f32(data, pad_lanes(place.cols))
+            return F32Rows(values[:, : place.cols].astype(np.float32))
+        code_bytes = _code_bytes(place)
+        stored = unpack_int8(data[:code_bytes], pad_lanes(place.cols))
+        codes = (stored[: place.rows, : place.cols] ^ np.uint8(128)).view(np.int8)
+        scales = data[code_bytes:].view("<f4")[: place.rows].astype(np.float32)
+        return Int8Rows(np.ascontiguousarray(codes), scales)
+
+    def zero_count(self, place: TensorPlace) -> int:
+        """Returns how many weights of a ternary tensor are zero."""
+        assert place.kind == KIND_TERNARY
+        data = self._tensor_data(place)
+        counts = np.zeros(256, np.int64)
+        for begin in range(0, len(data), _STEP_BYTES):
+            counts += np.bincount(data[begin : begin + _STEP_BYTES], minlength=256)
+        padding = 4 * place.byte_count - place.rows * place.cols
+        return int(counts @ _ZEROS_OF_BYTE) - padding
+
+    # Checks of everything behind the header.
+
+    def verify(self, progress: Progress | None = None) -> None:
+        """Recomputes every leaf digest, then checks every value and every byte of padding.
+
+        Raises:
+            IntegrityError: A leaf does not match; the first one is named.
+            FormatError: The digests match, but the file does not keep to the format.
+        """
+        layout = self.header.layout
+        digests = self._leaf_digests()
+        for index in range(layout.leaf_count):
+            begin = layout.header_bytes + index * LEAF_BYTES
+            end = min(begin + LEAF_BYTES, layout.leaves_offset)
+            expected = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+            if leaf_digest(index, self._data[begin:end].data) != expected:
+                raise IntegrityError(
+                    f"model.bin leaf does not match its digest: `{self.path}`",
+                    where=f"leaf {index}, offset {begin} to {end}",
+                    hint="copy the file again from where it was written",
+                )
+            if progress is not None:
+                progress("digests", end - layout.header_bytes, layout.data_bytes)
+        for place in layout.tensors:
+            self._check_values(place)
+
+    def _refuse(self, place: TensorPlace, offset: int, reason: str) -> FormatError:
+        return FormatError(
+            f"model.bin tensor holds a value that cannot be: `{place.name}`",
+            where=(f"file {self.path}, offset {offset}", reason),
+        )
+
+    def _check_values(self, place: TensorPlace) -> None:
+        end = place.offset + place.byte_count
+        gap = self._data[end : align_page(end)]
+        if gap.any():
+            first = end + int(np.argmax(gap != 0))
+            raise self._refuse(place, first, "bytes between tensors must be 0")
+        if place.kind == KIND_TERNARY:
+            self._check_ternary(place)
+        elif place.kind == KIND_INT8:
+            self._check_int8(place)
+        else:
+            self._check_f32(place)
+
+    def _check_ternary(self, place: TensorPlace) -> None:
+        data, cols_padded = self._tensor_data(place), pad_lanes(place.cols)
+        tile_bytes = TILE_ROWS * cols_padded // 4
+        bounds = _steps(tile_bytes, place.byte_count)
+        for begin, end in itertools.pairwise(bounds):
+            codes = unpack_ternary_codes(data[begin:end], cols_padded)
+            first_row = begin // tile_bytes * TILE_ROWS
+            self._check_codes(place, codes, first_row, highest=2, zero=1, lowest=0)
+
+    def _check_int8(self, place: TensorPlace) -> None:
+        data, cols_padded = self._tensor_data(place), pad_lanes(place.cols)
+        tile_bytes, code_bytes = TILE_ROWS * cols_padded, _code_bytes(place)
+        bounds = _steps(tile_bytes, code_bytes)
+        for begin, end in itertools.pairwise(bounds):
+            codes = unpack_int8(data[begin:end], cols_padded)
+            first_row = begin // tile_bytes * TILE_ROWS
+            self._check_codes(place, codes, first_row, highest=255, zero=128, lowest=1)
+        scales = data[code_bytes:].view("<f4")
+        good = np.isfinite(scales) & (scales >= 0)
+        if not good.all():
+            row = int(np.argmin(good))
+            offset = place.offset + code_bytes + 4 * row
+            raise self._refuse(place, offset, f"row scale {row} is {scales[row]}")
+        if data[code_bytes + 4 * place.rows :].any():
+            raise self._refuse(place, place.offset + code_bytes, "row scales of padding must be 0")
+
+    def _check_codes(
+        self, place: TensorPlace, codes: U8, first_row: int, *, highest: int, zero: int, lowest: int
+    ) -> None:
+        """Checks rows [first_row, …): the range of codes, and that padding is the code of zero."""
+        bad = (codes < lowest) | (codes > highest)
+        bad[:, place.cols :] = codes[:, place.cols :] != zero
+        rows_here = max(0, place.rows - first_row)
+        bad[rows_here:] = codes[rows_here:] != zero
+        if bad.any():
+            row, col = np.unravel_index(int(np.argmax(bad)), bad.shape)
+            reason = f"row {first_row + row}, column {col}: code {codes[row, col]}"
+            raise self._refuse(place, place.offset, reason)
+
+    def _check_f32(self, place: TensorPlace) -> None:
+        data, row_bytes = self._tensor_data(place), 4 * pad_lanes(place.cols)
+        bounds = _steps(row_bytes, place.byte_count)
+        for begin, end in itertools.pairwise(bounds):
+            values = unpack_f32(data[begin:end], pad_lanes(place.cols))
+            finite = np.isfinite(values)
+            if not finite.all():
+                first = begin + 4 * int(np.argmin(finite))
+                raise self._refuse(place, place.offset + first, "the value is not finite")
+            padding = np.ascontiguousarray(values[:, place.cols :]).view(np.uint32)
+            if padding.any():
+                raise self._refuse(place, place.offset + begin, "padding must be +0")
+
+
+def _steps(unit_bytes: int, byte_count: int) -> list[int]:
+    """Returns the bounds of steps of about _STEP_BYTES, each a multiple of `unit_bytes`."""
+    step = max(1, _STEP_BYTES // unit_bytes) * unit_bytes
+    return [*range(0, byte_count, step), byte_count]
+
+
+def _code_bytes(place: TensorPlace) -> int:
+    """Returns the bytes of the codes of an int8 tensor; its row scales follow."""
+    return -(-place.rows // TILE_ROWS) * TILE_ROWS * pad_lanes(place.cols)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Opens like `open`, but does not wait for the other end of a named pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def open_model(path: Path) -> ModelFile:
+    """Returns a mapped model.bin whose header, tensor table and Merkle root have been checked.
+
+    The leaves behind the root are not read; `ModelFile.verify` does that.
+
+    Raises:
+        FormatError: The file cannot be read, or its header does not keep to the format.
+        IntegrityError: The root does not match the header and the leaf digests.
+
+    Source: docs/formats/model.md.
+    """
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise FormatError(f"not a regular file: `{path}`")
+            if status.st_size == 0:
+                return ModelFile(path, b"")
+            data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise FormatError(
+            f"cannot open model file: `{path}`",
+            where=getattr(error, "strerror", None) or str(error),
+        ) from None
+    return ModelFile(path, data)

@@ -1,0 +1,350 @@
+"""Writes model.bin from a checkpoint, tensor by tensor and block of rows by block of rows."""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from bitnet.checkpoint import Checkpoint, ModelSpec, WeightForm
+from bitnet.checkpoint.checkpoint import row_blocks
+from bitnet.errors import QuantizationError, ToolchainError, UsageError
+from bitnet.limits import EOS_COUNT_MAX, TILE_ROWS
+from bitnet.quantize.digests import LeafHasher, root_digest
+from bitnet.quantize.layout import (
+    ABSENT,
+    ACTIVATIONS,
+    FLAG_ATTN_SUB_NORM,
+    FLAG_FFN_SUB_NORM,
+    FLAG_TIED_HEAD,
+    HEADER_FIELDS,
+    KIND_F32,
+    KIND_INT8,
+    KIND_TERNARY,
+    LEAF_BYTES,
+    MAGIC,
+    PAGE_BYTES,
+    ROLES,
+    TENSOR_ENTRY_BYTES,
+    TENSOR_FIELDS,
+    TENSOR_TABLE_OFFSET,
+    VERSION,
+    Layout,
+    TensorPlace,
+    attention_scale,
+    header_field,
+    pack_fields,
+    plan_layout,
+)
+from bitnet.quantize.tiles import pack_f32, pack_int8, pack_ternary, quantize_rows
+
+__all__ = ["ModelSummary", "Progress", "write_model"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the tensor being written, the bytes written, and the bytes in all."""
+
+EMBEDDING_KINDS: Final = {"int8": KIND_INT8, "f32": KIND_F32}
+TOKENIZER_BYTES_MAX: Final = 256 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """What was written.
+
+    `zero_count` of `ternary_count` ternary weights are zero; `root` is the Merkle root, and
+    `tokenizer_sha384` the digest in the header, or None.
+    """
+
+    path: Path
+    file_bytes: int
+    tensor_count: int
+    ternary_count: int
+    zero_count: int
+    root: bytes
+    tokenizer_sha384: bytes | None
+
+
+def _check_trained_ternary(checkpoint: Checkpoint, force: bool) -> None:
+    """Refuses weights that nothing says were trained with 1 bit, unless the caller insists."""
+    if checkpoint.form is not WeightForm.PLAIN_FLOAT or force:
+        return
+    raise QuantizationError(
+        f"checkpoint was not trained with 1-bit weights: `{checkpoint.directory}`",
+        where=(
+            f"{checkpoint.architecture} with float weights and no `quantization_config`",
+            "rounding ordinary weights to -1, 0, +1 gives a model that answers nonsense",
+        ),
+        hint="take a checkpoint that was trained so, or insist with `--force`",
+    )
+
+
+def _digest_tokenizer(tokenizer: Path | None) -> bytes | None:
+    """Returns SHA-384 of the tokenizer file."""
+    if tokenizer is None:
+        return None
+    try:
+        with tokenizer.open("rb") as stream:
+            if os.fstat(stream.fileno()).st_size > TOKENIZER_BYTES_MAX:
+                raise UsageError(
+                    f"tokenizer file is too large: `{tokenizer}`",
+                    where=f"limit {TOKENIZER_BYTES_MAX} bytes",
+                )
+            return hashlib.file_digest(stream, "sha384").digest()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read tokenizer file: `{tokenizer}`", where=error.strerror or str(error)
+        ) from None
+
+
+class _DataWriter:
+    """Appends the data part to the file, digests its leaves, and reports progress."""
+
+    def __init__(self, descriptor: int, layout: Layout, progress: Progress | None) -> None:
+        self._descriptor = descriptor
+        self._layout = layout
+        self._progress = progress
+        self._hasher = LeafHasher()
+        self._position = layout.header_bytes
+        self.tensor_name = ""
+
+    def append(self, data: npt.NDArray[np.uint8]) -> None:
+        view = np.ascontiguousarray(data).data
+        _write_all(self._descriptor, view, self._position)
+        self._hasher.update(view)
+        self._position += len(view)
+        if self._progress is not None:
+            done = self._position - self._layout.header_bytes
+            self._progress(self.tensor_name, done, self._layout.data_bytes)
+
+    def pad_page(self) -> None:
+        self.append(np.zeros(-self._position % PAGE_BYTES, np.uint8))
+
+    def finish(self) -> bytes:
+        """Writes the leaf digests behind the data and returns them."""
+        assert self._position == self._layout.leaves_offset
+        leaves = self._hasher.finish()
+        _write_all(self._descriptor, memoryview(leaves), self._position)
+        return leaves
+
+
+def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    while len(view):
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count
+
+
+def _write_ternary(out: _DataWriter, checkpoint: Checkpoint, place: TensorPlace) -> int:
+    """Writes one matrix and returns how many of its weights are zero."""
+    assert place.layer is not None
+    zero_count = 0
+    for begin, end in row_blocks(place.rows, place.cols):
+        weights = checkpoint.matrix_rows(place.role, place.layer, begin, end)
+        zero_count += weights.size - int(np.count_nonzero(weights))
+        out.append(pack_ternary(weights))
+    return zero_count
+
+
+def _write_table(out: _DataWriter, checkpoint: Checkpoint, place: TensorPlace) -> None:
+    scales = np.zeros(-(-place.rows // TILE_ROWS) * TILE_ROWS, np.float32)
+    for begin, end in row_blocks(place.rows, place.cols):
+        values = checkpoint.table_rows(place.role, begin, end)
+        if place.kind == KIND_F32:
+            out.append(pack_f32(values))
+        else:
+            codes, scales[begin:end] = quantize_rows(values)
+            out.append(pack_int8(codes))
+    if place.kind == KIND_INT8:
+        out.append(scales.astype("<f4").view(np.uint8))
+
+
+def _header_values(
+    spec: ModelSpec, layout: Layout, kind: int, tokenizer_sha384: bytes | None
+) -> dict[str, object]:
+    flags = FLAG_TIED_HEAD * spec.tied_head
+    flags |= FLAG_ATTN_SUB_NORM * spec.attn_sub_norm
+    flags |= FLAG_FFN_SUB_NORM * spec.ffn_sub_norm
+    eos_ids = (*spec.eos_ids, *[ABSENT] * (EOS_COUNT_MAX - len(spec.eos_ids)))
+    return {
+        "magic": MAGIC,
+        "version": VERSION,
+        "header_bytes": layout.header_bytes,
+        "file_bytes": layout.file_bytes,
+        "hidden_size": spec.hidden_size,
+        "intermediate_size": spec.intermediate_size,
+        "layer_count": spec.layer_count,
+        "head_count": spec.head_count,
+        "kv_head_count": spec.kv_head_count,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "context_max": spec.context_max,
+        "activation": ACTIVATIONS[spec.activation],
+        "flags": flags,
+        "norm_eps": spec.norm_eps,
+        "attention_scale": float(attention_scale(spec.head_dim)),
+        "embedding_kind": kind,
+        "head_kind": kind,
+        "bos_id": ABSENT if spec.bos_id is None else spec.bos_id,
+        "eos_count": len(spec.eos_ids),
+        "eos_ids": eos_ids,
+        "tensor_count": len(layout.tensors),
+        "leaf_bytes": LEAF_BYTES,
+        "data_offset": layout.header_bytes,
+        "data_bytes": layout.data_bytes,
+        "leaves_offset": layout.leaves_offset,
+        "leaf_count": layout.leaf_count,
+        "tokenizer_sha384": tokenizer_sha384 or bytes(48),
+        "root": bytes(48),
+    }
+
+
+def _pack_header(
+    values: dict[str, object], layout: Layout, scales: dict[str, np.float32], leaves: bytes
+) -> tuple[bytes, bytes]:
+    """Returns the header with its root, and the root."""
+    header = bytearray(layout.header_bytes)
+    header[:TENSOR_TABLE_OFFSET] = pack_fields(HEADER_FIELDS, values)
+    for index, place in enumerate(layout.tensors):
+        entry = {
+            "role": ROLES[place.role],
+            "layer": ABSENT if place.layer is None else place.layer,
+            "kind": place.kind,
+            "rows": place.rows,
+            "cols": place.cols,
+            "scale": float(scales.get(place.name, np.float32(0))),
+            "offset": place.offset,
+            "bytes": place.byte_count,
+        }
+        begin = TENSOR_TABLE_OFFSET + TENSOR_ENTRY_BYTES * index
+        header[begin : begin + TENSOR_ENTRY_BYTES] = pack_fields(TENSOR_FIELDS, entry)
+    root = root_digest(bytes(header), leaves)
+    field = header_field("root")
+    header[field.offset : field.offset + field.byte_count] = root
+    return bytes(header), root
+
+
+def _create_beside(output: Path) -> tuple[int, Path]:
+    """Returns a new file in the directory of `output`, under a name that nobody uses."""
+    for number in itertools.count():
+        temporary = output.with_name(f".{output.name}.{os.getpid()}-{number}.partial")
+        with contextlib.suppress(FileExistsError):
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            return os.open(temporary, flags, 0o666), temporary
+    raise AssertionError
+
+
+@contextlib.contextmanager
+def _replaced_file(output: Path) -> Iterator[int]:
+    """Gives a descriptor of a new file that takes the place of `output` when all went well.
+
+    The file is complete and on disk before it gets its name; on any failure nothing is left.
+    """
+    try:
+        descriptor, temporary = _create_beside(output)
+        try:
+            try:
+                yield descriptor
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            temporary.replace(output)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_directory(output.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ToolchainError(f"cannot write `{output}`", where=reason) from None
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_output(output: Path, checkpoint: Checkpoint) -> None:
+    if output.exists() and not output.is_file():
+        raise UsageError(f"output is not a regular file: `{output}`")
+    if not output.parent.is_dir():
+        raise UsageError(
+            f"directory of the output does not exist: `{output.parent}`",
+            hint="create the directory, or choose another `--output`",
+        )
+    if output.exists() and any(output.samefile(file) for file in checkpoint.files):
+        raise UsageError(f"output would replace a file of the checkpoint: `{output}`")
+
+
+def write_model(
+    checkpoint: Checkpoint,
+    output: Path,
+    *,
+    embedding: Literal["int8", "f32"] = "int8",
+    tokenizer: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> ModelSummary:
+    """Writes model.bin and returns what was written. The same input gives the same bytes.
+
+    Memory stays at a few blocks of rows (a block is about a million values), whatever the size
+    of the checkpoint. The output appears under its name only when it is complete and on disk.
+
+    Args:
+        checkpoint: What to convert.
+        output: The file to write; an existing one is replaced.
+        embedding: The kind of the embedding, and of the head where it is not tied.
+        tokenizer: The checkpoint's tokenizer.json, whose SHA-384 goes into the header.
+        force: Converts a checkpoint that was not trained with 1-bit weights.
+        progress: Called as bytes are written.
+
+    Raises:
+        QuantizationError: The checkpoint was not trained with 1-bit weights.
+        CheckpointError: A value of the checkpoint is not usable.
+        UsageError: `output` or `tokenizer` is not usable.
+        ToolchainError: The output cannot be written (disk full, no permission).
+
+    Source: docs/formats/model.md.
+    """
+    if embedding not in EMBEDDING_KINDS:
+        raise UsageError(f"embedding kind is unknown: `{embedding}`", hint="choose int8 or f32")
+    _check_trained_ternary(checkpoint, force)
+    _check_output(output, checkpoint)
+    tokenizer_sha384 = _digest_tokenizer(tokenizer)
+    kind = EMBEDDING_KINDS[embedding]
+    layout = plan_layout(checkpoint.spec, kind, kind)
+    scales: dict[str, np.float32] = {}
+    zero_count = 0
+    with _replaced_file(output) as descriptor:
+        out = _DataWriter(descriptor, layout, progress)
+        for place in layout.tensors:
+            out.tensor_name = place.name
+            if place.kind == KIND_TERNARY:
+                assert place.layer is not None
+                scales[place.name] = checkpoint.matrix_scale(place.role, place.layer)
+                zero_count += _write_ternary(out, checkpoint, place)
+            elif place.role in ("embedding", "head"):
+                _write_table(out, checkpoint, place)
+            else:
+                out.append(pack_f32(checkpoint.vector(place.role, place.layer)[None, :]))
+            out.pad_page()
+        leaves = out.finish()
+        values = _header_values(checkpoint.spec, layout, kind, tokenizer_sha384)
+        header, root = _pack_header(values, layout, scales, leaves)
+        _write_all(descriptor, memoryview(header), 0)
+    ternary = [place.rows * place.cols for place in layout.tensors if place.kind == KIND_TERNARY]
+    return ModelSummary(
+        path=output,
+        file_bytes=layout.file_bytes,
+        tensor_count=len(layout.tensors),
+        ternary_count=sum(ternary),
+        zero_count=zero_count,
+        root=root,
+        tokenizer_sha384=tokenizer_sha384,
+    )

@@ -1,0 +1,73 @@
+"""docs/formats/model.md is normative: its tables and the Python layout are the same."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from bitnet.quantize import layout
+
+PAGE = Path(__file__).parents[3] / "docs" / "formats" / "model.md"
+
+
+def read_tables() -> list[list[tuple[int, int, str, str]]]:
+    """(offset, bytes, type, name) of each table of fields of the page, in order."""
+    tables: list[list[tuple[int, int, str, str]]] = []
+    for line in PAGE.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if cells[:4] == ["offset", "bytes", "type", "name"]:
+            tables.append([])
+        elif len(cells) >= 5 and cells[0].isdigit():
+            tables[-1].append((int(cells[0]), int(cells[1]), cells[2], cells[3]))
+    return tables
+
+
+def as_rows(fields: tuple[layout.Field, ...]) -> list[tuple[int, int, str, str]]:
+    return [(field.offset, field.byte_count, field.type, field.name) for field in fields]
+
+
+def test_layout_header_table_equals_the_page() -> None:
+    """Broken, the page would describe another header than the one that is written."""
+    assert read_tables()[0] == as_rows(layout.HEADER_FIELDS)
+
+
+def test_layout_tensor_table_equals_the_page() -> None:
+    """Broken, the page would describe another tensor table."""
+    assert read_tables()[1] == as_rows(layout.TENSOR_FIELDS)
+    assert len(read_tables()) == 2
+
+
+def test_layout_tables_leave_no_byte_undescribed() -> None:
+    """Broken, a byte could carry something that nobody checks."""
+    for rows, size in zip(read_tables(), (512, 64), strict=True):
+        position = 0
+        for offset, byte_count, _, _ in rows:
+            assert offset == position
+            position += byte_count
+        assert position == size
+
+
+def test_layout_roles_and_kinds_equal_the_page() -> None:
+    """Broken, role or kind numbers of the page would mean other tensors."""
+    text = PAGE.read_text()
+    order = text[text.index("Order (role number") : text.index("## Kinds")]
+    found = {name: int(number) for number, name in re.findall(r"\b(\d+) `(\w+)`", order)}
+    assert found == layout.ROLES
+    kinds = {
+        name: int(number) for name, number in re.findall(r"\* \*\*([\w ]+)\*\* \((\d)\)", text)
+    }
+    assert kinds == {name: number for number, name in layout.KIND_NAMES.items()}
+
+
+def test_layout_constants_stand_on_the_page() -> None:
+    """Broken, magic, leaf size or page size would differ from the page."""
+    text = PAGE.read_text()
+    assert f"`{layout.MAGIC.decode()}`" in text
+    assert f"| leaf_bytes | {layout.LEAF_BYTES} |" in text
+    assert f"multiple of {layout.PAGE_BYTES}" in text
+
+
+def test_attention_scale_is_that_of_the_models() -> None:
+    """Broken, scores would be scaled by another number than `head_dim ** -0.5`."""
+    for head_dim in range(2, 1025, 2):
+        assert layout.attention_scale(head_dim) == np.float32(head_dim**-0.5)
