@@ -156,9 +156,15 @@ float parse_number(Parser& parser, double low, double high, bool low_excluded) {
     digits = digits * 10 + (c - '0');
     if (fraction) divisor *= 10;
   }
+  // A leading zero means octal to readers of YAML 1.1.
+  const bool leading_zero = word.size() > 1 && word[0] == '0' && word[1] != '.';
+  if (leading_zero || word[word.size() - 1] == '.') parser.fail(Status::kConfigValue);
   const double value = digits / divisor;
-  if (value < low || value > high || (low_excluded && value == low) || word[word.size() - 1] == '.') {
-    parser.fail(Status::kConfigRange);
+  if (value > high || value < low || (low_excluded && value == low)) {
+    // The found number is rounded up, so that it shows on which side of the limit, an integer, it lies.
+    const auto whole = static_cast<uint64_t>(value);
+    const uint64_t found = whole + (static_cast<double>(whole) < value ? 1 : 0);
+    parser.fail(Status::kConfigRange, found, static_cast<uint64_t>(value > high ? high : low));
   }
   return static_cast<float>(value);
 }
@@ -192,8 +198,11 @@ void parse_stop(Parser& parser) {
   while (!failed(parser.error)) {
     const Text text = parse_quoted(parser);
     if (failed(parser.error)) return;
-    if (config.stop_count == kStopStringCountMax || text.empty() || text.size() > kStopStringBytesMax) {
-      return parser.fail(Status::kConfigRange, text.size(), kStopStringBytesMax);
+    if (config.stop_count == kStopStringCountMax) {
+      return parser.fail(Status::kConfigRange, config.stop_count + 1, kStopStringCountMax);
+    }
+    if (text.empty() || text.size() > kStopStringBytesMax) {
+      return parser.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
     }
     config.stop[config.stop_count++] = text;
     skip_spaces(line);
@@ -227,6 +236,7 @@ constexpr Key kKeys[] = {
     {"stop", [](Parser& p) { parse_stop(p); }},
 };
 constexpr uint32_t kKeyCount = sizeof kKeys / sizeof kKeys[0];
+constexpr uint32_t kMaxNewTokensKey = 2;
 
 /// Finds the key of the line and moves to its value; kKeyCount if the line is at fault.
 uint32_t parse_key(Parser& parser) {
@@ -275,28 +285,29 @@ bool next_line(Parser& parser, uint8_t*& cursor, uint8_t* end) {
 
 Result<Config> parse_config(std::span<uint8_t> buffer) {
   Parser parser;
-  bool seen[kKeyCount] = {};
+  uint64_t line_of[kKeyCount] = {};
   uint8_t* cursor = buffer.data();
   while (next_line(parser, cursor, buffer.data() + buffer.size())) {
     if (parser.line.begin == parser.line.end || *parser.line.begin == '#') continue;
     const uint32_t index = parse_key(parser);
     if (index == kKeyCount) break;
     parser.key = kKeys[index].name;
-    if (seen[index]) {
+    if (line_of[index] != 0) {
       parser.fail(Status::kConfigDuplicateKey);
       break;
     }
-    seen[index] = true;
+    line_of[index] = parser.line.number;
     kKeys[index].parse(parser);
     expect_end(parser);
     if (failed(parser.error)) break;
   }
   if (failed(parser.error)) return parser.error;
   for (uint32_t i = 0; i < kKeyCount; ++i) {
-    if (!seen[i]) return Error{Status::kConfigMissingKey, kKeys[i].name, parser.line.number};
+    if (line_of[i] == 0) return Error{Status::kConfigMissingKey, kKeys[i].name, parser.line.number};
   }
   if (parser.config.max_new_tokens > parser.config.context) {
-    return Error{Status::kConfigRange, "max_new_tokens", 0, parser.config.max_new_tokens, parser.config.context};
+    return Error{Status::kConfigRange, "max_new_tokens", line_of[kMaxNewTokensKey], parser.config.max_new_tokens,
+                 parser.config.context};
   }
   return parser.config;
 }

@@ -15,6 +15,12 @@ bool is_finite(float value) {
   return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
+bool is_plus_zero(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits == 0;
+}
+
 bool all_zero(const uint8_t* bytes, size_t count) {
   for (size_t i = 0; i < count; ++i) {
     if (bytes[i] != 0) return false;
@@ -75,7 +81,8 @@ Error check_geometry(const ModelHeader& h) {
   if (!(h.norm_eps > 0.0f && h.norm_eps <= 1.0f)) {
     return field_error("norm_eps", offsetof(ModelHeader, norm_eps), 0, 1);
   }
-  if (!(h.attention_scale > 0.0f && h.attention_scale <= 1.0f)) {
+  const double attention_scale = 1.0 / __builtin_sqrt(static_cast<double>(h.head_dim));
+  if (h.attention_scale != static_cast<float>(attention_scale)) {
     return field_error("attention_scale", offsetof(ModelHeader, attention_scale), 0, 1);
   }
   if ((h.flags & kTiedHead) != 0 && h.head_kind != h.embedding_kind) {
@@ -229,7 +236,7 @@ class TensorWalk {
         reinterpret_cast<const TensorEntry*>(file_.data() + sizeof(ModelHeader))[index];
     const bool right = entry.role == role && entry.layer == layer && entry.kind == kind &&
                        entry.rows == rows && entry.cols == cols && entry.offset == offset_ &&
-                       entry.bytes == bytes && (kind == kTernary || entry.scale == 0.0f);
+                       entry.bytes == bytes && (kind == kTernary || is_plus_zero(entry.scale));
     if (!right || bytes > header_.leaves_offset - offset_) {
       error_ = Error{Status::kModelTensor, "tensor", index, entry.role, role};
       return nullptr;

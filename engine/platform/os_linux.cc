@@ -80,6 +80,17 @@ Result<std::span<uint8_t>> reserve_memory(size_t bytes) {
 
 void release_memory(std::span<uint8_t> memory) { munmap(memory.data(), memory.size()); }
 
+Error protect_read_only(std::span<const uint8_t> memory) {
+  const uintptr_t page = getauxval(AT_PAGESZ);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.data()) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory.data()) + memory.size()) / page * page;
+  if (begin >= end) return kNoError;
+  if (mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ) != 0) {
+    return system_error(Status::kSystem, "mprotect");
+  }
+  return kNoError;
+}
+
 Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer) {
   size_t count = 0;
   while (count < buffer.size()) {

@@ -166,8 +166,11 @@ void take_prompt_memory(void* context, Arena& arena) {
 /// Holds FILE against the compiled vocabulary: line i is token i, escaped as Line::escaped does.
 Error check_vocabulary_file(const char* path) {
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
-  if (!file.ok()) return file.error();
-  std::span<const uint8_t> rest = file.value();
+  if (!file.ok() && file.error().status == Status::kModelMissing) {
+    return Error{Status::kReadFailed, path, 0, file.error().value};
+  }
+  // An empty file cannot be mapped; it differs from the first line on.
+  std::span<const uint8_t> rest = file.ok() ? file.value() : std::span<const uint8_t>();
   const uint32_t count = tokenizer::vocab_size(kTokenizerTables);
   programs::Line line;
   for (uint32_t id = 0; id < count; ++id) {
@@ -194,7 +197,15 @@ Error write_answer(void* context, uint32_t token, model::Text bytes) {
   return bytes.empty() ? kNoError : platform::write_all(platform::kStdout, bytes);
 }
 
+/// Pointers that start-up has relocated become read-only: the C library of a static program leaves
+/// them writable.
+Error protect_relocated() {
+  const platform::ProgramHeaders headers = platform::program_headers();
+  return platform::protect_read_only(format::find_relro(headers.data, headers.count));
+}
+
 Error set_up(Program& self) {
+  if (const Error error = protect_relocated(); failed(error)) return error;
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
   const Result<format::Config> config = format::parse_config(std::span(self.config_text, config_bytes.value()));

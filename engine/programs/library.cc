@@ -130,6 +130,7 @@ uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* o
   model::Transformer& transformer = session.transformer();
   const size_t vocab = session.header().vocab_size;
   const model::TransformerOptions& options = transformer.options();
+  if (count > options.context) return fill(error, {Status::kContextOverflow, "ids", 0, count, options.context});
   const size_t chunk = options.prefill_chunk < options.logits_rows ? options.prefill_chunk : options.logits_rows;
   for (size_t done = 0; done < count;) {
     const size_t step = count - done < chunk ? count - done : chunk;

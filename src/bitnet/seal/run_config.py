@@ -17,6 +17,8 @@ __all__ = ["KEYS", "Key", "default_values", "emit_config"]
 _CONTEXT_DEFAULT_MAX: Final = 4096
 _ANSWER_DEFAULT_MAX: Final = 1024
 _PROMPT_BYTES_PER_POSITION: Final = 16
+# Without quotes only what every YAML reader takes for text: `12`, `yes` or `1e5` would be something else.
+_PLAIN_TEXT: Final = r"sealed|[A-Za-z0-9_.+-]*/[A-Za-z0-9_./+-]*|[A-Za-z0-9_+-]+\.bin"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ def _emit_value(key: Key, value: object) -> str:
         assert isinstance(value, list)
         return "[" + ", ".join(_quote(key, word) for word in value) + "]"
     if key.kind == "text":
-        return value if re.fullmatch(r"[A-Za-z0-9_./+-]+", str(value)) else _quote(key, str(value))  # type: ignore[return-value]
+        text = str(value)
+        return text if re.fullmatch(_PLAIN_TEXT, text) else _quote(key, text)
     if key.kind == "number":
         assert isinstance(value, int | float)
         return f"{value:.6f}".rstrip("0").rstrip(".")

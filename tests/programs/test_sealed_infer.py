@@ -1,0 +1,124 @@
+"""The product itself: the bundled model sealed for each target, stripped, and asked."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bitnet.checkpoint import open_checkpoint
+from bitnet.cli import render
+from bitnet.cli.app import create
+from bitnet.errors import FormatError, ToolkitError
+from bitnet.quantize import write_model
+from bitnet.seal.elf_checks import check_executable
+from bitnet.seal.executable import check_belonging, seal_model
+from bitnet.seal.toolchain import Target, host_arch
+
+DEMO = Path(__file__).parents[2] / "models" / "demo"
+QUESTION = b"show failed systemd units\n"
+ANSWER = b"systemctl list-units --failed\n"
+TARGETS = [("x86_64", True), ("x86_64", False), ("aarch64", True), ("aarch64", False)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model and a configuration for it."""
+    folder = tmp_path_factory.mktemp("sealed")
+    with open_checkpoint(DEMO) as checkpoint:
+        write_model(checkpoint, folder / "model.bin", tokenizer=DEMO / "tokenizer.json")
+    return folder
+
+
+def write_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    path = folder / "config.yaml"
+    capsys.readouterr()
+    assert render.run_app(create(), "bitnet", ["config", "--model", str(folder / "model.bin")]) == 0
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    return path
+
+
+def ask(arch: str, executable: Path, config: Path) -> bytes:
+    emulator = [] if arch == host_arch() else [f"qemu-{arch}-static"]
+    command = [*emulator, executable, "--config", config, "--seed", "42"]
+    return subprocess.run(command, input=QUESTION, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize(("arch", "pie"), TARGETS)
+def test_sealed_demo_answers_on_every_target(
+    folder: Path, capsys: pytest.CaptureFixture[str], arch: str, pie: bool
+) -> None:
+    """One executable, nothing beside it, the same answer on both architectures, stripped or not."""
+    config = write_config(folder, capsys)
+    executable = folder / f"bitnet-infer-{arch}-{pie}"
+    sealed = seal_model(
+        folder / "model.bin", DEMO / "tokenizer.json", executable, Target(arch, pie=pie)
+    )
+    assert sealed.file_bytes == executable.stat().st_size <= 6_000_000
+    check_executable(executable, sealed=True)
+    assert ask(arch, executable, config) == ANSWER
+    if arch == host_arch():
+        subprocess.run(["strip", "--strip-all", executable], check=True)
+        check_executable(executable, sealed=True)
+        assert ask(arch, executable, config) == ANSWER
+
+
+def test_check_belonging_other_tokenizer_names_both(folder: Path, tmp_path: Path) -> None:
+    """A wrong tokenizer gives fluent nonsense, so it must not be sealed."""
+    tokenizer = tmp_path / "tokenizer.json"
+    data = (DEMO / "tokenizer.json").read_bytes()
+    tokenizer.write_bytes(data + b"\n")
+    with pytest.raises(FormatError) as caught:
+        check_belonging(folder / "model.bin", tokenizer)
+    assert caught.value.message == (
+        f"model and tokenizer do not belong together: `{folder / 'model.bin'}`, `{tokenizer}`"
+    )
+    digests = [hashlib.sha384(text).hexdigest() for text in (data, data + b"\n")]
+    assert [line.split()[-1] for line in caught.value.where] == digests
+
+
+@pytest.mark.parametrize("offset", [20, 216, 600])
+def test_check_belonging_damaged_model_refused(folder: Path, tmp_path: Path, offset: int) -> None:
+    data = bytearray((folder / "model.bin").read_bytes())
+    data[offset] ^= 1
+    (tmp_path / "model.bin").write_bytes(data)
+    with pytest.raises(ToolkitError):
+        check_belonging(tmp_path / "model.bin", DEMO / "tokenizer.json")
+
+
+def test_seal_command_prints_facts_as_json(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "bitnet-infer"
+    arguments = ["seal", "--model", str(folder / "model.bin"), "--tokenizer"]
+    arguments += [str(DEMO / "tokenizer.json"), "--output", str(output), "--json"]
+    assert render.run_app(create(), "bitnet", arguments) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sha384"] == hashlib.sha384(output.read_bytes()).hexdigest()
+    assert facts["file_bytes"] == output.stat().st_size
+    assert facts["arch"] == host_arch()
+    assert render.run_app(create(), "bitnet", ["elf", str(output), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["hardened"] is True
+    assert shown["facts"]["model_root"] == {"value": facts["root"], "ok": True}
+
+
+def test_seal_command_unknown_architecture_exact_text(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["seal", "--model", str(folder / "model.bin"), "--tokenizer", "t.json"]
+    arguments += ["--output", "x", "--arch", "riscv64"]
+    assert render.run_app(create(), "bitnet", arguments) == 2
+    assert capsys.readouterr().err == (
+        "error: architecture is not supported: `riscv64`\n"
+        "\n"
+        "hint: pass `--arch` with one of x86_64, aarch64\n"
+    )
+
+
+def test_elf_command_ordinary_program_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert render.run_app(create(), "bitnet", ["elf", "/bin/true"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    marked = [line for line in lines if line.endswith("  <- not as it should be")]
+    assert any(line.startswith("interpreter") for line in marked)
