@@ -12,9 +12,7 @@ consecutive matrices of a set of 100 MiB; else the same matrix stays in the cach
 
 import argparse
 import json
-import re
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +22,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from bitnet.seal.toolchain import COMPILER_VERSION, host_arch
+from bench.record import machine
+from bitnet.seal.toolchain import host_arch
 from tests.support import kernel_driver
 
 ROUNDS = 7
@@ -128,25 +127,6 @@ def time_case(driver: Path, case: Measurement) -> Iterator[dict[str, Any]]:
         }
 
 
-def machine() -> dict[str, Any]:
-    """What a number depends on besides the case: processor, compiler, commit."""
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    model = re.search(r"^model name\s*:\s*(.*)$", text, re.MULTILINE)
-    git = ["git", "-C", str(REPOSITORY)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "HEAD"], capture_output=True, check=False
-    )
-    status = subprocess.run(
-        [*git, "status", "--porcelain"], capture_output=True, check=False
-    )
-    return {
-        "cpu": model[1] if model else host_arch(),
-        "compiler": f"ziglang {COMPILER_VERSION}",
-        "commit": commit.stdout.decode().strip(),
-        "dirty": bool(status.stdout),
-    }
-
-
 def print_row(record: dict[str, Any]) -> None:
     """One line of the table."""
     spread = (record["ns_max"] - record["ns_min"]) / record["ns"]
@@ -157,34 +137,37 @@ def print_row(record: dict[str, Any]) -> None:
     )
 
 
-def main() -> None:
-    """Parses the arguments, measures, prints."""
-    parser = argparse.ArgumentParser(
-        description="Times every kernel on this processor."
-    )
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON line a measurement"
-    )
-    parser.add_argument(
-        "--only", default="", metavar="WORD", help="operations with this in the name"
-    )
-    options = parser.parse_args()
+def measure(only: str = "") -> Iterator[dict[str, Any]]:
+    """Yields a record for each operation with `only` in its name, each case and each table."""
     driver = kernel_driver.build(host_arch())
     facts = machine()
-    if not options.json:
-        print(
-            f"{facts['cpu']}, {facts['compiler']}; giga: multiply-adds or elements a second"
-        )
-        columns = f"{'µs':>12} {'spread':>7} {'giga/s':>9} {'GB/s':>8}"
-        print(f"{'operation':15} {'case':30} {'isa':11} {columns}")
     for case in measurements():
-        if options.only not in case.operation:
-            continue
-        for record in time_case(driver, case):
-            if options.json:
-                print(json.dumps({**record, **facts}), flush=True)
-            else:
-                print_row(record)
+        if only in case.operation:
+            for record in time_case(driver, case):
+                yield {"bench": "kernels", **record, **facts}
+
+
+def print_table(records: list[dict[str, Any]]) -> None:
+    """Prints the records for people."""
+    first = records[0]
+    print(f"{first['cpu']}, {first['compiler']}; giga: multiply-adds or elements a second")
+    columns = f"{'µs':>12} {'spread':>7} {'giga/s':>9} {'GB/s':>8}"
+    print(f"{'operation':15} {'case':30} {'isa':11} {columns}")
+    for record in records:
+        print_row(record)
+
+
+def main() -> None:
+    """Parses the arguments, measures, prints."""
+    parser = argparse.ArgumentParser(description="Times every kernel on this processor.")
+    parser.add_argument("--json", action="store_true", help="one JSON line a measurement")
+    parser.add_argument("--only", default="", metavar="WORD", help="operations with this in the name")
+    options = parser.parse_args()
+    records = list(measure(options.only))
+    if options.json:
+        print("\n".join(map(json.dumps, records)))
+    else:
+        print_table(records)
 
 
 if __name__ == "__main__":

@@ -42,14 +42,14 @@ static inline float sum16(const float* x, uint32_t n) {
   return sum_lanes(acc);
 }
 
-/// max|x|, exact in any order.
+/// max|x|, exact in any order. Compared as integers, so that NaN counts as larger than every number.
 static inline float amax(const float* x, uint32_t n) {
-  float largest = 0.0f;
+  uint32_t largest = 0;
   for (uint32_t i = 0; i < n; ++i) {
-    const float magnitude = float_of(bits_of(x[i]) & 0x7fffffffu);
+    const uint32_t magnitude = bits_of(x[i]) & 0x7fffffffu;
     if (magnitude > largest) largest = magnitude;
   }
-  return largest;
+  return float_of(largest);
 }
 
 /// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low bits of the sum.
@@ -63,6 +63,7 @@ static inline int32_t rne(float v) {
 /// exp(x) of docs/numerics.md. n is in [-124, 127], so the exponent field neither wraps nor reaches
 /// infinity.
 static inline float exp_ordered(float x) {
+  if (x != x) return x;
   if (x < -86.0f) return 0.0f;
   if (x > 88.0f) x = 88.0f;
   const float t = x * 1.44269502f + kRoundingMagic;

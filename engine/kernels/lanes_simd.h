@@ -67,15 +67,6 @@ static inline int32_t sum_lanes(i32x16 acc) {
   return sum;
 }
 
-/// Exact in any order, like every maximum of numbers that are not NaN.
-static inline float max_of_lanes(f32x16 value) {
-  float largest = value[0];
-  for (uint32_t lane = 1; lane < kLanes; ++lane) {
-    largest = value[lane] > largest ? value[lane] : largest;
-  }
-  return largest;
-}
-
 static inline f32x16 max_lanes(f32x16 a, f32x16 b) { return select_lanes(a > b, a, b); }
 
 /// out[j] = dot16(x, rows + j * stride) for j < kRows: as many sums in flight, each in its order.
@@ -92,14 +83,19 @@ static inline void dot16_rows(const float* x, const float* rows, size_t stride, 
   for (uint32_t row = 0; row < kRows; ++row) out[row] = sum_lanes(acc[row]);
 }
 
-/// max|x|; n is a multiple of 16.
+/// max|x|; n is a multiple of 16. Compared as integers, so that NaN counts as larger than every number.
 static inline float amax(const float* x, uint32_t n) {
-  f32x16 largest = {};
+  i32x16 largest = {};
   for (uint32_t base = 0; base < n; base += kLanes) {
     const i32x16 magnitude = bits_of_lanes(load_lanes(x + base)) & 0x7fffffff;
-    largest = max_lanes(lanes_of_bits(magnitude), largest);
+    const i32x16 larger = magnitude > largest;
+    largest = (magnitude & larger) | (largest & ~larger);
   }
-  return max_of_lanes(largest);
+  int32_t result = largest[0];
+  for (uint32_t lane = 1; lane < kLanes; ++lane) {
+    result = largest[lane] > result ? largest[lane] : result;
+  }
+  return __builtin_bit_cast(float, result);
 }
 
 /// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low bits of the sum.
@@ -111,8 +107,10 @@ static inline i32x16 rne(f32x16 v) {
   return bits_of_lanes(v + kRoundingMagic) - kRoundingMagicBits;
 }
 
-/// exp(x) of docs/numerics.md. Lanes below -86 are computed at -86 and then cleared.
+/// exp(x) of docs/numerics.md. Lanes below -86 are computed at -86 and then cleared; NaN stays.
 static inline f32x16 exp_ordered(f32x16 x) {
+  const f32x16 given = x;
+  const i32x16 number = x == x;
   const i32x16 below = x < -86.0f;
   x = select_lanes(below, splat(-86.0f), x);
   x = select_lanes(x > 88.0f, splat(88.0f), x);
@@ -128,7 +126,8 @@ static inline f32x16 exp_ordered(f32x16 x) {
   p = p * r + 5.0000001201e-1f;
   const f32x16 y = (p * (r * r) + r) + 1.0f;
   const i32x16 exponent = (bits_of_lanes(t) - kRoundingMagicBits) << 23;
-  return lanes_of_bits((bits_of_lanes(y) + exponent) & ~below);
+  const f32x16 value = lanes_of_bits((bits_of_lanes(y) + exponent) & ~below);
+  return select_lanes(number, value, given);
 }
 
 }  // namespace bitnet::kernels

@@ -9,7 +9,7 @@ namespace {
 
 float amax_at_least_min(const float* x, uint32_t n_padded) {
   const float largest = amax(x, n_padded);
-  return largest > kAmaxMin ? largest : kAmaxMin;
+  return largest < kAmaxMin ? kAmaxMin : largest;
 }
 
 }  // namespace

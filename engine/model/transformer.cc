@@ -75,7 +75,9 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
     return Error{Status::kContextOverflow, "context", position, position + ids.size(), options_.context};
   }
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] >= header_->vocab_size) return Error{Status::kTokenRange, "token", i, ids[i], header_->vocab_size};
+    if (ids[i] >= header_->vocab_size) {
+      return Error{Status::kTokenRange, "token", position + i, ids[i], header_->vocab_size};
+    }
   }
   token_count_ = static_cast<uint32_t>(ids.size());
   position_ = position;

@@ -14,8 +14,7 @@ from bitnet.engine import library
 from bitnet.errors import EvaluationError, TokenizerError, UsageError
 from bitnet.limits import THREAD_COUNT_MAX
 from bitnet.quantize import open_model
-from bitnet.tokenizer.source import load_tokenizer
-from bitnet.tokenizer.tables import compile_tables
+from bitnet.tokenizer import compile_tokenizer
 
 __all__ = ["Engine", "Generation"]
 
@@ -232,7 +231,7 @@ class Engine:
 
         Raises:
             EvaluationError: The prompt is empty or does not fit the context.
-            UsageError: A sampling argument is out of range.
+            UsageError: A sampling argument is out of range, or there are stop strings but no tokenizer.
         """
         _check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         if isinstance(prompt, str | bytes):
@@ -240,6 +239,8 @@ class Engine:
         else:
             tokens = _token_array(prompt)
         stops = [_encode(word) for word in stop]
+        if stops:
+            self._need_tables()
         views = (library.Text * max(1, len(stops)))(*(library.Text.of(word) for word in stops))
         options = library.GenerateOptions(
             max_new_tokens, top_k, temperature, top_p, repetition_penalty, len(stops), seed, views
@@ -309,7 +310,7 @@ def _native_tables(tokenizer: str | Path | None, expected: bytes | None) -> libr
     """Returns the compiled tables of the model's own tokenizer."""
     if tokenizer is None:
         return None
-    tables = compile_tables(load_tokenizer(Path(tokenizer)))
+    tables = compile_tokenizer(Path(tokenizer))
     if expected is not None and tables.source_sha384 != expected:
         raise TokenizerError(
             f"tokenizer is not the one the model was made with: `{tokenizer}`",

@@ -1,1 +1,18 @@
-"""tokenizer.json to constant tables, the C++ text of them, and a Python interpreter of the same tables."""
+"""tokenizer.json to constant tables, the C++ text of them, and an interpreter in Python."""
+
+from bitnet.tokenizer.compiler import compile_tokenizer
+from bitnet.tokenizer.emit import emit_cpp
+from bitnet.tokenizer.interpreter import decode, encode, encode_chat
+from bitnet.tokenizer.source import load_tokenizer
+from bitnet.tokenizer.tables import TokenizerTables, compile_tables
+
+__all__ = [
+    "TokenizerTables",
+    "compile_tables",
+    "compile_tokenizer",
+    "decode",
+    "emit_cpp",
+    "encode",
+    "encode_chat",
+    "load_tokenizer",
+]

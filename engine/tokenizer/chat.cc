@@ -1,0 +1,108 @@
+// The chat template as fixed pieces: token ids, literal text, and the messages between them.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "tokenizer/characters.h"
+#include "tokenizer/tables.h"
+#include "tokenizer/tokenizer.h"
+
+namespace bitnet::tokenizer {
+
+namespace {
+
+/// What Python's str.strip() takes away, which is what templates call `trim`.
+bool is_trimmed(uint32_t point) {
+  if (point < 0x80) return (point >= 9 && point <= 13) || (point >= 28 && point <= 32);
+  if (point >= 0x2000 && point <= 0x200a) return true;
+  return point == 0x85 || point == 0xa0 || point == 0x1680 || point == 0x2028 || point == 0x2029 ||
+         point == 0x202f || point == 0x205f || point == 0x3000;
+}
+
+std::span<const uint8_t> trim(std::span<const uint8_t> text) {
+  const uint8_t* begin = text.data();
+  const uint8_t* end = begin + text.size();
+  while (begin < end) {
+    const Character c = character_at(begin, end);
+    if (!is_trimmed(c.point)) break;
+    begin += c.bytes;
+  }
+  while (end > begin) {
+    const Character c = character_before(begin, end);
+    if (!is_trimmed(c.point)) break;
+    end -= c.bytes;
+  }
+  return {begin, end};
+}
+
+std::span<const ChatRow> rows_of(const Tables& tables, bool with_system) {
+  if (with_system) return {tables.chat_system_user, tables.chat_system_user_count};
+  return {tables.chat_user, tables.chat_user_count};
+}
+
+std::span<const uint8_t> text_of(const Tables& tables, const ChatRow& row,
+                                 std::span<const uint8_t> system, std::span<const uint8_t> user) {
+  if (row.kind == kChatLiteral) return {tables.chat_data + row.value, row.bytes};
+  const std::span<const uint8_t> message = row.kind == kChatSystem ? system : user;
+  return row.value != 0 ? trim(message) : message;
+}
+
+size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+size_t chat_text_bytes(const Tables& tables, size_t text_bytes) {
+  return text_bytes + tables.chat_literal_bytes;
+}
+
+}  // namespace
+
+size_t encode_chat_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
+  const size_t bytes = chat_text_bytes(tables, text_bytes_max);
+  return align_up(bytes) + encode_scratch_bytes(tables, bytes);
+}
+
+size_t encode_chat_ids_max(const Tables& tables, size_t text_bytes) {
+  const size_t rows = tables.chat_user_count > tables.chat_system_user_count
+                          ? tables.chat_user_count
+                          : tables.chat_system_user_count;
+  return rows + encode_ids_max(tables, chat_text_bytes(tables, text_bytes));
+}
+
+Result<size_t> encode_chat(const Tables& tables, std::span<const uint8_t> system,
+                           std::span<const uint8_t> user, std::span<uint8_t> scratch,
+                           std::span<uint32_t> ids) {
+  const std::span<const ChatRow> rows = rows_of(tables, !system.empty());
+  if (rows.empty()) {
+    return Error{Status::kNoChatTemplate, system.empty() ? "chat template" : "system message"};
+  }
+  const size_t needed = encode_chat_scratch_bytes(tables, system.size() + user.size());
+  if (scratch.size() < needed) {
+    return Error{Status::kBufferTooSmall, "tokenizer scratch", 0, scratch.size(), needed};
+  }
+  // Text between two control tokens is gathered and tokenised as one, template and message
+  // together.
+  uint8_t* const gathered = scratch.data();
+  const std::span<uint8_t> rest =
+      scratch.subspan(align_up(chat_text_bytes(tables, system.size() + user.size())));
+  size_t bytes = 0;
+  size_t count = 0;
+  for (size_t i = 0; i <= rows.size(); ++i) {
+    if (i < rows.size() && rows[i].kind != kChatToken) {
+      const std::span<const uint8_t> text = text_of(tables, rows[i], system, user);
+      if (!text.empty()) std::memcpy(gathered + bytes, text.data(), text.size());
+      bytes += text.size();
+      continue;
+    }
+    const Result<size_t> found =
+        encode(tables, {gathered, bytes}, AddedTokens::kIgnore, rest, ids.subspan(count));
+    if (!found.ok()) return found;
+    count += found.value();
+    bytes = 0;
+    if (i == rows.size()) break;
+    if (count == ids.size()) {
+      return Error{Status::kBufferTooSmall, "token ids", 0, count + 1, ids.size()};
+    }
+    ids[count++] = rows[i].value;
+  }
+  return count;
+}
+
+}  // namespace bitnet::tokenizer

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tokenizer/normalize.h"
+
+#include <cstring>
+
+#include "tokenizer/characters.h"
+
+namespace bitnet::tokenizer {
+
+namespace {
+
+// Hangul syllables are composed by arithmetic: The Unicode Standard, section 3.12.
+constexpr uint32_t kSyllableFirst = 0xac00;
+constexpr uint32_t kLeadFirst = 0x1100;
+constexpr uint32_t kVowelFirst = 0x1161;
+constexpr uint32_t kFinalBase = 0x11a7;
+constexpr uint32_t kLeadCount = 19;
+constexpr uint32_t kVowelCount = 21;
+constexpr uint32_t kFinalCount = 28;
+constexpr uint32_t kSyllableCount = kLeadCount * kVowelCount * kFinalCount;
+
+uint8_t kind_of(const Tables& tables, uint32_t point) {
+  if (point >= kInvalidByte) return kNfcStable;
+  const uint32_t block = tables.nfc_index[point >> kClassBlockShift];
+  return tables.nfc_blocks[block << kClassBlockShift | (point & ((1u << kClassBlockShift) - 1))];
+}
+
+bool is_mark(uint8_t kind) { return kind != kNfcStable && kind != kNfcUnsafe; }
+
+/// Index of the first element that is not less than `key`.
+template <typename T>
+uint32_t lower_bound(const T* values, uint32_t count, T key) {
+  uint32_t low = 0;
+  while (low < count) {
+    const uint32_t middle = low + (count - low) / 2;
+    if (values[middle] < key) {
+      low = middle + 1;
+    } else {
+      count = middle;
+    }
+  }
+  return low;
+}
+
+/// What `first` and `second` compose to, or 0.
+uint32_t compose(const Tables& tables, uint32_t first, uint32_t second) {
+  if (first - kLeadFirst < kLeadCount && second - kVowelFirst < kVowelCount) {
+    return kSyllableFirst +
+           ((first - kLeadFirst) * kVowelCount + (second - kVowelFirst)) * kFinalCount;
+  }
+  if (first - kSyllableFirst < kSyllableCount && (first - kSyllableFirst) % kFinalCount == 0 &&
+      second - (kFinalBase + 1) < kFinalCount - 1) {
+    return first + (second - kFinalBase);
+  }
+  const uint64_t key = static_cast<uint64_t>(first) << 32 | second;
+  const uint32_t i = lower_bound(tables.composition_keys, tables.composition_count, key);
+  return i < tables.composition_count && tables.composition_keys[i] == key
+             ? tables.composition_points[i]
+             : 0;
+}
+
+/// One stretch from a stable starter up to the next one.
+class Region {
+ public:
+  Region(const Tables& tables, uint32_t* points, uint32_t* sorted)
+      : tables_(tables), points_(points), sorted_(sorted) {}
+
+  void decompose(uint32_t point) {
+    if (point - kSyllableFirst < kSyllableCount) {
+      const uint32_t syllable = point - kSyllableFirst;
+      points_[count_++] = kLeadFirst + syllable / (kVowelCount * kFinalCount);
+      points_[count_++] = kVowelFirst + syllable / kFinalCount % kVowelCount;
+      if (syllable % kFinalCount != 0) points_[count_++] = kFinalBase + syllable % kFinalCount;
+      return;
+    }
+    const uint32_t i =
+        lower_bound(tables_.decomposition_points, tables_.decomposition_count, point);
+    if (i < tables_.decomposition_count && tables_.decomposition_points[i] == point) {
+      const uint32_t end = tables_.decomposition_offsets[i + 1];
+      for (uint32_t k = tables_.decomposition_offsets[i]; k < end; ++k) {
+        points_[count_++] = tables_.decomposition_data[k];
+      }
+    } else {
+      points_[count_++] = point;
+    }
+  }
+
+  /// Sorts each run of marks by the rank of its class and keeps the order inside a class. Counting,
+  /// so that a run of a million marks is no attack.
+  void reorder() {
+    for (size_t begin = 0; begin < count_;) {
+      if (!is_mark(kind_of(tables_, points_[begin]))) {
+        ++begin;
+        continue;
+      }
+      size_t end = begin;
+      while (end < count_ && is_mark(kind_of(tables_, points_[end]))) ++end;
+      if (end - begin > 1) sort_marks(begin, end);
+      begin = end;
+    }
+  }
+
+  /// Composes in place (Unicode Standard, D117) and writes the result.
+  uint8_t* write(uint8_t* out) {
+    constexpr size_t kNone = ~size_t{0};
+    size_t starter = kNone;
+    uint32_t last_kind = 0;  // of the character kept last after the starter; 0: none
+    size_t kept = 0;
+    for (size_t i = 0; i < count_; ++i) {
+      const uint32_t point = points_[i];
+      const uint8_t kind = kind_of(tables_, point);
+      const uint32_t rank = is_mark(kind) ? kind : 0;
+      const bool adjacent = starter != kNone && starter + 1 == kept;
+      // A character between with the same or a higher class, or a starter, blocks.
+      if (starter != kNone && (adjacent || last_kind < rank)) {
+        const uint32_t composed = compose(tables_, points_[starter], point);
+        if (composed != 0) {
+          points_[starter] = composed;
+          continue;
+        }
+      }
+      if (rank == 0) starter = kept;
+      last_kind = rank;
+      points_[kept++] = point;
+    }
+    for (size_t i = 0; i < kept; ++i) out = write_character(points_[i], out);
+    count_ = 0;
+    return out;
+  }
+
+ private:
+  void sort_marks(size_t begin, size_t end) {
+    if (end - begin < 16) return insert_marks(begin, end);
+    size_t places[256] = {};
+    for (size_t i = begin; i < end; ++i) ++places[kind_of(tables_, points_[i]) + 1u];
+    for (size_t kind = 1; kind < 256; ++kind) places[kind] += places[kind - 1];
+    for (size_t i = begin; i < end; ++i) {
+      sorted_[places[kind_of(tables_, points_[i])]++] = points_[i];
+    }
+    std::memcpy(points_ + begin, sorted_, (end - begin) * sizeof(uint32_t));
+  }
+
+  void insert_marks(size_t begin, size_t end) {
+    for (size_t i = begin + 1; i < end; ++i) {
+      const uint32_t point = points_[i];
+      const uint8_t kind = kind_of(tables_, point);
+      size_t k = i;
+      for (; k > begin && kind_of(tables_, points_[k - 1]) > kind; --k) points_[k] = points_[k - 1];
+      points_[k] = point;
+    }
+  }
+
+  const Tables& tables_;
+  uint32_t* points_;
+  uint32_t* sorted_;
+  size_t count_ = 0;
+};
+
+/// Past stable characters; `last` is set to where the last of them begins, if there is one.
+const uint8_t* skip_stable(const Tables& tables, const uint8_t* p, const uint8_t* end,
+                           const uint8_t*& last) {
+  while (p < end) {
+    uint32_t bytes = 1;
+    if (*p >= 0x80) {
+      const Character c = character_at(p, end);
+      if (kind_of(tables, c.point) != kNfcStable) return p;
+      bytes = c.bytes;
+    }
+    last = p;
+    p += bytes;
+  }
+  return p;
+}
+
+}  // namespace
+
+std::span<const uint8_t> normalize(const Tables& tables, std::span<const uint8_t> text,
+                                   std::span<uint8_t> out, std::span<uint32_t> scratch) {
+  const uint8_t* p = text.data();
+  const uint8_t* const end = p + text.size();
+  const uint8_t* last = nullptr;
+  const uint8_t* stop = skip_stable(tables, p, end, last);
+  if (stop == end) return text;
+  Region region(tables, scratch.data(), scratch.data() + scratch.size() / 2);
+  uint8_t* written = out.data();
+  while (p < end) {
+    // The region begins with the stable starter before the first unstable character, if there is
+    // one.
+    const uint8_t* const region_begin = last == nullptr ? stop : last;
+    std::memcpy(written, p, static_cast<size_t>(region_begin - p));
+    written += region_begin - p;
+    if (stop == end) {
+      std::memcpy(written, region_begin, static_cast<size_t>(end - region_begin));
+      written += end - region_begin;
+      break;
+    }
+    p = region_begin;
+    do {
+      const Character c = character_at(p, end);
+      region.decompose(c.point);
+      p += c.bytes;
+    } while (p < end && kind_of(tables, character_at(p, end).point) != kNfcStable);
+    region.reorder();
+    written = region.write(written);
+    last = nullptr;
+    stop = skip_stable(tables, p, end, last);
+  }
+  return {out.data(), written};
+}
+
+}  // namespace bitnet::tokenizer

@@ -1,0 +1,260 @@
+"""Finds the chat template of a tokenizer; renders it as transformers does, at build time only."""
+
+import dataclasses
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from bitnet.errors import TokenizerError
+from bitnet.tokenizer.strict_json import Node, parse_json, read_bounded
+
+__all__ = ["NO_TEMPLATE_HINT", "ChatTemplate", "find_chat_template", "load_chat_template"]
+
+NO_TEMPLATE_HINT: Final = (
+    "give a simpler template with `--chat-template FILE`, or go without with `--no-chat-template`"
+)
+_CONFIG_BYTES_MAX: Final = 4 << 20
+_TEMPLATE_BYTES_MAX: Final = 1 << 20
+_SPECIAL_NAMES: Final = (
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+)  # fmt: skip
+# Published templates take some hundred steps for two messages.
+_STEPS_MAX: Final = 1_000_000
+_RENDERED_CHARACTERS_MAX: Final = 1 << 20
+_REPEAT_MAX: Final = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A Jinja template and the names of control tokens that it may use.
+
+    Attributes:
+        text: The template.
+        origin: Where it came from, for messages.
+        special_tokens: Such as `bos_token`; only those that the configuration sets.
+    """
+
+    text: str
+    origin: str
+    special_tokens: dict[str, str]
+
+
+def load_chat_template(template_file: Path, tokenizer_file: Path) -> ChatTemplate:
+    """The template of a file that the caller names, with token names of the tokenizer.
+
+    Raises:
+        TokenizerError: A file cannot be read.
+    """
+    text = _decode_template(
+        read_bounded(template_file, bytes_max=_TEMPLATE_BYTES_MAX), template_file
+    )
+    config = _load_config(tokenizer_file)
+    return ChatTemplate(text, f"file {template_file}", _special_tokens(config))
+
+
+def find_chat_template(tokenizer_file: Path) -> ChatTemplate | None:
+    """The template that lies beside a tokenizer.json, or None if there is none.
+
+    `chat_template.jinja` wins over `chat_template` in `tokenizer_config.json`, as in transformers.
+
+    Raises:
+        TokenizerError: A file cannot be read or is malformed.
+    """
+    config = _load_config(tokenizer_file)
+    beside = tokenizer_file.parent / "chat_template.jinja"
+    if beside.is_file():
+        return load_chat_template(beside, tokenizer_file)
+    if config is None:
+        return None
+    text = _config_template(config)
+    if text is None:
+        return None
+    return ChatTemplate(text, f"file {config.file}, $.chat_template", _special_tokens(config))
+
+
+def _decode_template(data: bytes, file: Path) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(
+            "chat template is not UTF-8", where=f"file {file}, offset {error.start}"
+        ) from None
+
+
+def _load_config(tokenizer_file: Path) -> Node | None:
+    file = tokenizer_file.parent / "tokenizer_config.json"
+    if not file.is_file():
+        return None
+    value = parse_json(read_bounded(file, bytes_max=_CONFIG_BYTES_MAX), file=file)
+    node = Node(value, "$", file)
+    if not isinstance(value, dict):
+        raise node.refuse("not an object")
+    if value.get("add_prefix_space") is True:
+        raise node.get("add_prefix_space").refuse("`add_prefix_space` is not supported")
+    return node
+
+
+def _config_template(config: Node) -> str | None:
+    node = config.get("chat_template")
+    if node.value is None:
+        return None
+    if isinstance(node.value, str):
+        return node.text()
+    for entry in node.items():
+        entry.object(("name", "template"), ("name", "template"))
+        if entry.get("name").value == "default":
+            return entry.get("template").text()
+    raise node.refuse("none of the chat templates is named `default`", hint=NO_TEMPLATE_HINT)
+
+
+def _special_tokens(config: Node | None) -> dict[str, str]:
+    """Names that a template may use; a token is written as text or as an object with its text."""
+    found: dict[str, str] = {}
+    if config is None:
+        return found
+    for name in _SPECIAL_NAMES:
+        node = config.get(name)
+        if isinstance(node.value, dict):
+            node = node.get("content")
+        if node.value is not None:
+            found[name] = node.text()
+    return found
+
+
+class _RefusedTemplateError(Exception):
+    """The template does what cannot be fixed at build time; its text goes into the error."""
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}`, which marks text for training and renders as what it holds."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class has it so
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, and no operator that builds a huge value in one step."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(
+        self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+    ) -> Any:
+        for one, other in ((left, right), (right, left)):
+            if isinstance(one, int) and abs(one) > _REPEAT_MAX and not isinstance(other, float):
+                raise _RefusedTemplateError(f"operand of `{operator}` is too large")
+        return super().call_binop(context, operator, left, right)
+
+
+def _refuse_exception(message: object) -> None:
+    raise _RefusedTemplateError(f"template refuses: {str(message)[:200]}")
+
+
+def _refuse_clock(_format: object = None) -> str:
+    raise _RefusedTemplateError("template asks for the date of today (`strftime_now`)")
+
+
+def _to_json(value: object, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _environment() -> _Environment:
+    """Set up like transformers' own, less the clock."""
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _refuse_exception
+    environment.globals["strftime_now"] = _refuse_clock
+    return environment
+
+
+class Renderer:
+    """One template, compiled, ready to be rendered with different messages.
+
+    Raises:
+        TokenizerError: The text is no template.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        try:
+            self._compiled = _environment().from_string(template.text)
+        except (
+            jinja2.TemplateError,
+            RecursionError,
+            SyntaxError,
+            ValueError,
+            MemoryError,
+        ) as error:
+            raise self.refuse(f"chat template is malformed: {str(error)[:200]}") from None
+
+    def refuse(self, message: str, *facts: str) -> TokenizerError:
+        """An error that names the template; the caller raises it."""
+        return TokenizerError(message, where=(self._template.origin, *facts), hint=NO_TEMPLATE_HINT)
+
+    def render(self, messages: list[dict[str, str]]) -> str:
+        """Text of a conversation followed by the generation prompt.
+
+        Raises:
+            TokenizerError: The template fails, never ends, or asks for the clock.
+        """
+        budget = _StepBudget()
+        try:
+            with budget:
+                return self._collect(messages)
+        except _RefusedTemplateError as error:
+            raise self.refuse(f"chat template cannot be fixed at build time: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a template is code and may raise anything
+            raise self.refuse(
+                f"chat template fails: {type(error).__name__}: {str(error)[:200]}"
+            ) from None
+
+    def _collect(self, messages: list[dict[str, str]]) -> str:
+        pieces: list[str] = []
+        length = 0
+        for piece in self._compiled.generate(
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            **self._template.special_tokens,
+        ):
+            pieces.append(piece)
+            length += len(piece)
+            if length > _RENDERED_CHARACTERS_MAX:
+                raise _RefusedTemplateError("text has no end")
+        return "".join(pieces)
+
+
+class _StepBudget:
+    """Counts lines that a template runs, and stops it when there are too many."""
+
+    def __enter__(self) -> None:
+        self._steps = 0
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame: types.FrameType, event: str, _argument: object) -> Any:
+        self._steps += 1
+        if self._steps > _STEPS_MAX:
+            raise _RefusedTemplateError("template does not end")
+        # Lines are counted in the template alone; calls of Jinja's own functions count as one step
+        # each.
+        if event == "call" and frame.f_code.co_filename != "<template>":
+            return None
+        return self._trace

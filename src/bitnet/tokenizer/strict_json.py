@@ -1,0 +1,162 @@
+"""Strict reading of JSON; errors name the place inside the file as a JSON path."""
+
+import collections
+import json
+import math
+from pathlib import Path
+from typing import Any, Final
+
+from bitnet.errors import TokenizerError
+
+__all__ = ["FILE_BYTES_MAX", "Node", "parse_json", "read_bounded"]
+
+# Vocabularies of 250,000 entries with pretty-printed merges stay below 40 MB.
+FILE_BYTES_MAX: Final = 128 << 20
+
+
+class _RefusedJsonError(ValueError):
+    """What the standard parser would let through."""
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        counts = collections.Counter(key for key, _ in pairs)
+        twice = counts.most_common(1)[0][0]
+        raise _RefusedJsonError(f"key {twice[:64]!a} stands twice in one object")
+    return result
+
+
+def _refuse_constant(text: str) -> Any:
+    raise _RefusedJsonError(f"{text} is not a JSON number")
+
+
+def _finite_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise _RefusedJsonError(f"number {text[:32]} is out of range")
+    return value
+
+
+def read_bounded(file: Path, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
+    """Returns the bytes of a file of at most `bytes_max` bytes.
+
+    Raises:
+        TokenizerError: The file cannot be read or is larger.
+    """
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(bytes_max + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TokenizerError(f"cannot read `{file.name}`", where=(f"file {file}", reason)) from None
+    if len(data) > bytes_max:
+        raise TokenizerError(
+            f"`{file.name}` is too large", where=(f"file {file}", f"limit {bytes_max} bytes")
+        )
+    return data
+
+
+def parse_json(data: bytes, *, file: Path) -> Any:
+    """Returns the JSON value of `data`: UTF-8, no key twice, no NaN, no lone surrogate.
+
+    Raises:
+        TokenizerError: The text is not such a value.
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+        )
+    except RecursionError:
+        raise TokenizerError(f"`{file.name}` is nested too deeply", where=f"file {file}") from None
+    except ValueError as error:
+        # JSONDecodeError, UnicodeDecodeError, over-long integers, and our own refusals.
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        place = f", offset {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise TokenizerError(
+            f"`{file.name}` is not valid JSON", where=(f"file {file}{place}", reason[:200])
+        ) from None
+    return value
+
+
+class Node:
+    """A value inside a JSON file together with its path; every accessor refuses by that path.
+
+    Args:
+        value: What the parser gave.
+        path: Such as `$.model.vocab`.
+        file: Named in errors.
+    """
+
+    __slots__ = ("file", "path", "value")
+
+    def __init__(self, value: Any, path: str, file: Path) -> None:
+        self.value = value
+        self.path = path
+        self.file = file
+
+    def refuse(self, message: str, *, hint: str | None = None) -> TokenizerError:
+        """Returns the error that names this place; the caller raises it."""
+        return TokenizerError(message, where=(f"file {self.file}", f"at {self.path}"), hint=hint)
+
+    def shown(self) -> str:
+        """The value, short and printable, for messages."""
+        text = ascii(self.value)
+        return text if len(text) <= 80 else text[:77] + "..."
+
+    def get(self, key: str) -> "Node":
+        """The member `key` of an object; null where it is absent."""
+        return Node(self.value.get(key), f"{self.path}.{key}", self.file)
+
+    def item(self, index: int) -> "Node":
+        """The element `index` of an array."""
+        return Node(self.value[index], f"{self.path}[{index}]", self.file)
+
+    def items(self) -> list["Node"]:
+        """The elements of an array."""
+        if not isinstance(self.value, list):
+            raise self.refuse("not an array")
+        return [self.item(index) for index in range(len(self.value))]
+
+    def object(self, known: tuple[str, ...], required: tuple[str, ...] = ()) -> "Node":
+        """This node, an object whose keys are all `known` and hold all `required`."""
+        if not isinstance(self.value, dict):
+            raise self.refuse("not an object")
+        for key in sorted(self.value):
+            if key not in known:
+                raise self.refuse(
+                    f"key is unknown: `{ascii(key)[1:65].rstrip(chr(39))}`",
+                    hint="what this key does cannot be expressed by the compiled tables",
+                )
+        for key in required:
+            if key not in self.value:
+                raise self.refuse(f"key is missing: `{key}`")
+        return self
+
+    def text(self) -> str:
+        """A string without lone surrogates."""
+        if not isinstance(self.value, str):
+            raise self.refuse("not a string")
+        try:
+            self.value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise self.refuse("string holds a lone surrogate") from None
+        return self.value
+
+    def truth(self) -> bool:
+        """A boolean."""
+        if not isinstance(self.value, bool):
+            raise self.refuse("not a boolean")
+        return self.value
+
+    def index(self, limit: int) -> int:
+        """An integer, 0 <= value < limit."""
+        if not isinstance(self.value, int) or isinstance(self.value, bool):
+            raise self.refuse("not an integer")
+        if not 0 <= self.value < limit:
+            raise self.refuse(f"integer is out of range: limit {limit}")
+        return self.value
