@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark one after the other; tables on the screen, records in bench/results/."""
+"""`make bench`: every benchmark, one after the other; tables on the screen, records in results/."""
 
 import importlib
 import json

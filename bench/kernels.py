@@ -52,9 +52,7 @@ class Measurement:
     matrices: int = 1
 
 
-def matmul(
-    operation: str, rows: int, cols: int, tokens: int, *, memory: bool
-) -> Measurement:
+def matmul(operation: str, rows: int, cols: int, tokens: int, *, memory: bool) -> Measurement:
     """A matrix times one token (decode) or several (prefill)."""
     bytes_by_four = {"ternary_matmul": 1, "int8_matmul": 4, "f32_matmul": 16}[operation]
     weight_bytes = rows * cols * bytes_by_four // 4
@@ -64,14 +62,10 @@ def matmul(
     phase = "decode" if tokens == 1 else f"prefill {tokens}"
     title = f"{rows} x {cols}, {phase}, {'memory' if memory else 'cache'}"
     sizes = (cols, 0, last, tokens, stride, rows * matrices)
-    return Measurement(
-        operation, title, sizes, rows * cols * tokens, weight_bytes, matrices
-    )
+    return Measurement(operation, title, sizes, rows * cols * tokens, weight_bytes, matrices)
 
 
-def vector(
-    operation: str, title: str, sizes: tuple[int, ...], elements: int
-) -> Measurement:
+def vector(operation: str, title: str, sizes: tuple[int, ...], elements: int) -> Measurement:
     """An operation on vectors of `elements` float32 inputs in all."""
     return Measurement(operation, title, sizes, elements, 4 * elements)
 
@@ -102,13 +96,9 @@ def measurements() -> Iterator[Measurement]:
 def time_case(driver: Path, case: Measurement) -> Iterator[dict[str, Any]]:
     """Yields a record for each table that this processor can run."""
     arguments = (case.operation, ROUNDS, ROUND_MS, case.matrices, *case.sizes)
-    result = kernel_driver.run_driver(
-        driver, host_arch(), "--bench", *map(str, arguments)
-    )
+    result = kernel_driver.run_driver(driver, host_arch(), "--bench", *map(str, arguments))
     if result.returncode != 0:
-        raise SystemExit(
-            f"error: benchmark failed: `{case.operation}`\n{result.stderr.decode()}"
-        )
+        raise SystemExit(f"error: benchmark failed: `{case.operation}`\n{result.stderr.decode()}")
     for line in result.stdout.decode().splitlines():
         record = json.loads(line)
         times = record.pop("ns")
@@ -161,7 +151,9 @@ def main() -> None:
     """Parses the arguments, measures, prints."""
     parser = argparse.ArgumentParser(description="Times every kernel on this processor.")
     parser.add_argument("--json", action="store_true", help="one JSON line a measurement")
-    parser.add_argument("--only", default="", metavar="WORD", help="operations with this in the name")
+    parser.add_argument(
+        "--only", default="", metavar="WORD", help="operations with this in the name"
+    )
     options = parser.parse_args()
     records = list(measure(options.only))
     if options.json:

@@ -97,7 +97,9 @@ def print_table(records: list[dict[str, Any]]) -> None:
             for key, digits in (("start_ms", 2), ("decode_tokens_per_second", 0))
         ]
         prefill = f"{record['prefill_tokens_per_second']:.0f}"
-        print(f"{record['isa']:11} {record['threads']:>7} {cells[0]:>26} {cells[1]:>26} {prefill:>13}")
+        print(
+            f"{record['isa']:11} {record['threads']:>7} {cells[0]:>26} {cells[1]:>26} {prefill:>13}"
+        )
 
 
 def main() -> None:

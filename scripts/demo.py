@@ -23,7 +23,7 @@ CONSOLE: Final = Console(highlight=False, soft_wrap=True)
 
 
 def run_bitnet(*arguments: str) -> bytes:
-    """Runs one `bitnet` command and shows it as a user would type it; stops the demo if it fails."""
+    """Runs one `bitnet` command, shown as a user would type it; stops the demo if it fails."""
     CONSOLE.print(f"[dim]$ bitnet {escape(' '.join(arguments))}[/dim]")
     code = "from bitnet.cli.app import main; main()"
     result = subprocess.run(
@@ -96,8 +96,8 @@ def main() -> None:
     show_answers()
     show_executable()
     CONSOLE.print(
-        "\nThis small model recalls command lines and does not reason: read what it prints before you"
-        " use it. Ask it yourself:\n"
+        "\nThis small model recalls command lines, it does not reason: read what it prints before"
+        " you use it. Ask it yourself:\n"
         f'  echo "{QUESTIONS[1]}" | {OUTPUT}/bitnet-infer --config {OUTPUT}/config.yaml --seed 42'
     )
 

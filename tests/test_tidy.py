@@ -43,14 +43,14 @@ HEADERS_PERMITTED = {
 HEADERS_EXEMPT = {
     "engine/programs/library.cc": {"new"},  # constructs in reserved memory; not in the gap
     "engine/platform/os_linux.cc": {
-        "elf.h", "errno.h", "fcntl.h", "pthread.h", "sys/auxv.h", "sys/mman.h", "sys/stat.h", "time.h",
-        "unistd.h",
+        "elf.h", "errno.h", "fcntl.h", "pthread.h", "sys/auxv.h", "sys/mman.h", "sys/stat.h",
+        "time.h", "unistd.h",
     },
 }  # fmt: skip
 VENDOR_HEADERS = {"cpuid.h", "immintrin.h", "arm_neon.h"}  # kernels only
 WORDS_FORBIDDEN_IN_ENGINE = (
-    r"\bmalloc\b", r"\bcalloc\b", r"\bfree\(", r"\bgetenv\b", r"\bprintf\b", r"\bstd::string\b", r"\bthrow\b",
-    r"\bvirtual\b", r"\bdlopen\b", r"\bsocket\b", r"\bsystem\(", r"\bexec[lv]",
+    r"\bmalloc\b", r"\bcalloc\b", r"\bfree\(", r"\bgetenv\b", r"\bprintf\b", r"\bstd::string\b",
+    r"\bthrow\b", r"\bvirtual\b", r"\bdlopen\b", r"\bsocket\b", r"\bsystem\(", r"\bexec[lv]",
 )  # fmt: skip
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
@@ -59,9 +59,16 @@ GAP_LINES_MAX = 8000
 ZIG_LINES_MAX = 300
 BLOB_BYTES_MAX = 256 * 1024
 BLOBS_PERMITTED = {"models/demo/model.safetensors"}  # the bundled model
-# What tells of a machine, a registry or a person rather than of the product. Written apart, so that this
+# What tells of a machine, a registry or a person rather than of the product. Written apart, so
+# that this
 # file does not find itself.
-PHRASES_FORBIDDEN = ("/wo" + "rk/", "/ro" + "ot/", "pypi" + ".org", "npmjs" + ".", "deb" + "ian.org/")
+PHRASES_FORBIDDEN = (
+    "/wo" + "rk/",
+    "/ro" + "ot/",
+    "pypi" + ".org",
+    "npmjs" + ".",
+    "deb" + "ian.org/",
+)
 
 
 def tracked() -> list[str]:
@@ -78,7 +85,9 @@ def python_files(folder: str) -> list[str]:
 
 
 def engine_files() -> list[str]:
-    return [path for path in tracked() if path.startswith("engine/") and path.endswith((".cc", ".h"))]
+    return [
+        path for path in tracked() if path.startswith("engine/") and path.endswith((".cc", ".h"))
+    ]
 
 
 def text_of(path: str) -> str:
@@ -104,12 +113,16 @@ def test_python_imports_any_file_point_down_the_house() -> None:
         if len(parts) < 4:
             continue  # bitnet/__init__.py loads the engine on demand
         own = PYTHON_ROOMS.index(parts[2])
-        wrong += [f"{path} imports {room}" for room in imported_rooms(path) if PYTHON_ROOMS.index(room) < own]
+        wrong += [
+            f"{path} imports {room}"
+            for room in imported_rooms(path)
+            if PYTHON_ROOMS.index(room) < own
+        ]
     assert wrong == []
 
 
 def test_engine_includes_any_file_point_down_the_house() -> None:
-    """A lower room that knows a higher one could not be audited, or linked into another program, alone."""
+    """A lower room that knows a higher one could not be audited or linked alone."""
     level = {room: index for index, rooms in enumerate(ENGINE_ROOMS) for room in rooms}
     wrong = []
     for path in engine_files():
@@ -135,7 +148,7 @@ def test_engine_headers_any_file_stand_on_the_list() -> None:
 
 @pytest.mark.parametrize("word", WORDS_FORBIDDEN_IN_ENGINE)
 def test_engine_sources_any_file_do_without(word: str) -> None:
-    """Allocation, exceptions, the environment and the way out of the process have no place in the gap."""
+    """Allocation, exceptions, the environment and other processes have no place in the gap."""
     found = []
     for path in engine_files():
         code = re.sub(r"//[^\n]*", "", text_of(path))
@@ -145,8 +158,14 @@ def test_engine_sources_any_file_do_without(word: str) -> None:
 
 def test_engine_files_any_carry_the_licence_line() -> None:
     """A source without it has no stated licence."""
-    files = [path for path in tracked() if path.startswith("engine/") and path.endswith((".cc", ".h", ".zig"))]
-    assert [path for path in files if "SPDX-License-Identifier: Apache-2.0" not in text_of(path)[:4000]] == []
+    files = [
+        path
+        for path in tracked()
+        if path.startswith("engine/") and path.endswith((".cc", ".h", ".zig"))
+    ]
+    assert [
+        path for path in files if "SPDX-License-Identifier: Apache-2.0" not in text_of(path)[:4000]
+    ] == []
 
 
 def test_gap_sources_in_all_stay_within_the_promise() -> None:

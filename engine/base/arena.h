@@ -1,5 +1,5 @@
-// The one place memory comes from: a region sized before it is reserved, given out at start-up, then frozen.
-// SPDX-License-Identifier: Apache-2.0
+// The one place memory comes from: a region sized before it is reserved, given out at start-up,
+// then frozen. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>
@@ -11,9 +11,9 @@
 
 namespace bitnet {
 
-/// A bump allocator with three states. *Counting* (no memory behind it) adds up what a plan asks for;
-/// *open* gives memory out; *frozen* stops the program on any further request, which is the proof
-/// that nothing is allocated after start-up. The same plan code runs in the first two states.
+/// A bump allocator with three states. *Counting* (no memory behind it) adds up what a plan asks
+/// for; *open* gives memory out; *frozen* stops the program on any further request, which is the
+/// proof that nothing is allocated after start-up. The same plan code runs in the first two states.
 class Arena {
  public:
   static constexpr size_t kAlignBytes = 64;

@@ -20,17 +20,17 @@ enum class [[nodiscard]] Status : uint8_t {
 struct [[nodiscard]] Error {
   Status status = Status::kOk;
   const char* subject = "";
-  uint64_t where = 0;   ///< byte offset, line number, token index … as the status says
-  uint64_t value = 0;   ///< what was found
-  uint64_t limit = 0;   ///< what is allowed
+  uint64_t where = 0;  ///< byte offset, line number, token index … as the status says
+  uint64_t value = 0;  ///< what was found
+  uint64_t limit = 0;  ///< what is allowed
 };
 
 /// Either a value or an Error. T is trivially copyable.
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  constexpr Result(const T& value) : value_(value) {}        // NOLINT: implicit by design
-  constexpr Result(const Error& error) : error_(error) {}    // NOLINT: implicit by design
+  constexpr Result(const T& value) : value_(value) {}      // NOLINT: implicit by design
+  constexpr Result(const Error& error) : error_(error) {}  // NOLINT: implicit by design
   constexpr bool ok() const { return error_.status == Status::kOk; }
   constexpr const T& value() const { return value_; }
   constexpr const Error& error() const { return error_; }

@@ -49,8 +49,9 @@ Text parse_word(Parser& parser) {
   const uint8_t* begin = line.begin;
   while (line.begin < line.end && !is_space(*line.begin)) {
     const uint8_t c = *line.begin;
-    const bool allowed = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                         c == '_' || c == '-' || c == '+' || c == '.' || c == '/';
+    const bool allowed = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+                         (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '+' || c == '.' ||
+                         c == '/';
     if (!allowed) {
       parser.fail(Status::kConfigSyntax);
       return {};
@@ -72,9 +73,16 @@ bool parse_escape(Line& line, uint8_t* out) {
   if (line.begin == line.end) return false;
   const uint8_t c = *line.begin++;
   switch (c) {
-    case '"': case '\\': *out = c; return true;
-    case 'n': *out = '\n'; return true;
-    case 't': *out = '\t'; return true;
+    case '"':
+    case '\\':
+      *out = c;
+      return true;
+    case 'n':
+      *out = '\n';
+      return true;
+    case 't':
+      *out = '\t';
+      return true;
     case 'x': {
       // YAML's \xNN names a code point; below 0x80 that is the byte itself.
       if (line.end - line.begin < 2) return false;
@@ -85,7 +93,8 @@ bool parse_escape(Line& line, uint8_t* out) {
       line.begin += 2;
       return true;
     }
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -131,12 +140,14 @@ uint32_t parse_count(Parser& parser, uint32_t low, uint32_t high) {
     }
     value = value * 10 + (c - '0');
   }
-  if (value < low || value > high) parser.fail(Status::kConfigRange, value, value < low ? low : high);
+  if (value < low || value > high)
+    parser.fail(Status::kConfigRange, value, value < low ? low : high);
   return static_cast<uint32_t>(value);
 }
 
 /// A decimal number `digits` or `digits.digits` of at most 9 digits in all, so that the binary64
-/// quotient below is the nearest and one rounding to binary32 follows. Range [low, high], or (low, high].
+/// quotient below is the nearest and one rounding to binary32 follows. Range [low, high], or (low,
+/// high].
 float parse_number(Parser& parser, double low, double high, bool low_excluded) {
   const Text word = parse_word(parser);
   if (failed(parser.error)) return 0.0f;
@@ -161,7 +172,8 @@ float parse_number(Parser& parser, double low, double high, bool low_excluded) {
   if (leading_zero || word[word.size() - 1] == '.') parser.fail(Status::kConfigValue);
   const double value = digits / divisor;
   if (value > high || value < low || (low_excluded && value == low)) {
-    // The found number is rounded up, so that it shows on which side of the limit, an integer, it lies.
+    // The found number is rounded up, so that it shows on which side of the limit, an integer, it
+    // lies.
     const auto whole = static_cast<uint64_t>(value);
     const uint64_t found = whole + (static_cast<double>(whole) < value ? 1 : 0);
     parser.fail(Status::kConfigRange, found, static_cast<uint64_t>(value > high ? high : low));
@@ -223,8 +235,10 @@ constexpr Key kKeys[] = {
     {"model", [](Parser& p) { p.config.model = parse_text(p); }},
     {"context", [](Parser& p) { p.config.context = parse_count(p, 16, kContextMax); }},
     {"max_new_tokens", [](Parser& p) { p.config.max_new_tokens = parse_count(p, 1, kContextMax); }},
-    {"prompt_bytes_max", [](Parser& p) { p.config.prompt_bytes_max = parse_count(p, 1, kPromptBytesMax); }},
-    {"prefill_chunk", [](Parser& p) { p.config.prefill_chunk = parse_count(p, 1, kPrefillChunkMax); }},
+    {"prompt_bytes_max",
+     [](Parser& p) { p.config.prompt_bytes_max = parse_count(p, 1, kPromptBytesMax); }},
+    {"prefill_chunk",
+     [](Parser& p) { p.config.prefill_chunk = parse_count(p, 1, kPrefillChunkMax); }},
     {"threads", [](Parser& p) { p.config.threads = parse_count(p, 1, kThreadCountMax); }},
     {"isa", [](Parser& p) { p.config.isa = parse_word(p); }},
     {"prompt", [](Parser& p) { p.config.chat = parse_choice(p, "chat", "raw"); }},
@@ -232,7 +246,8 @@ constexpr Key kKeys[] = {
     {"temperature", [](Parser& p) { p.config.temperature = parse_number(p, 0, 100, false); }},
     {"top_k", [](Parser& p) { p.config.top_k = parse_count(p, 0, kVocabSizeMax); }},
     {"top_p", [](Parser& p) { p.config.top_p = parse_number(p, 0, 1, true); }},
-    {"repetition_penalty", [](Parser& p) { p.config.repetition_penalty = parse_number(p, 0, 10, true); }},
+    {"repetition_penalty",
+     [](Parser& p) { p.config.repetition_penalty = parse_number(p, 0, 10, true); }},
     {"stop", [](Parser& p) { parse_stop(p); }},
 };
 constexpr uint32_t kKeyCount = sizeof kKeys / sizeof kKeys[0];
@@ -242,7 +257,9 @@ constexpr uint32_t kMaxNewTokensKey = 2;
 uint32_t parse_key(Parser& parser) {
   Line& line = parser.line;
   uint8_t* begin = line.begin;
-  while (line.begin < line.end && ((*line.begin >= 'a' && *line.begin <= 'z') || *line.begin == '_')) ++line.begin;
+  while (line.begin < line.end &&
+         ((*line.begin >= 'a' && *line.begin <= 'z') || *line.begin == '_'))
+    ++line.begin;
   const Text name(begin, static_cast<size_t>(line.begin - begin));
   if (name.empty() || name.size() > kKeyBytesMax || line.begin == line.end || *line.begin != ':') {
     parser.fail(Status::kConfigSyntax);
@@ -263,11 +280,12 @@ uint32_t parse_key(Parser& parser) {
   return kKeyCount;
 }
 
-/// The next line, or false at the end. A carriage return or any other control byte is refused by the
-/// word and string parsers' alphabets, or here.
+/// The next line, or false at the end. A carriage return or any other control byte is refused by
+/// the word and string parsers' alphabets, or here.
 bool next_line(Parser& parser, uint8_t*& cursor, uint8_t* end) {
   if (cursor == end) return false;
-  auto* line_end = static_cast<uint8_t*>(std::memchr(cursor, '\n', static_cast<size_t>(end - cursor)));
+  auto* line_end =
+      static_cast<uint8_t*>(std::memchr(cursor, '\n', static_cast<size_t>(end - cursor)));
   if (line_end == nullptr) line_end = end;
   parser.line = {cursor, line_end, parser.line.number + 1};
   parser.key = "";
@@ -306,8 +324,8 @@ Result<Config> parse_config(std::span<uint8_t> buffer) {
     if (line_of[i] == 0) return Error{Status::kConfigMissingKey, kKeys[i].name, parser.line.number};
   }
   if (parser.config.max_new_tokens > parser.config.context) {
-    return Error{Status::kConfigRange, "max_new_tokens", line_of[kMaxNewTokensKey], parser.config.max_new_tokens,
-                 parser.config.context};
+    return Error{Status::kConfigRange, "max_new_tokens", line_of[kMaxNewTokensKey],
+                 parser.config.max_new_tokens, parser.config.context};
   }
   return parser.config;
 }

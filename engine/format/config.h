@@ -14,28 +14,30 @@ namespace bitnet::format {
 /// Text of a configuration value: bytes inside the buffer that was parsed, unescaped in place.
 using Text = std::span<const uint8_t>;
 
-/// Every setting of a run. There is no default: the parser refuses a file in which a key is missing.
+/// Every setting of a run. There is no default: the parser refuses a file in which a key is
+/// missing.
 struct Config {
-  Text model;                 ///< "sealed", or the path of a model.bin
-  uint32_t context;           ///< positions for prompt and answer together
+  Text model;        ///< "sealed", or the path of a model.bin
+  uint32_t context;  ///< positions for prompt and answer together
   uint32_t max_new_tokens;
   uint32_t prompt_bytes_max;
-  uint32_t prefill_chunk;     ///< tokens of the prompt computed together
+  uint32_t prefill_chunk;  ///< tokens of the prompt computed together
   uint32_t threads;
-  Text isa;                   ///< "auto" or a name
-  bool chat;                  ///< prompt: chat | raw
-  Text system;                ///< system message; empty for none
-  float temperature;          ///< 0 is greedy
-  uint32_t top_k;             ///< 0 is off
-  float top_p;                ///< 1 is off
-  float repetition_penalty;   ///< 1 is off
+  Text isa;                  ///< "auto" or a name
+  bool chat;                 ///< prompt: chat | raw
+  Text system;               ///< system message; empty for none
+  float temperature;         ///< 0 is greedy
+  uint32_t top_k;            ///< 0 is off
+  float top_p;               ///< 1 is off
+  float repetition_penalty;  ///< 1 is off
   Text stop[kStopStringCountMax];
   uint32_t stop_count;
 };
 
 /// Parses and checks `buffer` (changed in place: escapes of quoted strings are resolved).
 /// Errors carry the line number in `where`; the subject is the key where one is known.
-/// kConfigSyntax, kConfigUnknownKey, kConfigDuplicateKey, kConfigMissingKey, kConfigValue, kConfigRange.
+/// kConfigSyntax, kConfigUnknownKey, kConfigDuplicateKey, kConfigMissingKey, kConfigValue,
+/// kConfigRange.
 Result<Config> parse_config(std::span<uint8_t> buffer);
 
 }  // namespace bitnet::format

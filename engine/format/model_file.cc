@@ -69,14 +69,17 @@ Error check_geometry(const ModelHeader& h) {
     uint32_t value;
     std::memcpy(&value, reinterpret_cast<const uint8_t*>(&h) + field.offset, 4);
     if (value < field.low || value > field.high) {
-      return field_error(field.name, field.offset, value, value < field.low ? field.low : field.high);
+      return field_error(field.name, field.offset, value,
+                         value < field.low ? field.low : field.high);
     }
   }
   if (h.head_count % h.kv_head_count != 0) {
-    return field_error("kv_head_count", offsetof(ModelHeader, kv_head_count), h.kv_head_count, h.head_count);
+    return field_error("kv_head_count", offsetof(ModelHeader, kv_head_count), h.kv_head_count,
+                       h.head_count);
   }
   if (h.head_dim % 2 != 0 || uint64_t{h.head_count} * h.head_dim > kColsMax) {
-    return field_error("head_dim", offsetof(ModelHeader, head_dim), h.head_dim, kColsMax / h.head_count);
+    return field_error("head_dim", offsetof(ModelHeader, head_dim), h.head_dim,
+                       kColsMax / h.head_count);
   }
   if (!(h.norm_eps > 0.0f && h.norm_eps <= 1.0f)) {
     return field_error("norm_eps", offsetof(ModelHeader, norm_eps), 0, 1);
@@ -86,7 +89,8 @@ Error check_geometry(const ModelHeader& h) {
     return field_error("attention_scale", offsetof(ModelHeader, attention_scale), 0, 1);
   }
   if ((h.flags & kTiedHead) != 0 && h.head_kind != h.embedding_kind) {
-    return field_error("head_kind", offsetof(ModelHeader, head_kind), h.head_kind, h.embedding_kind);
+    return field_error("head_kind", offsetof(ModelHeader, head_kind), h.head_kind,
+                       h.embedding_kind);
   }
   if (h.bos_id >= h.vocab_size && h.bos_id != kNoToken) {
     return field_error("bos_id", offsetof(ModelHeader, bos_id), h.bos_id, h.vocab_size);
@@ -94,7 +98,8 @@ Error check_geometry(const ModelHeader& h) {
   for (uint32_t i = 0; i < kEosCountMax; ++i) {
     const bool right = i < h.eos_count ? h.eos_ids[i] < h.vocab_size : h.eos_ids[i] == kNoToken;
     if (!right) {
-      return field_error("eos_ids", offsetof(ModelHeader, eos_ids) + 4 * i, h.eos_ids[i], h.vocab_size);
+      return field_error("eos_ids", offsetof(ModelHeader, eos_ids) + 4 * i, h.eos_ids[i],
+                         h.vocab_size);
     }
   }
   return kNoError;
@@ -104,7 +109,8 @@ Error check_geometry(const ModelHeader& h) {
 /// range no sum here can overflow 64 bits.
 Error check_extent(const ModelHeader& h, size_t file_bytes) {
   if (h.file_bytes != file_bytes) {
-    return Error{Status::kModelTruncated, "file_bytes", offsetof(ModelHeader, file_bytes), file_bytes, h.file_bytes};
+    return Error{Status::kModelTruncated, "file_bytes", offsetof(ModelHeader, file_bytes),
+                 file_bytes, h.file_bytes};
   }
   struct Expected {
     const char* name;
@@ -115,24 +121,28 @@ Error check_extent(const ModelHeader& h, size_t file_bytes) {
   if (h.data_bytes > file_bytes || h.data_bytes % kPageBytes != 0) {
     return field_error("data_bytes", offsetof(ModelHeader, data_bytes), h.data_bytes, file_bytes);
   }
-  const uint64_t header_bytes = round_up(sizeof(ModelHeader) + sizeof(TensorEntry) * tensor_count(h), kPageBytes);
+  const uint64_t header_bytes =
+      round_up(sizeof(ModelHeader) + sizeof(TensorEntry) * tensor_count(h), kPageBytes);
   const uint64_t leaf_count = (h.data_bytes + kLeafBytes - 1) / kLeafBytes;
   const Expected rows[] = {
       {"tensor_count", offsetof(ModelHeader, tensor_count), h.tensor_count, tensor_count(h)},
       {"header_bytes", offsetof(ModelHeader, header_bytes), h.header_bytes, header_bytes},
       {"data_offset", offsetof(ModelHeader, data_offset), h.data_offset, header_bytes},
-      {"leaves_offset", offsetof(ModelHeader, leaves_offset), h.leaves_offset, header_bytes + h.data_bytes},
+      {"leaves_offset", offsetof(ModelHeader, leaves_offset), h.leaves_offset,
+       header_bytes + h.data_bytes},
       {"leaf_count", offsetof(ModelHeader, leaf_count), h.leaf_count, leaf_count},
       {"file_bytes", offsetof(ModelHeader, file_bytes), h.file_bytes,
        header_bytes + h.data_bytes + leaf_count * kDigestBytes},
   };
   for (const Expected& row : rows) {
-    if (row.found != row.expected) return field_error(row.name, row.offset, row.found, row.expected);
+    if (row.found != row.expected)
+      return field_error(row.name, row.offset, row.found, row.expected);
   }
   return kNoError;
 }
 
-/// root = SHA3-384(0x01, header with the root field zero, leaf digests); docs/formats/model.md, Digests.
+/// root = SHA3-384(0x01, header with the root field zero, leaf digests); docs/formats/model.md,
+/// Digests.
 bool root_matches(std::span<const uint8_t> file, const ModelHeader& h) {
   constexpr uint8_t kRootDomain = 1;
   constexpr uint8_t kZero[kDigestBytes] = {};
@@ -157,9 +167,11 @@ Result<const ModelHeader*> check_model_header(std::span<const uint8_t> file) {
   }
   ENGINE_CHECK(reinterpret_cast<uintptr_t>(file.data()) % 64 == 0);
   const auto& h = *reinterpret_cast<const ModelHeader*>(file.data());
-  if (std::memcmp(h.magic, kModelMagic, sizeof kModelMagic) != 0) return Error{Status::kModelMagic, "magic"};
+  if (std::memcmp(h.magic, kModelMagic, sizeof kModelMagic) != 0)
+    return Error{Status::kModelMagic, "magic"};
   if (h.version != kModelVersion) {
-    return Error{Status::kModelVersion, "version", offsetof(ModelHeader, version), h.version, kModelVersion};
+    return Error{Status::kModelVersion, "version", offsetof(ModelHeader, version), h.version,
+                 kModelVersion};
   }
   if (const Error error = check_geometry(h); failed(error)) return error;
   if (const Error error = check_extent(h, file.size()); failed(error)) return error;
@@ -169,7 +181,8 @@ Result<const ModelHeader*> check_model_header(std::span<const uint8_t> file) {
   if (!all_zero(h.reserved_b, sizeof h.reserved_b)) {
     return Error{Status::kModelReserved, "header", offsetof(ModelHeader, reserved_b)};
   }
-  if (!root_matches(file, h)) return Error{Status::kModelDigest, "header", offsetof(ModelHeader, root)};
+  if (!root_matches(file, h))
+    return Error{Status::kModelDigest, "header", offsetof(ModelHeader, root)};
   return &h;
 }
 
@@ -203,7 +216,8 @@ class TensorWalk {
     const uint32_t rows = header_.vocab_size;
     const uint32_t cols = header_.hidden_size;
     const uint64_t codes = uint64_t{pad_lanes(rows)} * pad_lanes(cols);
-    const uint64_t bytes = kind == kInt8Rows ? codes + 4ull * pad_lanes(rows) : 4ull * rows * pad_lanes(cols);
+    const uint64_t bytes =
+        kind == kInt8Rows ? codes + 4ull * pad_lanes(rows) : 4ull * rows * pad_lanes(cols);
     const TensorEntry* entry = next(role, kNoLayer, kind, rows, cols, bytes);
     if (entry == nullptr) return {};
     const uint8_t* data = file_.data() + entry->offset;
@@ -221,14 +235,15 @@ class TensorWalk {
       return Error{Status::kModelReserved, "tensor table", table_end};
     }
     if (offset_ != header_.leaves_offset) {
-      return Error{Status::kModelField, "data_bytes", offsetof(ModelHeader, data_bytes), header_.data_bytes,
-                   offset_ - header_.data_offset};
+      return Error{Status::kModelField, "data_bytes", offsetof(ModelHeader, data_bytes),
+                   header_.data_bytes, offset_ - header_.data_offset};
     }
     return kNoError;
   }
 
  private:
-  const TensorEntry* next(Role role, uint32_t layer, uint32_t kind, uint32_t rows, uint32_t cols, uint64_t bytes) {
+  const TensorEntry* next(Role role, uint32_t layer, uint32_t kind, uint32_t rows, uint32_t cols,
+                          uint64_t bytes) {
     if (failed(error_)) return nullptr;
     const uint32_t index = index_++;
     ENGINE_CHECK(index < header_.tensor_count);
@@ -282,7 +297,8 @@ Layer walk_layer(TensorWalk& walk, const ModelHeader& h, uint32_t index) {
   layer.post_attention_norm = walk.vector(kPostAttentionNorm, index, h.hidden_size);
   layer.gate = walk.matrix(kGate, index, h.intermediate_size, h.hidden_size);
   layer.up = walk.matrix(kUp, index, h.intermediate_size, h.hidden_size);
-  if (h.flags & kFfnSubNorm) layer.ffn_sub_norm = walk.vector(kFfnSubNormRole, index, h.intermediate_size);
+  if (h.flags & kFfnSubNorm)
+    layer.ffn_sub_norm = walk.vector(kFfnSubNormRole, index, h.intermediate_size);
   layer.down = walk.matrix(kDown, index, h.hidden_size, h.intermediate_size);
   return layer;
 }

@@ -76,8 +76,21 @@ enum Activation : uint32_t { kRelu2 = 1, kSilu = 2 };
 enum Flags : uint32_t { kTiedHead = 1, kAttnSubNorm = 2, kFfnSubNorm = 4 };
 enum Kind : uint32_t { kTernary = 1, kInt8Rows = 3, kF32Rows = 4 };
 enum Role : uint32_t {
-  kEmbedding = 1, kRopeInvFreq, kInputNorm, kQ, kK, kV, kAttnSubNormRole, kO, kPostAttentionNorm,
-  kGate, kUp, kFfnSubNormRole, kDown, kFinalNorm, kHead,
+  kEmbedding = 1,
+  kRopeInvFreq,
+  kInputNorm,
+  kQ,
+  kK,
+  kV,
+  kAttnSubNormRole,
+  kO,
+  kPostAttentionNorm,
+  kGate,
+  kUp,
+  kFfnSubNormRole,
+  kDown,
+  kFinalNorm,
+  kHead,
 };
 
 /// A ternary matrix in tiles, in place. y = (weights · codes) * scale / activation scale.
@@ -122,13 +135,13 @@ struct Model {
 };
 
 /// Checks the 512 bytes of the header alone (sizes against `file`, ranges, reserved bytes) and the
-/// digest over header and leaf digests. kModelTruncated, kModelMagic, kModelVersion, kModelField (subject
-/// = field, where = offset), kModelReserved, kModelDigest.
+/// digest over header and leaf digests. kModelTruncated, kModelMagic, kModelVersion, kModelField
+/// (subject = field, where = offset), kModelReserved, kModelDigest.
 Result<const ModelHeader*> check_model_header(std::span<const uint8_t> file);
 
 /// Checks the tensor table against the geometry and fills `layers` (layer_count elements).
-/// `file` has passed check_model_header. kModelTensor (where = index of the tensor), kModelReserved,
-/// kModelValue.
+/// `file` has passed check_model_header. kModelTensor (where = index of the tensor),
+/// kModelReserved, kModelValue.
 Result<Model> load_model(std::span<const uint8_t> file, std::span<Layer> layers);
 
 }  // namespace bitnet::format

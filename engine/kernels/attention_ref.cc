@@ -1,7 +1,6 @@
 // The definition of attention and exp_sum, written to be read.
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/attention.h"
-
 #include "kernels/building_blocks_ref.h"
 
 namespace bitnet::kernels {

@@ -52,9 +52,8 @@ float KERNEL_NAME(exp_sum)(const float* x, float max, uint32_t n, uint32_t n_pad
   return sum_lanes(total);
 }
 
-void KERNEL_NAME(attention)(const float* q, const float* k, const float* v,
-                            uint32_t position_count, uint32_t head_dim_padded, float scale,
-                            float* scores, float* out) {
+void KERNEL_NAME(attention)(const float* q, const float* k, const float* v, uint32_t position_count,
+                            uint32_t head_dim_padded, float scale, float* scores, float* out) {
   constexpr uint32_t kVectors = 4;
   const float max = score_positions(q, k, position_count, head_dim_padded, scale, scores);
   const float z =

@@ -42,7 +42,8 @@ static inline float sum16(const float* x, uint32_t n) {
   return sum_lanes(acc);
 }
 
-/// max|x|, exact in any order. Compared as integers, so that NaN counts as larger than every number.
+/// max|x|, exact in any order. Compared as integers, so that NaN counts as larger than every
+/// number.
 static inline float amax(const float* x, uint32_t n) {
   uint32_t largest = 0;
   for (uint32_t i = 0; i < n; ++i) {
@@ -109,10 +110,14 @@ static inline SinCos sincos_ordered(float a) {
   pc = pc * z + 4.16666666666666019037e-02;
   const double c = (1.0 - 0.5 * z) + (z * z) * pc;
   switch (static_cast<int64_t>(k) & 3) {
-    case 0: return {static_cast<float>(s), static_cast<float>(c)};
-    case 1: return {static_cast<float>(c), static_cast<float>(-s)};
-    case 2: return {static_cast<float>(-s), static_cast<float>(-c)};
-    default: return {static_cast<float>(-c), static_cast<float>(s)};
+    case 0:
+      return {static_cast<float>(s), static_cast<float>(c)};
+    case 1:
+      return {static_cast<float>(c), static_cast<float>(-s)};
+    case 2:
+      return {static_cast<float>(-s), static_cast<float>(-c)};
+    default:
+      return {static_cast<float>(-c), static_cast<float>(s)};
   }
 }
 

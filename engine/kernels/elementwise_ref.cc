@@ -1,8 +1,7 @@
 // The definition of relu2_gate, silu_gate and add_in_place, written to be read.
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/elementwise.h"
-
 #include "kernels/building_blocks_ref.h"
+#include "kernels/elementwise.h"
 
 namespace bitnet::kernels {
 

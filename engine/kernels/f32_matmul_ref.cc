@@ -1,8 +1,7 @@
 // The definition of f32_matmul, written to be read.
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/f32_matmul.h"
-
 #include "kernels/building_blocks_ref.h"
+#include "kernels/f32_matmul.h"
 
 namespace bitnet::kernels {
 

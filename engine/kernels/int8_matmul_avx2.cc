@@ -76,8 +76,8 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const float* row_s
       const uint32_t row = half * (kTileRows / kHalves);
       const __m256 scale =
           _mm256_mul_ps(_mm256_loadu_ps(row_scales + row), _mm256_set1_ps(x.scales[t]));
-      _mm256_storeu_ps(y + t * y_stride + row, finish(hi[t][half], x.hi_sums[t], lo[t][half],
-                                                      x.lo_sums[t], scale));
+      _mm256_storeu_ps(y + t * y_stride + row,
+                       finish(hi[t][half], x.hi_sums[t], lo[t][half], x.lo_sums[t], scale));
     }
   }
 }

@@ -65,8 +65,8 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const float* row_s
 
 void int8_matmul_avx512vnni(const TileRange& tiles, const float* row_scales, const SplitTokens& x,
                             float* y, size_t y_stride) {
-  static constexpr Int8Tile kMultiply[] = {multiply_tile<1>, multiply_tile<2>,
-                                           multiply_tile<3>, multiply_tile<4>};
+  static constexpr Int8Tile kMultiply[] = {multiply_tile<1>, multiply_tile<2>, multiply_tile<3>,
+                                           multiply_tile<4>};
   walk_tiles(tiles, row_scales, x, kMultiply, y, y_stride);
 }
 

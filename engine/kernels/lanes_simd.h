@@ -83,7 +83,8 @@ static inline void dot16_rows(const float* x, const float* rows, size_t stride, 
   for (uint32_t row = 0; row < kRows; ++row) out[row] = sum_lanes(acc[row]);
 }
 
-/// max|x|; n is a multiple of 16. Compared as integers, so that NaN counts as larger than every number.
+/// max|x|; n is a multiple of 16. Compared as integers, so that NaN counts as larger than every
+/// number.
 static inline float amax(const float* x, uint32_t n) {
   i32x16 largest = {};
   for (uint32_t base = 0; base < n; base += kLanes) {

@@ -1,8 +1,7 @@
 // The definition of quantize_int8 and quantize_split, written to be read.
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/quantize.h"
-
 #include "kernels/building_blocks_ref.h"
+#include "kernels/quantize.h"
 
 namespace bitnet::kernels {
 namespace {
@@ -24,8 +23,8 @@ float quantize_int8_ref(const float* x, uint32_t n_padded, int8_t* codes, int32_
   return s;
 }
 
-float quantize_split_ref(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo,
-                         int32_t* hi_sum, int32_t* lo_sum) {
+float quantize_split_ref(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo, int32_t* hi_sum,
+                         int32_t* lo_sum) {
   const float largest = amax_at_least_min(x, n_padded);
   const float s = kSplitCodeMax / largest;
   *hi_sum = 0;

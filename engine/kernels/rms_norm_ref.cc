@@ -3,9 +3,8 @@
 //
 // Flag: -fno-math-errno, or the compiler adds a call of sqrtf for negative arguments, which do not
 // occur; the instruction alone is the IEEE square root.
-#include "kernels/rms_norm.h"
-
 #include "kernels/building_blocks_ref.h"
+#include "kernels/rms_norm.h"
 
 namespace bitnet::kernels {
 

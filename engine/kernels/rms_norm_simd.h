@@ -5,8 +5,8 @@
 
 namespace bitnet::kernels {
 
-void KERNEL_NAME(rms_norm)(const float* x, const float* w, uint32_t n, uint32_t n_padded,
-                           float eps, float* y) {
+void KERNEL_NAME(rms_norm)(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,
+                           float* y) {
   float sum_of_squares[1];
   dot16_rows<1>(x, x, 0, n_padded, sum_of_squares);
   const float mean = sum_of_squares[0] / static_cast<float>(n);

@@ -1,8 +1,7 @@
 // The definition of rope and rope_angles, written to be read.
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rope.h"
-
 #include "kernels/building_blocks_ref.h"
+#include "kernels/rope.h"
 
 namespace bitnet::kernels {
 

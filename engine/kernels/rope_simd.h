@@ -15,8 +15,8 @@ inline f64x8 negate_where(i64x8 sign_bit, f64x8 value) {
 }
 
 inline f64x8 select_where(i64x8 mask, f64x8 a, f64x8 b) {
-  return __builtin_bit_cast(f64x8, (__builtin_bit_cast(i64x8, a) & mask) |
-                                       (__builtin_bit_cast(i64x8, b) & ~mask));
+  return __builtin_bit_cast(
+      f64x8, (__builtin_bit_cast(i64x8, a) & mask) | (__builtin_bit_cast(i64x8, b) & ~mask));
 }
 
 /// sincos(a) of docs/numerics.md for eight angles, |a| < 2^20. The quadrant is read from the low

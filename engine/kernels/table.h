@@ -23,26 +23,27 @@ struct TileRange {
 
 /// Quantised activations of `token_count` tokens.
 struct Int8Tokens {
-  const int8_t* codes;     ///< [token_count][stride], 64-byte aligned, padding 0
-  size_t stride;           ///< >= cols_padded, multiple of 64
-  const int32_t* sums;     ///< [token_count], sum of the codes of the token
+  const int8_t* codes;       ///< [token_count][stride], 64-byte aligned, padding 0
+  size_t stride;             ///< >= cols_padded, multiple of 64
+  const int32_t* sums;       ///< [token_count], sum of the codes of the token
   const float* multipliers;  ///< [token_count], what the integer sum is multiplied with
-  uint32_t token_count;    ///< >= 1
+  uint32_t token_count;      ///< >= 1
 };
 
 /// y[t][r] = float(sum_c w[r][c] * codes[t][c]) * multipliers[t] for the rows of the tiles.
 /// Ternary weights (kind 1). Padded rows get +0.
 /// y: float[token_count][y_stride], row r of the matrix at y[t * y_stride + r].
-using TernaryMatmul = void (*)(const TileRange& tiles, const Int8Tokens& x, float* y, size_t y_stride);
+using TernaryMatmul = void (*)(const TileRange& tiles, const Int8Tokens& x, float* y,
+                               size_t y_stride);
 
 /// A hidden state as 15-bit integers in two int8 parts: q = 128 * hi + lo.
 struct SplitTokens {
-  const int8_t* hi;        ///< [token_count][stride], 64-byte aligned, padding 0
+  const int8_t* hi;  ///< [token_count][stride], 64-byte aligned, padding 0
   const int8_t* lo;
   size_t stride;           ///< multiple of 64
   const int32_t* hi_sums;  ///< [token_count]
   const int32_t* lo_sums;
-  const float* scales;     ///< [token_count], amax / 16256
+  const float* scales;  ///< [token_count], amax / 16256
   uint32_t token_count;
 };
 
@@ -76,7 +77,8 @@ using AddInPlace = void (*)(float* x, const float* y, uint32_t n_padded);
 
 /// Rotates one head. x: float[head_dim], no alignment; sin, cos: float[head_dim / 2];
 /// y: float[pad_lanes(head_dim)], 64-byte aligned, its padding is set to +0.
-using Rope = void (*)(const float* x, const float* sin, const float* cos, uint32_t head_dim, float* y);
+using Rope = void (*)(const float* x, const float* sin, const float* cos, uint32_t head_dim,
+                      float* y);
 
 /// sin[i], cos[i] = sincos(float(position) * inv_freq[i]) for i < count. No alignment.
 using RopeAngles = void (*)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,

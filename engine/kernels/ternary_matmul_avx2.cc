@@ -80,8 +80,8 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& 
 }  // namespace
 
 void ternary_matmul_avx2(const TileRange& tiles, const Int8Tokens& x, float* y, size_t y_stride) {
-  static constexpr TernaryTile kMultiply[] = {multiply_tile<1>, multiply_tile<2>,
-                                              multiply_tile<3>, multiply_tile<4>};
+  static constexpr TernaryTile kMultiply[] = {multiply_tile<1>, multiply_tile<2>, multiply_tile<3>,
+                                              multiply_tile<4>};
   walk_tiles(tiles, x, kMultiply, y, y_stride);
 }
 

@@ -50,8 +50,7 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& 
     const __m512i low = _mm512_add_epi32(acc[t][0], _mm512_srai_epi32(acc[t][1], 2));
     const __m512i high =
         _mm512_add_epi32(_mm512_srai_epi32(acc[t][2], 4), _mm512_srai_epi32(acc[t][3], 6));
-    const __m512i sum =
-        _mm512_sub_epi32(_mm512_add_epi32(low, high), _mm512_set1_epi32(x.sums[t]));
+    const __m512i sum = _mm512_sub_epi32(_mm512_add_epi32(low, high), _mm512_set1_epi32(x.sums[t]));
     const __m512 result = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(x.multipliers[t]));
     _mm512_storeu_ps(y + t * y_stride, result);
   }
@@ -61,8 +60,8 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& 
 
 void ternary_matmul_avx512vnni(const TileRange& tiles, const Int8Tokens& x, float* y,
                                size_t y_stride) {
-  static constexpr TernaryTile kMultiply[] = {multiply_tile<1>, multiply_tile<2>,
-                                              multiply_tile<3>, multiply_tile<4>};
+  static constexpr TernaryTile kMultiply[] = {multiply_tile<1>, multiply_tile<2>, multiply_tile<3>,
+                                              multiply_tile<4>};
   walk_tiles(tiles, x, kMultiply, y, y_stride);
 }
 

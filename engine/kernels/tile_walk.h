@@ -29,8 +29,13 @@ static inline Int8Tokens token_block(const Int8Tokens& x, uint32_t token, uint32
 
 static inline SplitTokens token_block(const SplitTokens& x, uint32_t token, uint32_t count_max) {
   const uint32_t left = x.token_count - token;
-  return {x.hi + token * x.stride, x.lo + token * x.stride, x.stride, x.hi_sums + token,
-          x.lo_sums + token, x.scales + token, left < count_max ? left : count_max};
+  return {x.hi + token * x.stride,
+          x.lo + token * x.stride,
+          x.stride,
+          x.hi_sums + token,
+          x.lo_sums + token,
+          x.scales + token,
+          left < count_max ? left : count_max};
 }
 
 /// Computes all tiles of the range; multiply[n - 1] is for n tokens, n <= kTokenBlock.

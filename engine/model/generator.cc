@@ -15,7 +15,9 @@ size_t longest_prefix_at_end(Text text, std::span<const Text> stop) {
   size_t longest = 0;
   for (const Text& word : stop) {
     size_t length = word.size() - 1 < text.size() ? word.size() - 1 : text.size();
-    while (length > longest && std::memcmp(text.data() + text.size() - length, word.data(), length) != 0) --length;
+    while (length > longest &&
+           std::memcmp(text.data() + text.size() - length, word.data(), length) != 0)
+      --length;
     if (length > longest) longest = length;
   }
   return longest;
@@ -25,8 +27,9 @@ size_t longest_prefix_at_end(Text text, std::span<const Text> stop) {
 size_t stop_at_end(Text text, std::span<const Text> stop) {
   size_t longest = 0;
   for (const Text& word : stop) {
-    const bool ends = word.size() <= text.size() &&
-                      std::memcmp(text.data() + text.size() - word.size(), word.data(), word.size()) == 0;
+    const bool ends =
+        word.size() <= text.size() &&
+        std::memcmp(text.data() + text.size() - word.size(), word.data(), word.size()) == 0;
     if (ends && word.size() > longest) longest = word.size();
   }
   return longest;
@@ -35,7 +38,9 @@ size_t stop_at_end(Text text, std::span<const Text> stop) {
 }  // namespace
 
 Generator::Generator(Arena& arena, const format::ModelHeader& header)
-    : header_(&header), sampler_(arena, header.vocab_size), held_(arena.take<uint8_t>(2 * kStopStringBytesMax)) {}
+    : header_(&header),
+      sampler_(arena, header.vocab_size),
+      held_(arena.take<uint8_t>(2 * kStopStringBytesMax)) {}
 
 bool Generator::is_stop_token(uint32_t token) const {
   for (uint32_t i = 0; i < header_->eos_count; ++i) {
@@ -49,7 +54,8 @@ Error Generator::prefill(Transformer& transformer, std::span<const uint32_t> pro
   for (size_t done = 0; done < prompt.size();) {
     const size_t count = prompt.size() - done < chunk ? prompt.size() - done : chunk;
     const LogitsMode mode = done + count == prompt.size() ? LogitsMode::kLast : LogitsMode::kNone;
-    const Error error = transformer.forward(prompt.subspan(done, count), static_cast<uint32_t>(done), mode);
+    const Error error =
+        transformer.forward(prompt.subspan(done, count), static_cast<uint32_t>(done), mode);
     if (failed(error)) return error;
     done += count;
   }
@@ -75,7 +81,9 @@ Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, u
     if (held_count_ == held_.size()) {
       const size_t keep = longest_prefix_at_end(held_, stop);
       const size_t ready = held_.size() - keep;
-      if (const Error error = sink.write(sink.context, kNoOutputToken, held_.first(ready)); failed(error)) return error;
+      if (const Error error = sink.write(sink.context, kNoOutputToken, held_.first(ready));
+          failed(error))
+        return error;
       std::memmove(held_.data(), held_.data() + ready, keep);
       held_count_ = keep;
     }
@@ -96,14 +104,15 @@ Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, u
 }
 
 Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer::Tables* tables,
-                                      std::span<const uint32_t> prompt, const GenerateOptions& options,
-                                      const AnswerSink& sink) {
+                                      std::span<const uint32_t> prompt,
+                                      const GenerateOptions& options, const AnswerSink& sink) {
   GenerateResult result{};
   result.start_ns = platform::clock_ns();
   const uint64_t context = transformer.options().context;
   if (prompt.empty()) return Error{Status::kPromptEmpty, "prompt"};
   if (prompt.size() + uint64_t{options.max_new_tokens} > context) {
-    return Error{Status::kContextOverflow, "prompt", options.max_new_tokens, prompt.size(), context};
+    return Error{Status::kContextOverflow, "prompt", options.max_new_tokens, prompt.size(),
+                 context};
   }
   result.prompt_tokens = static_cast<uint32_t>(prompt.size());
   result.finish = Finish::kLength;
@@ -122,7 +131,8 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
       break;
     }
     bool stopped = false;
-    if (const Error error = emit(sink, tables, token, options.stop, &stopped); failed(error)) return error;
+    if (const Error error = emit(sink, tables, token, options.stop, &stopped); failed(error))
+      return error;
     ++result.new_tokens;
     if (stopped) {
       result.finish = Finish::kStopString;
@@ -131,7 +141,8 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
     if (result.new_tokens == options.max_new_tokens) break;
     sampler_.note(token);
     const uint32_t position = result.prompt_tokens + result.new_tokens - 1;
-    const Error error = transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kLast);
+    const Error error =
+        transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kLast);
     if (failed(error)) return error;
   }
   result.end_ns = platform::clock_ns();

@@ -1,5 +1,5 @@
-// From prompt ids to an answer: prefill in chunks, then one token at a time until something ends it.
-// SPDX-License-Identifier: Apache-2.0
+// From prompt ids to an answer: prefill in chunks, then one token at a time until something ends
+// it. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ struct GenerateResult {
   uint32_t prompt_tokens;
   uint32_t new_tokens;  ///< without the stop token
   Finish finish;
-  uint64_t start_ns;    ///< clock at the call
-  uint64_t first_ns;    ///< clock when the first token was chosen
+  uint64_t start_ns;  ///< clock at the call
+  uint64_t first_ns;  ///< clock when the first token was chosen
   uint64_t end_ns;
 };
 
@@ -49,21 +49,23 @@ class Generator {
   Generator(Arena& arena, const format::ModelHeader& header);
 
   /// `tables` may be null: then the sink gets ids only and stop strings are not looked for.
-  /// kPromptEmpty; kContextOverflow if the prompt and max_new_tokens exceed the context; kTokenRange;
-  /// kNotFinite; what the sink returns.
+  /// kPromptEmpty; kContextOverflow if the prompt and max_new_tokens exceed the context;
+  /// kTokenRange; kNotFinite; what the sink returns.
   Result<GenerateResult> run(Transformer& transformer, const tokenizer::Tables* tables,
-                             std::span<const uint32_t> prompt, const GenerateOptions& options, const AnswerSink& sink);
+                             std::span<const uint32_t> prompt, const GenerateOptions& options,
+                             const AnswerSink& sink);
 
  private:
   Error prefill(Transformer& transformer, std::span<const uint32_t> prompt);
   bool is_stop_token(uint32_t token) const;
-  Error emit(const AnswerSink& sink, const tokenizer::Tables* tables, uint32_t token, std::span<const Text> stop,
-             bool* stopped);
+  Error emit(const AnswerSink& sink, const tokenizer::Tables* tables, uint32_t token,
+             std::span<const Text> stop, bool* stopped);
   Error flush(const AnswerSink& sink);
 
   const format::ModelHeader* header_ = nullptr;
   sampler::Sampler sampler_;
-  /// Bytes that may be the beginning of a stop string, followed by the bytes of the token under way.
+  /// Bytes that may be the beginning of a stop string, followed by the bytes of the token under
+  /// way.
   std::span<uint8_t> held_;
   size_t held_count_ = 0;
 };

@@ -35,7 +35,8 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
     return Error{Status::kConfigConflict, "threads", 0, options.threads, kThreadCountMax};
   }
   if (options.prefill_chunk == 0 || options.prefill_chunk > kPrefillChunkMax) {
-    return Error{Status::kConfigConflict, "prefill_chunk", 0, options.prefill_chunk, kPrefillChunkMax};
+    return Error{Status::kConfigConflict, "prefill_chunk", 0, options.prefill_chunk,
+                 kPrefillChunkMax};
   }
   return kNoError;
 }
@@ -44,13 +45,15 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
 
 void Session::take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra) {
   layers_ = arena.take<format::Layer>(header_->layer_count);
-  transformer_ = Transformer(arena, *header_,
-                             {options.context, options.prefill_chunk, options.threads, options.logits_rows});
+  transformer_ =
+      Transformer(arena, *header_,
+                  {options.context, options.prefill_chunk, options.threads, options.logits_rows});
   generator_ = Generator(arena, *header_);
   extra.take(extra.context, arena);
 }
 
-Error Session::open(std::span<const uint8_t> file, const SessionOptions& options, const ExtraMemory& extra) {
+Error Session::open(std::span<const uint8_t> file, const SessionOptions& options,
+                    const ExtraMemory& extra) {
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();

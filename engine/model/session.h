@@ -1,5 +1,5 @@
-// Everything that a run needs, set up once: a checked model, one arena, a kernel table, a team of threads.
-// SPDX-License-Identifier: Apache-2.0
+// Everything that a run needs, set up once: a checked model, one arena, a kernel table, a team of
+// threads. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
@@ -31,10 +31,11 @@ struct ExtraMemory {
 /// Must not move after `open`.
 class Session {
  public:
-  /// Checks `file`, plans and reserves the memory, chooses the kernels, starts the threads. After it
-  /// the arena is frozen. Errors of check_model_header and load_model; kConfigConflict (subject =
-  /// the option); kIsaUnavailable; kNoMemory; kNoThread.
-  Error open(std::span<const uint8_t> file, const SessionOptions& options, const ExtraMemory& extra);
+  /// Checks `file`, plans and reserves the memory, chooses the kernels, starts the threads. After
+  /// it the arena is frozen. Errors of check_model_header and load_model; kConfigConflict (subject
+  /// = the option); kIsaUnavailable; kNoMemory; kNoThread.
+  Error open(std::span<const uint8_t> file, const SessionOptions& options,
+             const ExtraMemory& extra);
   /// Gives threads and memory back; the file stays the caller's.
   void close();
 

@@ -14,7 +14,8 @@ uint32_t slot_count(uint32_t tokens, uint32_t threads) { return max2(tokens, thr
 
 }  // namespace
 
-Transformer::Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options)
+Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
+                         const TransformerOptions& options)
     : header_(&header), options_(options) {
   hidden_padded_ = pad_lanes(header.hidden_size);
   q_rows_ = header.head_count * header.head_dim;
@@ -56,12 +57,14 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header, const 
   lo_sums_ = arena.take<int32_t>(final_slots);
   final_scales_ = arena.take<float>(final_slots);
   logits_ = arena.take<float>(size_t{options.logits_rows} * vocab_padded_);
-  const size_t cache = size_t{header.layer_count} * header.kv_head_count * options.context * head_dim_padded_;
+  const size_t cache =
+      size_t{header.layer_count} * header.kv_head_count * options.context * head_dim_padded_;
   keys_ = arena.take<float>(cache);
   values_ = arena.take<float>(cache);
 }
 
-void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels, runtime::ThreadTeam& team) {
+void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels,
+                       runtime::ThreadTeam& team) {
   model_ = model;
   kernels_ = kernels;
   team_ = &team;
@@ -72,7 +75,8 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   ENGINE_CHECK(!ids.empty() && ids.size() <= options_.prefill_chunk);
   ENGINE_CHECK(mode != LogitsMode::kAll || ids.size() <= options_.logits_rows);
   if (position > options_.context || ids.size() > options_.context - position) {
-    return Error{Status::kContextOverflow, "context", position, position + ids.size(), options_.context};
+    return Error{Status::kContextOverflow, "context", position, position + ids.size(),
+                 options_.context};
   }
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= header_->vocab_size) {
@@ -115,7 +119,9 @@ void Transformer::embed(uint32_t token_index, uint32_t id) {
   }
 }
 
-void Transformer::work_entry(void* self, uint32_t thread) { static_cast<Transformer*>(self)->work(thread); }
+void Transformer::work_entry(void* self, uint32_t thread) {
+  static_cast<Transformer*>(self)->work(thread);
+}
 
 void Transformer::work(uint32_t thread) {
   const Range tokens = share(token_count_, thread);
@@ -130,9 +136,10 @@ void Transformer::work(uint32_t thread) {
   if (mode_ != LogitsMode::kNone) head_block(thread);
 }
 
-/// Codes of all tokens of the call for the next matrix, through a norm where there is one. One token:
-/// every thread computes it for itself, which costs less than waiting for another's result.
-void Transformer::quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width, uint32_t thread) {
+/// Codes of all tokens of the call for the next matrix, through a norm where there is one. One
+/// token: every thread computes it for itself, which costs less than waiting for another's result.
+void Transformer::quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width,
+                                  uint32_t thread) {
   const bool redundant = token_count_ == 1;
   const Range tokens = redundant ? Range{0, 1} : share(token_count_, thread);
   const uint32_t width_padded = pad_lanes(width);
@@ -144,20 +151,23 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
       kernels_.rms_norm(source, norm, width, width_padded, header_->norm_eps, normed);
       source = normed;
     }
-    scales_[slot] = kernels_.quantize_int8(source, width_padded, codes_.data() + slot * code_stride_, &sums_[slot]);
+    scales_[slot] = kernels_.quantize_int8(source, width_padded,
+                                           codes_.data() + slot * code_stride_, &sums_[slot]);
   }
   if (!redundant) team_->barrier(thread);
 }
 
 /// Rows of `tiles` of one matrix for all tokens, from the codes of quantize_tokens.
-void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride, uint32_t thread) {
+void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
+                           uint32_t thread) {
   if (tiles.begin == tiles.end) return;
   const uint32_t slot = token_count_ == 1 ? thread : 0;
   float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
   for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];
-  const kernels::Int8Tokens x{codes_.data() + slot * code_stride_, code_stride_, sums_.data() + slot, multipliers,
-                              token_count_};
-  kernels_.ternary_matmul({matrix.weights, matrix.cols_padded(), tiles.begin, tiles.end}, x, y, y_stride);
+  const kernels::Int8Tokens x{codes_.data() + slot * code_stride_, code_stride_,
+                              sums_.data() + slot, multipliers, token_count_};
+  kernels_.ternary_matmul({matrix.weights, matrix.cols_padded(), tiles.begin, tiles.end}, x, y,
+                          y_stride);
 }
 
 /// x += matrix · codes, each thread its own rows.
@@ -173,12 +183,14 @@ void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread
   team_->barrier(thread);
 }
 
-void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index, uint32_t thread) {
+void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index,
+                                  uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.input_norm, header_->hidden_size, thread);
   multiply(layer.q, share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
-  multiply(layer.k, share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_, qkv_stride_, thread);
-  multiply(layer.v, share(layer.v.tile_count(), thread), qkv_.data() + q_rows_padded_ + kv_rows_padded_, qkv_stride_,
+  multiply(layer.k, share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_, qkv_stride_,
            thread);
+  multiply(layer.v, share(layer.v.tile_count(), thread),
+           qkv_.data() + q_rows_padded_ + kv_rows_padded_, qkv_stride_, thread);
   team_->barrier(thread);
   rotate_and_store(layer_index, thread);
   team_->barrier(thread);
@@ -188,7 +200,8 @@ void Transformer::attention_block(const format::Layer& layer, uint32_t layer_ind
   multiply_and_add(layer.o, thread);
 }
 
-float* Transformer::cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head, uint32_t position) const {
+float* Transformer::cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head,
+                              uint32_t position) const {
   const size_t head = size_t{layer} * header_->kv_head_count + kv_head;
   return cache.data() + (head * options_.context + position) * head_dim_padded_;
 }
@@ -213,7 +226,8 @@ void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
     const float* k = qkv + q_rows_padded_ + size_t{kv_head} * dim;
     kernels_.rope(k, sin, cos, dim, cache_row(keys_, layer_index, kv_head, position_ + t));
     // The padding of a value row is zero from the start and stays so.
-    std::memcpy(cache_row(values_, layer_index, kv_head, position_ + t), k + kv_rows_padded_, size_t{dim} * 4);
+    std::memcpy(cache_row(values_, layer_index, kv_head, position_ + t), k + kv_rows_padded_,
+                size_t{dim} * 4);
   }
 }
 
@@ -226,19 +240,24 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
   for (uint32_t item = items.begin; item < items.end; ++item) {
     const uint32_t head = item / token_count_;
     const uint32_t t = item % token_count_;
-    const float* q = q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
-    kernels_.attention(q, cache_row(keys_, layer_index, head / group, 0), cache_row(values_, layer_index, head / group, 0),
-                       position_ + t + 1, head_dim_padded_, header_->attention_scale, scores, out);
-    std::memcpy(attended_.data() + size_t{t} * q_rows_padded_ + size_t{head} * dim, out, size_t{dim} * 4);
+    const float* q =
+        q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
+    kernels_.attention(q, cache_row(keys_, layer_index, head / group, 0),
+                       cache_row(values_, layer_index, head / group, 0), position_ + t + 1,
+                       head_dim_padded_, header_->attention_scale, scores, out);
+    std::memcpy(attended_.data() + size_t{t} * q_rows_padded_ + size_t{head} * dim, out,
+                size_t{dim} * 4);
   }
 }
 
 void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread) {
-  quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size, thread);
+  quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size,
+                  thread);
   const Range tiles = share(layer.gate.tile_count(), thread);
   multiply(layer.gate, tiles, gate_.data(), intermediate_padded_, thread);
   multiply(layer.up, tiles, up_.data(), intermediate_padded_, thread);
-  const kernels::Gate activation = header_->activation == format::kRelu2 ? kernels_.relu2_gate : kernels_.silu_gate;
+  const kernels::Gate activation =
+      header_->activation == format::kRelu2 ? kernels_.relu2_gate : kernels_.silu_gate;
   const size_t begin = size_t{tiles.begin} * kTileRows;
   const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
   for (uint32_t t = 0; t < token_count_ && count > 0; ++t) {
@@ -246,7 +265,8 @@ void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread
     activation(gate_.data() + at, up_.data() + at, count, gate_.data() + at);
   }
   team_->barrier(thread);
-  quantize_tokens(gate_.data(), intermediate_padded_, layer.ffn_sub_norm, header_->intermediate_size, thread);
+  quantize_tokens(gate_.data(), intermediate_padded_, layer.ffn_sub_norm,
+                  header_->intermediate_size, thread);
   multiply_and_add(layer.down, thread);
 }
 
@@ -259,12 +279,12 @@ void Transformer::head_block(uint32_t thread) {
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     const uint32_t slot = redundant ? thread : t;
     float* state = final_.data() + size_t{slot} * hidden_padded_;
-    kernels_.rms_norm(x_.data() + size_t{first + t} * hidden_padded_, model_.final_norm, header_->hidden_size,
-                      hidden_padded_, header_->norm_eps, state);
+    kernels_.rms_norm(x_.data() + size_t{first + t} * hidden_padded_, model_.final_norm,
+                      header_->hidden_size, hidden_padded_, header_->norm_eps, state);
     if (head.kind == format::kInt8Rows) {
-      final_scales_[slot] =
-          kernels_.quantize_split(state, hidden_padded_, hi_.data() + slot * code_stride_,
-                                  lo_.data() + slot * code_stride_, &hi_sums_[slot], &lo_sums_[slot]);
+      final_scales_[slot] = kernels_.quantize_split(
+          state, hidden_padded_, hi_.data() + slot * code_stride_, lo_.data() + slot * code_stride_,
+          &hi_sums_[slot], &lo_sums_[slot]);
     }
   }
   if (!redundant) team_->barrier(thread);
@@ -272,18 +292,23 @@ void Transformer::head_block(uint32_t thread) {
   const Range tiles = share(vocab_padded_ / kTileRows, thread);
   if (tiles.begin == tiles.end) return;
   if (head.kind == format::kInt8Rows) {
-    const kernels::SplitTokens x{hi_.data() + slot * code_stride_, lo_.data() + slot * code_stride_, code_stride_,
-                                 hi_sums_.data() + slot,           lo_sums_.data() + slot,
-                                 final_scales_.data() + slot,      count};
-    kernels_.int8_matmul({head.data, hidden_padded_, tiles.begin, tiles.end}, head.row_scales, x, logits_.data(),
-                         vocab_padded_);
+    const kernels::SplitTokens x{hi_.data() + slot * code_stride_,
+                                 lo_.data() + slot * code_stride_,
+                                 code_stride_,
+                                 hi_sums_.data() + slot,
+                                 lo_sums_.data() + slot,
+                                 final_scales_.data() + slot,
+                                 count};
+    kernels_.int8_matmul({head.data, hidden_padded_, tiles.begin, tiles.end}, head.row_scales, x,
+                         logits_.data(), vocab_padded_);
     return;
   }
   const uint32_t row_begin = tiles.begin * kTileRows;
   const uint32_t row_end = tiles.end * kTileRows < head.rows ? tiles.end * kTileRows : head.rows;
   if (row_begin >= row_end) return;
   kernels_.f32_matmul(reinterpret_cast<const float*>(head.data), hidden_padded_, row_begin, row_end,
-                      final_.data() + size_t{slot} * hidden_padded_, hidden_padded_, count, logits_.data(), vocab_padded_);
+                      final_.data() + size_t{slot} * hidden_padded_, hidden_padded_, count,
+                      logits_.data(), vocab_padded_);
 }
 
 }  // namespace bitnet::model

@@ -18,21 +18,22 @@ struct TransformerOptions {
   uint32_t context;        ///< positions of the KV cache
   uint32_t prefill_chunk;  ///< most tokens of one call
   uint32_t thread_count;
-  uint32_t logits_rows;    ///< tokens whose logits one call can give
+  uint32_t logits_rows;  ///< tokens whose logits one call can give
 };
 
 enum class LogitsMode : uint8_t { kNone, kLast, kAll };
 
 /// One model with its KV cache and its activations, all in the arena.
 ///
-/// Every thread of the team runs `work`; what is divided between threads is rows of a matrix, tokens
-/// or heads, never a sum, so the number of threads cannot change a bit.
+/// Every thread of the team runs `work`; what is divided between threads is rows of a matrix,
+/// tokens or heads, never a sum, so the number of threads cannot change a bit.
 class Transformer {
  public:
   Transformer() = default;
   /// Takes all memory. With a counting arena nothing else may be called.
   Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options);
-  void bind(const format::Model& model, const kernels::KernelTable& kernels, runtime::ThreadTeam& team);
+  void bind(const format::Model& model, const kernels::KernelTable& kernels,
+            runtime::ThreadTeam& team);
 
   /// Computes `ids` (1 … prefill_chunk of them) at positions position, position + 1 …, whose
   /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow.
@@ -60,12 +61,15 @@ class Transformer {
   void feed_forward_block(const format::Layer& layer, uint32_t thread);
   void head_block(uint32_t thread);
 
-  void quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width, uint32_t thread);
-  void multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride, uint32_t thread);
+  void quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width,
+                       uint32_t thread);
+  void multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
+                uint32_t thread);
   void multiply_and_add(const format::Matrix& matrix, uint32_t thread);
   void rotate_and_store(uint32_t layer_index, uint32_t thread);
   void attend(uint32_t layer_index, uint32_t thread);
-  float* cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head, uint32_t position) const;
+  float* cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head,
+                   uint32_t position) const;
 
   const format::ModelHeader* header_ = nullptr;
   format::Model model_{};
@@ -86,13 +90,13 @@ class Transformer {
   uint32_t position_ = 0;
   LogitsMode mode_ = LogitsMode::kNone;
 
-  std::span<float> x_;            ///< [chunk][hidden_padded], the residual stream
-  std::span<float> qkv_;          ///< [chunk][q | k | v]
-  std::span<float> q_rotated_;    ///< [chunk][head][head_dim_padded]
-  std::span<float> attended_;     ///< [chunk][q_rows_padded]
-  std::span<float> delta_;        ///< [chunk][hidden_padded]
-  std::span<float> gate_, up_;    ///< [chunk][intermediate_padded]
-  std::span<int8_t> codes_;       ///< [max(chunk, threads)][code_stride]
+  std::span<float> x_;          ///< [chunk][hidden_padded], the residual stream
+  std::span<float> qkv_;        ///< [chunk][q | k | v]
+  std::span<float> q_rotated_;  ///< [chunk][head][head_dim_padded]
+  std::span<float> attended_;   ///< [chunk][q_rows_padded]
+  std::span<float> delta_;      ///< [chunk][hidden_padded]
+  std::span<float> gate_, up_;  ///< [chunk][intermediate_padded]
+  std::span<int8_t> codes_;     ///< [max(chunk, threads)][code_stride]
   std::span<int32_t> sums_;
   std::span<float> scales_;
   std::span<float> normed_;       ///< [thread][width_max]
@@ -104,7 +108,7 @@ class Transformer {
   std::span<int8_t> hi_, lo_;     ///< the same, [code_stride]
   std::span<int32_t> hi_sums_, lo_sums_;
   std::span<float> final_scales_;
-  std::span<float> logits_;       ///< [logits_rows][vocab_padded]
+  std::span<float> logits_;         ///< [logits_rows][vocab_padded]
   std::span<float> keys_, values_;  ///< [layer][kv_head][context][head_dim_padded]
 };
 

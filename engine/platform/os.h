@@ -26,10 +26,12 @@ Result<size_t> read_file(const char* path, std::span<uint8_t> buffer);
 Result<std::span<uint8_t>> reserve_memory(size_t bytes);
 void release_memory(std::span<uint8_t> memory);
 
-/// Makes `memory` read-only, from the page of its first byte to its last whole page. kSystem (value = errno).
+/// Makes `memory` read-only, from the page of its first byte to its last whole page. kSystem (value
+/// = errno).
 Error protect_read_only(std::span<const uint8_t> memory);
 
-/// Reads until end of input or until `buffer` is full; returns the count. kReadFailed (value = errno).
+/// Reads until end of input or until `buffer` is full; returns the count. kReadFailed (value =
+/// errno).
 Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer);
 /// Writes everything. kWriteFailed (value = errno).
 Error write_all(int descriptor, std::span<const uint8_t> bytes);

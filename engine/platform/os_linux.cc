@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "platform/os.h"
-
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +10,8 @@
 #include <unistd.h>
 
 #include <bit>
+
+#include "platform/os.h"
 
 namespace bitnet::platform {
 namespace {
@@ -156,7 +156,9 @@ Result<Thread> start_thread(void* (*entry)(void*), void* argument) {
   return Thread{std::bit_cast<unsigned long>(handle)};
 }
 
-void join_thread(const Thread& thread) { pthread_join(std::bit_cast<pthread_t>(thread.handle), nullptr); }
+void join_thread(const Thread& thread) {
+  pthread_join(std::bit_cast<pthread_t>(thread.handle), nullptr);
+}
 
 void exit_process(int code) { _exit(code); }
 

@@ -1,8 +1,9 @@
 // bitnet-infer: one prompt on standard input, one answer on standard output.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), then run
-// (read the prompt, compute, write the answer). After set-up nothing is opened and nothing allocated.
+// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), then
+// run (read the prompt, compute, write the answer). After set-up nothing is opened and nothing
+// allocated.
 #include <cstring>
 
 #include "base/version.h"
@@ -11,10 +12,9 @@
 #include "model/session.h"
 #include "platform/os.h"
 #include "programs/report.h"
+#include "tokenizer.inc"
 #include "tokenizer/tables.h"
 #include "tokenizer/tokenizer.h"
-
-#include "tokenizer.inc"
 
 namespace {
 
@@ -32,7 +32,8 @@ constexpr char kHelp[] =
     "  --seed N            seed of the sampler, 0 ... 18446744073709551615\n"
     "  --isa NAME          use this kernel table instead of the configuration's `isa`\n"
     "  --stats             afterwards one line of JSON with counts and times on standard error\n"
-    "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard error\n"
+    "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard "
+    "error\n"
     "  --version           print the version\n"
     "\n"
     "example: echo \"show failed systemd units\" | ./bitnet-infer --config config.yaml --seed 42\n"
@@ -53,8 +54,8 @@ struct Program {
   format::Config config;
   uint8_t config_text[kConfigBytesMax];
   model::Session session;
-  std::span<uint8_t> prompt;     ///< prompt_bytes_max + 1, so that one byte too many is noticed
-  std::span<uint8_t> scratch;    ///< of the tokenizer
+  std::span<uint8_t> prompt;   ///< prompt_bytes_max + 1, so that one byte too many is noticed
+  std::span<uint8_t> scratch;  ///< of the tokenizer
   std::span<uint32_t> ids;
 };
 
@@ -64,7 +65,9 @@ std::span<const uint8_t> bytes_of(const char* text) {
   return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
 }
 
-void print(int descriptor, const char* text) { (void)failed(platform::write_all(descriptor, bytes_of(text))); }
+void print(int descriptor, const char* text) {
+  (void)failed(platform::write_all(descriptor, bytes_of(text)));
+}
 
 /// Decimal digits of a 64-bit number, nothing else.
 bool parse_seed(const char* text, uint64_t* seed) {
@@ -73,7 +76,8 @@ bool parse_seed(const char* text, uint64_t* seed) {
   for (; *text != 0; ++text) {
     if (*text < '0' || *text > '9') return false;
     const uint64_t digit = static_cast<uint64_t>(*text - '0');
-    if (__builtin_mul_overflow(*seed, 10u, seed) || __builtin_add_overflow(*seed, digit, seed)) return false;
+    if (__builtin_mul_overflow(*seed, 10u, seed) || __builtin_add_overflow(*seed, digit, seed))
+      return false;
   }
   return true;
 }
@@ -116,14 +120,16 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
 
 bool is_text(format::Text text, const char* word) {
   const auto expected = bytes_of(word);
-  return text.size() == expected.size() && std::memcmp(text.data(), expected.data(), text.size()) == 0;
+  return text.size() == expected.size() &&
+         std::memcmp(text.data(), expected.data(), text.size()) == 0;
 }
 
 /// The bytes of model.bin: of this executable, or of the file that the configuration names.
 Result<std::span<const uint8_t>> find_model(const format::Config& config) {
   if (!is_text(config.model, "sealed")) {
     static char path[kPathBytesMax];
-    if (config.model.size() >= sizeof path || std::memchr(config.model.data(), 0, config.model.size()) != nullptr) {
+    if (config.model.size() >= sizeof path ||
+        std::memchr(config.model.data(), 0, config.model.size()) != nullptr) {
       return Error{Status::kConfigRange, "model", 0, config.model.size(), sizeof path - 1};
     }
     std::memcpy(path, config.model.data(), config.model.size());
@@ -133,8 +139,8 @@ Result<std::span<const uint8_t>> find_model(const format::Config& config) {
   return format::find_payload(headers.data, headers.count);
 }
 
-/// The payload must be the model that the executable was sealed with, and every model must have been
-/// made with the tokenizer that is compiled in.
+/// The payload must be the model that the executable was sealed with, and every model must have
+/// been made with the tokenizer that is compiled in.
 Error check_belonging(const format::ModelHeader& header, bool sealed) {
   if (sealed && std::memcmp(header.root, format::sealed_root().data(), format::kRootBytes) != 0) {
     return Error{Status::kModelDigest, "sealed root", offsetof(format::ModelHeader, root)};
@@ -142,7 +148,8 @@ Error check_belonging(const format::ModelHeader& header, bool sealed) {
   uint8_t any = 0;
   for (const uint8_t byte : header.tokenizer_sha384) any |= byte;
   const auto* compiled = kTokenizerTables.source_sha384;
-  if (any != 0 && std::memcmp(header.tokenizer_sha384, compiled, sizeof header.tokenizer_sha384) != 0) {
+  if (any != 0 &&
+      std::memcmp(header.tokenizer_sha384, compiled, sizeof header.tokenizer_sha384) != 0) {
     return Error{Status::kModelTokenizer, "tokenizer_sha384"};
   }
   if (tokenizer::vocab_size(kTokenizerTables) > header.vocab_size) {
@@ -175,8 +182,10 @@ Error check_vocabulary_file(const char* path) {
   programs::Line line;
   for (uint32_t id = 0; id < count; ++id) {
     line.clear();
-    const auto expected = line.escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\n").bytes();
-    if (rest.size() < expected.size() || std::memcmp(rest.data(), expected.data(), expected.size()) != 0) {
+    const auto expected =
+        line.escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\n").bytes();
+    if (rest.size() < expected.size() ||
+        std::memcmp(rest.data(), expected.data(), expected.size()) != 0) {
       return Error{Status::kVocabularyFile, path, uint64_t{id} + 1};
     }
     rest = rest.subspan(expected.size());
@@ -187,13 +196,19 @@ Error check_vocabulary_file(const char* path) {
 
 void show_token(const char* kind, uint32_t id) {
   programs::Line line;
-  line.text(kind).text(" ").number(id).text(" \"").escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\"\n");
+  line.text(kind)
+      .text(" ")
+      .number(id)
+      .text(" \"")
+      .escaped(tokenizer::token_bytes(kTokenizerTables, id))
+      .text("\"\n");
   (void)failed(platform::write_all(platform::kStderr, line.bytes()));
 }
 
 Error write_answer(void* context, uint32_t token, model::Text bytes) {
   const auto& self = *static_cast<const Program*>(context);
-  if (self.arguments.vocabulary != nullptr && token != format::kNoToken) show_token("answer", token);
+  if (self.arguments.vocabulary != nullptr && token != format::kNoToken)
+    show_token("answer", token);
   return bytes.empty() ? kNoError : platform::write_all(platform::kStdout, bytes);
 }
 
@@ -208,7 +223,8 @@ Error set_up(Program& self) {
   if (const Error error = protect_relocated(); failed(error)) return error;
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
-  const Result<format::Config> config = format::parse_config(std::span(self.config_text, config_bytes.value()));
+  const Result<format::Config> config =
+      format::parse_config(std::span(self.config_text, config_bytes.value()));
   if (!config.ok()) return config.error();
   self.config = config.value();
   const bool sealed = is_text(self.config.model, "sealed");
@@ -217,7 +233,8 @@ Error set_up(Program& self) {
   const model::SessionOptions options{
       self.config.context, self.config.prefill_chunk, self.config.threads, 1,
       self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa)};
-  if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self}); failed(error)) {
+  if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self});
+      failed(error)) {
     return error;
   }
   const format::ModelHeader& header = self.session.header();
@@ -225,7 +242,8 @@ Error set_up(Program& self) {
   if (self.config.top_k > header.vocab_size) {
     return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
   }
-  return self.arguments.vocabulary == nullptr ? kNoError : check_vocabulary_file(self.arguments.vocabulary);
+  return self.arguments.vocabulary == nullptr ? kNoError
+                                              : check_vocabulary_file(self.arguments.vocabulary);
 }
 
 /// Reads the prompt; one line break at its end is not part of it.
@@ -243,26 +261,34 @@ Result<std::span<const uint8_t>> read_prompt(Program& self) {
 
 Result<size_t> encode_prompt(Program& self, std::span<const uint8_t> prompt) {
   if (self.config.chat) {
-    return tokenizer::encode_chat(kTokenizerTables, self.config.system, prompt, self.scratch, self.ids);
+    return tokenizer::encode_chat(kTokenizerTables, self.config.system, prompt, self.scratch,
+                                  self.ids);
   }
-  return tokenizer::encode(kTokenizerTables, prompt, tokenizer::AddedTokens::kIgnore, self.scratch, self.ids);
+  return tokenizer::encode(kTokenizerTables, prompt, tokenizer::AddedTokens::kIgnore, self.scratch,
+                           self.ids);
 }
 
 const char* finish_name(model::Finish finish) {
   switch (finish) {
-    case model::Finish::kStopToken: return "stop_token";
-    case model::Finish::kStopString: return "stop_string";
-    case model::Finish::kLength: return "length";
+    case model::Finish::kStopToken:
+      return "stop_token";
+    case model::Finish::kStopString:
+      return "stop_string";
+    case model::Finish::kLength:
+      return "length";
   }
   return "";
 }
 
 /// Microseconds as a decimal number of milliseconds.
-void add_ms(programs::Line& line, const char* key, uint64_t ns) { line.text(key).decimal(ns / 1000, 3); }
+void add_ms(programs::Line& line, const char* key, uint64_t ns) {
+  line.text(key).decimal(ns / 1000, 3);
+}
 
 void print_stats(Program& self, const model::GenerateResult& result, uint64_t start_ns) {
   const uint64_t decode_ns = result.end_ns - result.first_ns;
-  const uint64_t decoded = result.new_tokens > 0 ? result.new_tokens - (result.finish != model::Finish::kStopToken) : 0;
+  const uint64_t decoded =
+      result.new_tokens > 0 ? result.new_tokens - (result.finish != model::Finish::kStopToken) : 0;
   programs::Line line;
   line.text("{\"prompt_tokens\": ").number(result.prompt_tokens);
   line.text(", \"new_tokens\": ").number(result.new_tokens);
@@ -274,7 +300,8 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
   add_ms(line, ", \"decode_ms\": ", decode_ns);
   line.text(", \"decode_tokens\": ").number(decoded);
   // Tokens per second with three digits: tokens * 10^12 / ns.
-  line.text(", \"decode_tokens_per_second\": ").decimal(decode_ns == 0 ? 0 : decoded * 1000000000000u / decode_ns, 3);
+  line.text(", \"decode_tokens_per_second\": ")
+      .decimal(decode_ns == 0 ? 0 : decoded * 1000000000000u / decode_ns, 3);
   line.text(", \"arena_bytes\": ").number(self.session.arena_bytes()).text("}\n");
   (void)failed(platform::write_all(platform::kStderr, line.bytes()));
 }
@@ -289,17 +316,20 @@ Error answer(Program& self, uint64_t start_ns) {
     for (const uint32_t id : ids) show_token("prompt", id);
   }
   const format::Config& config = self.config;
-  const model::GenerateOptions options{
-      config.max_new_tokens,
-      {config.temperature, config.top_k, config.top_p, config.repetition_penalty, self.arguments.seed},
-      {config.stop, config.stop_count}};
-  const Result<model::GenerateResult> result =
-      self.session.generator().run(self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self});
+  const model::GenerateOptions options{config.max_new_tokens,
+                                       {config.temperature, config.top_k, config.top_p,
+                                        config.repetition_penalty, self.arguments.seed},
+                                       {config.stop, config.stop_count}};
+  const Result<model::GenerateResult> result = self.session.generator().run(
+      self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self});
   if (!result.ok()) return result.error();
-  if (const Error error = platform::write_all(platform::kStdout, bytes_of("\n")); failed(error)) return error;
+  if (const Error error = platform::write_all(platform::kStdout, bytes_of("\n")); failed(error))
+    return error;
   if (result.value().finish == model::Finish::kLength) {
     programs::Line line;
-    line.text("note: the answer was cut at `max_new_tokens` = ").number(config.max_new_tokens).text("\n");
+    line.text("note: the answer was cut at `max_new_tokens` = ")
+        .number(config.max_new_tokens)
+        .text("\n");
     (void)failed(platform::write_all(platform::kStderr, line.bytes()));
   }
   if (self.arguments.stats) print_stats(self, result.value(), start_ns);

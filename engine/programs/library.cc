@@ -1,5 +1,5 @@
-// The engine behind a C interface, for Python on the builder side. Not part of what runs in the gap.
-// SPDX-License-Identifier: Apache-2.0
+// The engine behind a C interface, for Python on the builder side. Not part of what runs in the
+// gap. SPDX-License-Identifier: Apache-2.0
 //
 // Every function that can fail returns the status as a number and fills a BitnetError.
 // src/bitnet/engine/library.py declares the same structs; both check the version below.
@@ -90,7 +90,8 @@ uint32_t bitnet_isa_available(uint32_t index) {
   return kernels::kernel_table_available(index, platform::hardware_capabilities());
 }
 
-uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out, BitnetError* error) {
+uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
+                     BitnetError* error) {
   *out = nullptr;
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
   if (!file.ok()) return fill(error, file.error());
@@ -101,9 +102,11 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   }
   auto* engine = new (memory.value().data()) Engine();
   engine->file = file.value();
-  const model::SessionOptions session_options{options->context, options->prefill_chunk, options->threads,
-                                              options->logits_rows, bytes_of(options->isa)};
-  const Error failure = engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
+  const model::SessionOptions session_options{options->context, options->prefill_chunk,
+                                              options->threads, options->logits_rows,
+                                              bytes_of(options->isa)};
+  const Error failure =
+      engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
   if (failed(failure)) {
     platform::unmap(file.value());
     platform::release_memory(memory.value());
@@ -125,29 +128,33 @@ const char* bitnet_isa(void* handle) {
 }
 
 /// Logits of `count` ids from an empty cache: out is float[count][vocab_size].
-uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* out, BitnetError* error) {
+uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* out,
+                       BitnetError* error) {
   model::Session& session = static_cast<Engine*>(handle)->session;
   model::Transformer& transformer = session.transformer();
   const size_t vocab = session.header().vocab_size;
   const model::TransformerOptions& options = transformer.options();
-  if (count > options.context) return fill(error, {Status::kContextOverflow, "ids", 0, count, options.context});
-  const size_t chunk = options.prefill_chunk < options.logits_rows ? options.prefill_chunk : options.logits_rows;
+  if (count > options.context)
+    return fill(error, {Status::kContextOverflow, "ids", 0, count, options.context});
+  const size_t chunk =
+      options.prefill_chunk < options.logits_rows ? options.prefill_chunk : options.logits_rows;
   for (size_t done = 0; done < count;) {
     const size_t step = count - done < chunk ? count - done : chunk;
-    const Error failure =
-        transformer.forward({ids + done, step}, static_cast<uint32_t>(done), model::LogitsMode::kAll);
+    const Error failure = transformer.forward({ids + done, step}, static_cast<uint32_t>(done),
+                                              model::LogitsMode::kAll);
     if (failed(failure)) return fill(error, failure);
     for (size_t i = 0; i < step; ++i) {
-      std::memcpy(out + (done + i) * vocab, transformer.logits(static_cast<uint32_t>(i)).data(), vocab * 4);
+      std::memcpy(out + (done + i) * vocab, transformer.logits(static_cast<uint32_t>(i)).data(),
+                  vocab * 4);
     }
     done += step;
   }
   return 0;
 }
 
-uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const uint32_t* ids, size_t count,
-                         const BitnetGenerateOptions* options, BitnetSink sink, void* context,
-                         BitnetGenerateResult* out, BitnetError* error) {
+uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const uint32_t* ids,
+                         size_t count, const BitnetGenerateOptions* options, BitnetSink sink,
+                         void* context, BitnetGenerateResult* out, BitnetError* error) {
   struct Target {
     BitnetSink sink;
     void* context;
@@ -162,23 +169,28 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
       return fill(error, {Status::kConfigRange, "stop", i, stop[i].size(), kStopStringBytesMax});
     }
   }
-  const model::AnswerSink answer{[](void* raw, uint32_t token, model::Text bytes) {
-                                   const auto& to = *static_cast<Target*>(raw);
-                                   const int code = to.sink(to.context, token, bytes.data(), bytes.size());
-                                   return code == 0 ? kNoError : Error{Status::kWriteFailed, "sink"};
-                                 },
-                                 &target};
+  const model::AnswerSink answer{
+      [](void* raw, uint32_t token, model::Text bytes) {
+        const auto& to = *static_cast<Target*>(raw);
+        const int code = to.sink(to.context, token, bytes.data(), bytes.size());
+        return code == 0 ? kNoError : Error{Status::kWriteFailed, "sink"};
+      },
+      &target};
   model::Session& session = static_cast<Engine*>(handle)->session;
-  const model::GenerateOptions generate{
-      options->max_new_tokens,
-      {options->temperature, options->top_k, options->top_p, options->repetition_penalty, options->seed},
-      {stop, options->stop_count}};
+  const model::GenerateOptions generate{options->max_new_tokens,
+                                        {options->temperature, options->top_k, options->top_p,
+                                         options->repetition_penalty, options->seed},
+                                        {stop, options->stop_count}};
   const Result<model::GenerateResult> result =
       session.generator().run(session.transformer(), tables, {ids, count}, generate, answer);
   if (!result.ok()) return fill(error, result.error());
   const model::GenerateResult& facts = result.value();
-  *out = {facts.prompt_tokens, facts.new_tokens, static_cast<uint32_t>(facts.finish), 0,
-          facts.first_ns - facts.start_ns, facts.end_ns - facts.first_ns};
+  *out = {facts.prompt_tokens,
+          facts.new_tokens,
+          static_cast<uint32_t>(facts.finish),
+          0,
+          facts.first_ns - facts.start_ns,
+          facts.end_ns - facts.first_ns};
   return 0;
 }
 
@@ -195,19 +207,20 @@ size_t bitnet_encode_ids_max(const tokenizer::Tables* tables, size_t text_bytes)
 }
 
 /// added: 0 ignores added tokens, 1 matches them.
-uint32_t bitnet_encode(const tokenizer::Tables* tables, const BitnetText* text, uint32_t added, uint8_t* scratch,
-                       size_t scratch_bytes, uint32_t* ids, size_t ids_max, size_t* count, BitnetError* error) {
+uint32_t bitnet_encode(const tokenizer::Tables* tables, const BitnetText* text, uint32_t added,
+                       uint8_t* scratch, size_t scratch_bytes, uint32_t* ids, size_t ids_max,
+                       size_t* count, BitnetError* error) {
   const auto mode = added == 0 ? tokenizer::AddedTokens::kIgnore : tokenizer::AddedTokens::kMatch;
-  const Result<size_t> result =
-      tokenizer::encode(*tables, {text->data, text->bytes}, mode, {scratch, scratch_bytes}, {ids, ids_max});
+  const Result<size_t> result = tokenizer::encode(*tables, {text->data, text->bytes}, mode,
+                                                  {scratch, scratch_bytes}, {ids, ids_max});
   if (!result.ok()) return fill(error, result.error());
   *count = result.value();
   return 0;
 }
 
-uint32_t bitnet_encode_chat(const tokenizer::Tables* tables, const BitnetText* system, const BitnetText* user,
-                            uint8_t* scratch, size_t scratch_bytes, uint32_t* ids, size_t ids_max, size_t* count,
-                            BitnetError* error) {
+uint32_t bitnet_encode_chat(const tokenizer::Tables* tables, const BitnetText* system,
+                            const BitnetText* user, uint8_t* scratch, size_t scratch_bytes,
+                            uint32_t* ids, size_t ids_max, size_t* count, BitnetError* error) {
   const Result<size_t> result =
       tokenizer::encode_chat(*tables, {system->data, system->bytes}, {user->data, user->bytes},
                              {scratch, scratch_bytes}, {ids, ids_max});
@@ -216,8 +229,8 @@ uint32_t bitnet_encode_chat(const tokenizer::Tables* tables, const BitnetText* s
   return 0;
 }
 
-/// The token that the sampler chooses. `logits` is overwritten: float[vocab_size padded to 16], 64-byte
-/// aligned; `memory` is 64-byte aligned scratch of bitnet_choose_bytes(vocab_size).
+/// The token that the sampler chooses. `logits` is overwritten: float[vocab_size padded to 16],
+/// 64-byte aligned; `memory` is 64-byte aligned scratch of bitnet_choose_bytes(vocab_size).
 size_t bitnet_choose_bytes(uint32_t vocab_size) {
   Arena counting;
   const sampler::Sampler planned(counting, vocab_size);
@@ -225,13 +238,13 @@ size_t bitnet_choose_bytes(uint32_t vocab_size) {
   return counting.used();
 }
 
-uint32_t bitnet_choose(uint32_t isa, float* logits, uint32_t vocab_size, const uint32_t* seen, size_t seen_count,
-                       const BitnetGenerateOptions* options, uint64_t index, uint8_t* memory, uint32_t* chosen,
-                       BitnetError* error) {
+uint32_t bitnet_choose(uint32_t isa, float* logits, uint32_t vocab_size, const uint32_t* seen,
+                       size_t seen_count, const BitnetGenerateOptions* options, uint64_t index,
+                       uint8_t* memory, uint32_t* chosen, BitnetError* error) {
   Arena arena(std::span(memory, bitnet_choose_bytes(vocab_size)));
   sampler::Sampler sampler(arena, vocab_size);
-  sampler.start(
-      {options->temperature, options->top_k, options->top_p, options->repetition_penalty, options->seed});
+  sampler.start({options->temperature, options->top_k, options->top_p, options->repetition_penalty,
+                 options->seed});
   for (size_t i = 0; i < seen_count; ++i) sampler.note(seen[i]);
   const Result<uint32_t> result =
       sampler.choose(kernels::kernel_table(isa), {logits, pad_lanes(vocab_size)}, index);
@@ -254,9 +267,21 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
   if (!result.ok()) return fill(error, result.error());
   const format::Config& c = result.value();
   const auto view = [](format::Text from) { return BitnetText{from.data(), from.size()}; };
-  *out = {view(c.model), view(c.isa),  view(c.system), c.context, c.max_new_tokens, c.prompt_bytes_max,
-          c.prefill_chunk, c.threads,  c.chat,         c.top_k,   c.temperature,    c.top_p,
-          c.repetition_penalty, c.stop_count, {}};
+  *out = {view(c.model),
+          view(c.isa),
+          view(c.system),
+          c.context,
+          c.max_new_tokens,
+          c.prompt_bytes_max,
+          c.prefill_chunk,
+          c.threads,
+          c.chat,
+          c.top_k,
+          c.temperature,
+          c.top_p,
+          c.repetition_penalty,
+          c.stop_count,
+          {}};
   for (uint32_t i = 0; i < c.stop_count; ++i) out->stop[i] = view(c.stop[i]);
   return 0;
 }

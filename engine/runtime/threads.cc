@@ -12,7 +12,8 @@ uint32_t load(const uint32_t* word) { return __atomic_load_n(word, __ATOMIC_SEQ_
 void store(uint32_t* word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
 
 /// Orders a store before a later load. Sequentially consistent accesses do that on their own; an
-/// emulator was seen that orders an AArch64 store-release and load-acquire less than the architecture.
+/// emulator was seen that orders an AArch64 store-release and load-acquire less than the
+/// architecture.
 void fence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
 void pause() {
@@ -96,9 +97,9 @@ void ThreadTeam::barrier(uint32_t thread_index) {
   wait_for_change(&phase_, phase, thread_index);
 }
 
-// Parking must not miss a wake: the waiter raises its flag and looks again before it reads; the waker
-// changes the counter first and writes exactly one byte for every flag that it takes down. So a
-// byte is in the pipe if and only if somebody took the flag down, and the waiter then reads it.
+// Parking must not miss a wake: the waiter raises its flag and looks again before it reads; the
+// waker changes the counter first and writes exactly one byte for every flag that it takes down. So
+// a byte is in the pipe if and only if somebody took the flag down, and the waiter then reads it.
 void ThreadTeam::wait_for_change(const uint32_t* counter, uint32_t seen, uint32_t thread_index) {
   for (uint32_t spin = 0; spin < kSpinCount; ++spin) {
     if (load(counter) != seen) return;

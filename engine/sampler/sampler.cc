@@ -29,7 +29,8 @@ void Sampler::start(const SamplerOptions& options) {
 
 void Sampler::note(uint32_t token) { seen_[token / 64] |= uint64_t{1} << (token % 64); }
 
-Result<uint32_t> Sampler::choose(const kernels::KernelTable& kernels, std::span<float> logits, uint64_t index) {
+Result<uint32_t> Sampler::choose(const kernels::KernelTable& kernels, std::span<float> logits,
+                                 uint64_t index) {
   ENGINE_CHECK(logits.size() == pad_lanes(vocab_size_));
   const float penalty = options_.repetition_penalty;
   const bool sampled = options_.temperature > 0.0f;
@@ -76,7 +77,8 @@ uint32_t Sampler::pop(const float* weights, uint32_t count) {
 }
 
 /// Keeps the heaviest tokens as top_k and top_p say, then walks them, heaviest first, until the
-/// running weight passes `unit` of what was kept. Popped ids stand at the end of order_, heaviest last.
+/// running weight passes `unit` of what was kept. Popped ids stand at the end of order_, heaviest
+/// last.
 uint32_t Sampler::draw(const float* weights, double unit) {
   double total = 0.0;
   for (uint32_t i = 0; i < vocab_size_; ++i) {
@@ -90,7 +92,8 @@ uint32_t Sampler::draw(const float* weights, double unit) {
     // top_p then counts in the weight of the k heaviest.
     keep_max = options_.top_k;
     total = 0.0;
-    while (popped < keep_max) total = total + static_cast<double>(weights[pop(weights, vocab_size_ - popped++)]);
+    while (popped < keep_max)
+      total = total + static_cast<double>(weights[pop(weights, vocab_size_ - popped++)]);
   }
   const double wanted = total * static_cast<double>(options_.top_p);
   double kept_weight = 0.0;

@@ -31,7 +31,8 @@ class Sampler {
   void note(uint32_t token);
   /// The token at place `index` of the answer. `logits` has vocab_size elements, padded to a
   /// multiple of 16; it is overwritten. kNotFinite (where = token id).
-  Result<uint32_t> choose(const kernels::KernelTable& kernels, std::span<float> logits, uint64_t index);
+  Result<uint32_t> choose(const kernels::KernelTable& kernels, std::span<float> logits,
+                          uint64_t index);
 
  private:
   void sift_down(const float* weights, uint32_t root, uint32_t count);
@@ -40,8 +41,8 @@ class Sampler {
 
   SamplerOptions options_;
   uint32_t vocab_size_ = 0;
-  std::span<uint64_t> seen_;    ///< one bit a token
-  std::span<uint32_t> order_;   ///< heap of token ids, then the chosen ones at its end
+  std::span<uint64_t> seen_;   ///< one bit a token
+  std::span<uint32_t> order_;  ///< heap of token ids, then the chosen ones at its end
 };
 
 }  // namespace bitnet::sampler

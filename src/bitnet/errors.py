@@ -32,7 +32,9 @@ class ToolkitError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, where: tuple[str, ...] | str = (), hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, where: tuple[str, ...] | str = (), hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = (where,) if isinstance(where, str) else tuple(where)

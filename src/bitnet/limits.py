@@ -1,4 +1,4 @@
-"""Every limit of the builder side. `engine/base/limits.h` holds the same numbers; a test compares them."""
+"""Every limit of the builder side; `engine/base/limits.h` holds the same, and a test compares."""
 
 from typing import Final
 

@@ -1,6 +1,8 @@
-"""One hash for all: the logits on every instruction set, thread count, prefill chunk and architecture.
+"""One hash for all: the logits on every instruction set, thread count, prefill chunk and
+architecture.
 
-Run as a program (`make exactness`) it takes 200 prompts × 64 positions; the test beside it takes the part
+Run as a program (`make exactness`) it takes 200 prompts × 64 positions; the test beside it takes
+the part
 that is also run under emulation, 8 prompts × 32 positions.
 """
 
@@ -51,13 +53,19 @@ class Case:
     @property
     def machine(self) -> str:
         """Where it runs, for people."""
-        return "native" if not self.emulator else " ".join(part for part in self.emulator if part != "-cpu")
+        return (
+            "native"
+            if not self.emulator
+            else " ".join(part for part in self.emulator if part != "-cpu")
+        )
 
 
 def build_program(arch: str) -> Path:
     """Builds the test program that prints raw logits."""
     engine = engine_root()
-    commands = plan(LOGITS, Target(arch), engine=engine, build=build_root(), compiler=str(find_compiler()))
+    commands = plan(
+        LOGITS, Target(arch), engine=engine, build=build_root(), compiler=str(find_compiler())
+    )
     return run(commands, directory=engine)
 
 
@@ -69,7 +77,9 @@ def sequences(count: int, positions: int) -> list[list[int]]:
     ids = [tokenizer.encode(text).ids for text in texts]
     result = []
     for index in range(count):
-        joined = list(itertools.chain.from_iterable(ids[(index + step) % len(ids)] for step in range(32)))
+        joined = list(
+            itertools.chain.from_iterable(ids[(index + step) % len(ids)] for step in range(32))
+        )
         assert len(joined) >= positions
         result.append(joined[:positions])
     return result
@@ -78,13 +88,23 @@ def sequences(count: int, positions: int) -> list[list[int]]:
 def command(case: Case, model: Path) -> list[str]:
     """Returns the argument list of a case."""
     program = build_program(case.arch)
-    return [*case.emulator, str(program), str(model), case.isa, str(case.threads), str(case.chunk), "64"]
+    return [
+        *case.emulator,
+        str(program),
+        str(model),
+        case.isa,
+        str(case.threads),
+        str(case.chunk),
+        "64",
+    ]
 
 
 def compute(case: Case, model: Path, ids: Sequence[Sequence[int]]) -> bytes:
     """Returns the raw logits of all sequences."""
     data = b"".join(struct.pack(f"<{len(row) + 1}I", len(row), *row) for row in ids)
-    result = subprocess.run(command(case, model), input=data, capture_output=True, check=False, timeout=900)
+    result = subprocess.run(
+        command(case, model), input=data, capture_output=True, check=False, timeout=900
+    )
     if result.returncode != 0:
         raise RuntimeError(f"{case}: exit code {result.returncode}: {result.stderr.decode()}")
     return result.stdout
@@ -123,7 +143,13 @@ def make_model(directory: Path) -> Path:
     return path
 
 
-def check(cases: Sequence[Case], model: Path, ids: Sequence[Sequence[int]], title: str, rows: list[dict[str, object]]) -> bool:
+def check(
+    cases: Sequence[Case],
+    model: Path,
+    ids: Sequence[Sequence[int]],
+    title: str,
+    rows: list[dict[str, object]],
+) -> bool:
     """Runs the cases, prints a row for each; returns whether all hashes are equal."""
     print(f"\n{title}: {len(ids)} prompts x {len(ids[0])} positions")
     print(f"{'machine':<32} {'isa':<11} {'threads':>7} {'chunk':>5} {'seconds':>8}  sha384")
@@ -136,8 +162,16 @@ def check(cases: Sequence[Case], model: Path, ids: Sequence[Sequence[int]], titl
         first = first or digest
         same &= digest == first
         mark = "" if digest == first else "  DIFFERS"
-        print(f"{case.machine:<32} {case.isa:<11} {case.threads:>7} {case.chunk:>5} {seconds:>8.2f}  {digest[:32]}…{mark}", flush=True)
-        rows.append({**dataclasses.asdict(case), "prompts": len(ids), "positions": len(ids[0]), "sha384": digest})
+        what = f"{case.machine:<32} {case.isa:<11} {case.threads:>7} {case.chunk:>5}"
+        print(f"{what} {seconds:>8.2f}  {digest[:32]}…{mark}", flush=True)
+        rows.append(
+            {
+                **dataclasses.asdict(case),
+                "prompts": len(ids),
+                "positions": len(ids[0]),
+                "sha384": digest,
+            }
+        )
     return same
 
 
@@ -145,7 +179,9 @@ def main() -> int:
     """Prints the table and the verdict; exit code 1 if any hash differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the rows as JSON lines to this file")
-    parser.add_argument("--small", action="store_true", help="8 prompts x 32 positions natively too")
+    parser.add_argument(
+        "--small", action="store_true", help="8 prompts x 32 positions natively too"
+    )
     arguments = parser.parse_args()
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as directory:
@@ -154,7 +190,9 @@ def main() -> int:
         small = sequences(*SMALL)
         full = small if arguments.small else sequences(*FULL)
         same = check(native, model, full, "native", rows)
-        same &= check([native[0], *emulated_cases()], model, small, "emulated, beside the native hash", rows)
+        same &= check(
+            [native[0], *emulated_cases()], model, small, "emulated, beside the native hash", rows
+        )
         own = np.frombuffer(compute(native[0], model, small), np.float32)
         theirs = reference_logits(model, small).reshape(-1)
         equal = bool((own.view(np.uint32) == theirs.view(np.uint32)).all())

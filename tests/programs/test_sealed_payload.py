@@ -79,7 +79,7 @@ def test_program_load_address_changes_from_run_to_run(tmp_path: Path) -> None:
 
 
 def read_mapping(process: int, executable: Path, flags: str) -> dict[str, int]:
-    """Returns the sizes in kB that smaps shows for the largest mapping of a file with these flags."""
+    """Returns the sizes in kB in smaps of the largest mapping of a file with these flags."""
     found: list[dict[str, int]] = []
     for block in re.split(r"\n(?=[0-9a-f]+-)", Path(f"/proc/{process}/smaps").read_text()):
         head = block.splitlines()[0].split()

@@ -1,4 +1,4 @@
-"""Sealed executables for tests: a small probe program, and files that look like models to sealing."""
+"""Sealed executables for tests: a small probe program, and what looks like a model to sealing."""
 
 import random
 import struct

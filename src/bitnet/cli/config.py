@@ -6,15 +6,16 @@ from typing import Annotated
 import typer
 
 from bitnet.cli import render
-from bitnet.seal.run_config import default_values, emit_config
 from bitnet.limits import THREAD_COUNT_MAX
 from bitnet.quantize import open_model
+from bitnet.seal.run_config import default_values, emit_config
 
 __all__ = ["register"]
 
 _HELP = """Writes a complete, commented config.yaml for a model to standard output.
 
-bitnet-infer reads no other settings and has no defaults: every key stands in the file. The values written
+bitnet-infer reads no other settings and has no defaults: every key stands in the file. The values
+written
 here fit the model; edit them as you need.
 
 Examples:
@@ -26,12 +27,21 @@ Examples:
 
 
 def config(
-    model: Annotated[Path, typer.Option("--model", help="The model.bin that the settings are for.")],
-    threads: Annotated[int, typer.Option("--threads", min=1, max=THREAD_COUNT_MAX, help="Threads to use.")] = 1,
+    model: Annotated[
+        Path, typer.Option("--model", help="The model.bin that the settings are for.")
+    ],
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=THREAD_COUNT_MAX, help="Threads to use.")
+    ] = 1,
     model_path: Annotated[
-        str, typer.Option("--model-path", help="`sealed`, or where the model.bin will lie on the target.")
+        str,
+        typer.Option(
+            "--model-path", help="`sealed`, or where the model.bin will lie on the target."
+        ),
     ] = "sealed",
-    raw: Annotated[bool, typer.Option("--raw", help="For a tokenizer without a chat template.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="For a tokenizer without a chat template.")
+    ] = False,
 ) -> None:
     with open_model(model) as opened:
         values = default_values(opened.spec, model=model_path, threads=threads, chat=not raw)

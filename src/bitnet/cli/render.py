@@ -63,9 +63,9 @@ def create_app(help_text: str) -> typer.Typer:
 
 
 def reflow_text(text: str) -> str:
-    """Returns a help text with each paragraph on one line, to be wrapped to any width.
+    r"""Returns a help text with each paragraph on one line, to be wrapped to any width.
 
-    A paragraph that starts with a line of `\\b` alone keeps its lines: examples.
+    A paragraph that starts with a line of `\b` alone keeps its lines: examples.
     """
     paragraphs = text.strip().split("\n\n")
     return "\n\n".join(

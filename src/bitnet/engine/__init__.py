@@ -1,4 +1,4 @@
-"""The C++ engine from Python: a shared-library build of the sources that run inside the gap, through ctypes."""
+"""The C++ engine from Python: a shared library of the sources that run inside the gap."""
 
 from bitnet.engine.engine import Engine, Generation
 

@@ -2,10 +2,11 @@
 
 import ctypes
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -55,18 +56,21 @@ class Engine:
 
     Args:
         path: The model.bin.
-        tokenizer: The tokenizer.json of the model (its chat template is looked for beside it), or None: then
+        tokenizer: The tokenizer.json of the model (its chat template is looked for beside it), or
+        None: then
             prompts are token ids.
         threads: 1 … 64.
         isa: Name of a kernel table (see `isa_names`), or None for the strongest that this host has.
         context: Positions of the KV cache; None for the model's own maximum.
-        prefill_chunk: Tokens of a prompt that are computed together, 1 … 512. No value changes a result.
+        prefill_chunk: Tokens of a prompt that are computed together, 1 … 512. No value changes a
+        result.
         shared_library: A library that was built already, for tests of other builds.
 
     Raises:
         FormatError, IntegrityError: The file is not a whole model.bin.
         TokenizerError: The tokenizer cannot be compiled, or is not the model's own.
-        ToolchainError: The library cannot be built, the host lacks the instruction set or the memory.
+        ToolchainError: The library cannot be built, the host lacks the instruction set or the
+        memory.
         UsageError: An argument is out of range.
     """
 
@@ -94,9 +98,13 @@ class Engine:
             ("prefill_chunk", prefill_chunk, 512),
         ):
             if not 1 <= value <= limit:
-                raise UsageError(f"argument is out of range: `{name}`", where=f"found {value}, limit {limit}")
+                raise UsageError(
+                    f"argument is out of range: `{name}`", where=f"found {value}, limit {limit}"
+                )
         rows = max(1, min(prefill_chunk, _LOGITS_BYTES_MAX // (4 * self.spec.vocab_size)))
-        options = library.Options((isa or "auto").encode(), self.context, prefill_chunk, threads, rows)
+        options = library.Options(
+            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows
+        )
         handle = ctypes.c_void_p()
         error = library.new_error()
         status = self._library.bitnet_open(
@@ -145,9 +153,9 @@ class Engine:
             added_tokens: Whether control tokens written out in the text become control tokens.
         """
         content = _encode(text)
-        view = library.Text.of(content)
-        return self._run_encoder(len(content), lambda tables, *rest: self._library.bitnet_encode(
-            tables, ctypes.byref(view), int(added_tokens), *rest))  # fmt: skip
+        view = ctypes.byref(library.Text.of(content))
+        call = functools.partial(self._library.bitnet_encode, self._need_tables().pointer, view)
+        return self._run_encoder(len(content), functools.partial(call, int(added_tokens)))
 
     def tokenize_chat(self, user: str | bytes, system: str | bytes = b"") -> list[int]:
         """Returns the ids of one request in the model's chat template, ready for an answer.
@@ -156,22 +164,22 @@ class Engine:
             EvaluationError: The tokenizer has no chat template, or none for a system message.
         """
         contents = _encode(system), _encode(user)
-        views = [library.Text.of(content) for content in contents]
-        pointers = [ctypes.byref(view) for view in views]
-        return self._run_encoder(sum(map(len, contents)), lambda tables, *rest: self._library.bitnet_encode_chat(
-            tables, *pointers, *rest))  # fmt: skip
+        views = [ctypes.byref(library.Text.of(content)) for content in contents]
+        tables = self._need_tables().pointer
+        call = functools.partial(self._library.bitnet_encode_chat, tables, *views)
+        return self._run_encoder(sum(map(len, contents)), call)
 
-    def _run_encoder(self, text_bytes: int, call: Any) -> list[int]:
-        tables = self._need_tables()
-        scratch_bytes = self._library.bitnet_encode_scratch_bytes(tables.pointer, text_bytes)
-        ids = np.empty(self._library.bitnet_encode_ids_max(tables.pointer, text_bytes), np.uint32)
+    def _run_encoder(self, text_bytes: int, call: Callable[..., int]) -> list[int]:
+        """Calls an encoder with scratch memory and room for the ids of so many bytes of text."""
+        tables = self._need_tables().pointer
+        scratch_bytes = self._library.bitnet_encode_scratch_bytes(tables, text_bytes)
+        ids = np.empty(self._library.bitnet_encode_ids_max(tables, text_bytes), np.uint32)
         scratch = np.empty(scratch_bytes + 64, np.uint8)
         aligned = scratch.ctypes.data + -scratch.ctypes.data % 64
         count = ctypes.c_size_t()
         error = library.new_error()
-        status = call(
-            tables.pointer, aligned, scratch_bytes, ids.ctypes.data, len(ids), ctypes.byref(count), ctypes.byref(error)
-        )
+        room = (aligned, scratch_bytes, ids.ctypes.data, len(ids))
+        status = call(*room, ctypes.byref(count), ctypes.byref(error))
         library.check(self._library, status, error)
         return [int(token) for token in ids[: count.value]]
 
@@ -200,7 +208,11 @@ class Engine:
         out = np.empty((len(tokens), self.spec.vocab_size), np.float32)
         error = library.new_error()
         status = self._library.bitnet_logits(
-            self._open_handle(), tokens.ctypes.data, len(tokens), out.ctypes.data, ctypes.byref(error)
+            self._open_handle(),
+            tokens.ctypes.data,
+            len(tokens),
+            out.ctypes.data,
+            ctypes.byref(error),
         )
         library.check(self._library, status, error)
         return out
@@ -231,13 +243,11 @@ class Engine:
 
         Raises:
             EvaluationError: The prompt is empty or does not fit the context.
-            UsageError: A sampling argument is out of range, or there are stop strings but no tokenizer.
+            UsageError: A sampling argument is out of range, or there are stop strings but no
+            tokenizer.
         """
         _check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
-        if isinstance(prompt, str | bytes):
-            tokens = _token_array(self.tokenize_chat(prompt, system) if chat else self.tokenize(prompt))
-        else:
-            tokens = _token_array(prompt)
+        tokens = self._prompt_tokens(prompt, chat, system)
         stops = [_encode(word) for word in stop]
         if stops:
             self._need_tables()
@@ -245,10 +255,23 @@ class Engine:
         options = library.GenerateOptions(
             max_new_tokens, top_k, temperature, top_p, repetition_penalty, len(stops), seed, views
         )
+        return self._run_generation(tokens, options)
+
+    def _prompt_tokens(
+        self, prompt: str | bytes | Sequence[int], chat: bool, system: str | bytes
+    ) -> npt.NDArray[np.uint32]:
+        """Returns uint32[n], the ids of a prompt of `generate`."""
+        if not isinstance(prompt, str | bytes):
+            return _token_array(prompt)
+        return _token_array(self.tokenize_chat(prompt, system) if chat else self.tokenize(prompt))
+
+    def _run_generation(
+        self, tokens: npt.NDArray[np.uint32], options: library.GenerateOptions
+    ) -> Generation:
         ids: list[int] = []
         pieces: list[bytes] = []
 
-        def collect(_context: Any, token: int, data: int | None, size: int) -> int:
+        def collect(_context: int | None, token: int, data: int | None, size: int) -> int:
             if token != library.NO_TOKEN:
                 ids.append(token)
             if data and size:
@@ -272,21 +295,24 @@ class Engine:
         return Generation(
             tuple(ids),
             b"".join(pieces),
-            _FINISH[result.finish],  # type: ignore[arg-type]
+            _FINISH[result.finish],
             result.prompt_tokens,
             result.prefill_ns / 1e9,
             result.decode_ns / 1e9,
         )
 
     def perplexity(self, text: str | bytes | Sequence[int]) -> float:
-        """Returns exp of the mean negative log-likelihood (natural log, binary64) of each token after the first.
+        """Returns exp of the mean negative log-likelihood (natural log, binary64) of each token
+        after the first.
 
         Raises:
             EvaluationError: Fewer than two tokens, or more than the context.
         """
         ids = self.tokenize(text) if isinstance(text, str | bytes) else list(text)
         if len(ids) < 2:
-            raise EvaluationError("text is too short for a perplexity", where=f"{len(ids)} tokens, at least 2")
+            raise EvaluationError(
+                "text is too short for a perplexity", where=f"{len(ids)} tokens, at least 2"
+            )
         logits = self.logits(ids)[:-1].astype(np.float64)
         peak = logits.max(axis=1, keepdims=True)
         log_sum = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1))
@@ -301,12 +327,15 @@ class Engine:
     def _need_tables(self) -> library.NativeTables:
         if self._tables is None:
             raise UsageError(
-                "engine was opened without a tokenizer", hint="pass the model's tokenizer.json as `tokenizer`"
+                "engine was opened without a tokenizer",
+                hint="pass the model's tokenizer.json as `tokenizer`",
             )
         return self._tables
 
 
-def _native_tables(tokenizer: str | Path | None, expected: bytes | None) -> library.NativeTables | None:
+def _native_tables(
+    tokenizer: str | Path | None, expected: bytes | None
+) -> library.NativeTables | None:
     """Returns the compiled tables of the model's own tokenizer."""
     if tokenizer is None:
         return None
@@ -321,7 +350,12 @@ def _native_tables(tokenizer: str | Path | None, expected: bytes | None) -> libr
 
 
 def _check_sampling(
-    max_new_tokens: int, temperature: float, top_k: int, top_p: float, repetition_penalty: float, seed: int
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    seed: int,
 ) -> None:
     """Holds the arguments to the ranges of config.yaml."""
     for name, right in (
@@ -333,7 +367,10 @@ def _check_sampling(
         ("seed", 0 <= seed < 1 << 64),
     ):
         if not right:
-            raise UsageError(f"argument is out of range: `{name}`", hint="see docs/formats/config.md for the ranges")
+            raise UsageError(
+                f"argument is out of range: `{name}`",
+                hint="see docs/formats/config.md for the ranges",
+            )
 
 
 def _encode(text: str | bytes) -> bytes:
@@ -344,5 +381,7 @@ def _token_array(ids: Sequence[int]) -> npt.NDArray[np.uint32]:
     """Returns uint32[n], refusing what does not fit before C++ sees it."""
     for index, token in enumerate(ids):
         if not 0 <= int(token) < 1 << 32:
-            raise EvaluationError("token id is outside the vocabulary", where=f"index {index}, id {token}")
+            raise EvaluationError(
+                "token id is outside the vocabulary", where=f"index {index}, id {token}"
+            )
     return np.array(ids, np.uint32)

@@ -144,7 +144,11 @@ _FUNCTIONS: Final = (
     ("bitnet_isa_count", _U32, ()),
     ("bitnet_isa_name", ctypes.c_char_p, (_U32,)),
     ("bitnet_isa_available", _U32, (_U32,)),
-    ("bitnet_open", _U32, (ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(_POINTER), _ERROR_POINTER)),
+    (
+        "bitnet_open",
+        _U32,
+        (ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(_POINTER), _ERROR_POINTER),
+    ),
     ("bitnet_close", None, (_POINTER,)),
     ("bitnet_isa", ctypes.c_char_p, (_POINTER,)),
     ("bitnet_logits", _U32, (_POINTER, _POINTER, _SIZE, _POINTER, _ERROR_POINTER)),
@@ -198,7 +202,8 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
             raise ToolchainError("engine library cannot be loaded", where=str(error)) from error
 
 
-# Which exception a status is, by its range in engine/base/status.def; the rest are bad input to a run.
+# Which exception a status is, by its range in engine/base/status.def; the rest are bad input to a
+# run.
 _STATUS_ERRORS: Final[tuple[tuple[range, type[ToolkitError]], ...]] = (
     (range(1, 20), UsageError),
     (range(27, 28), IntegrityError),
@@ -300,7 +305,7 @@ class _Tables(ctypes.Structure):
 
 
 class NativeTables:
-    """A tokenizer's tables in the layout of `struct Tables` (engine/tokenizer/tables.h), backed by its arrays."""
+    """A tokenizer's tables as `struct Tables` (engine/tokenizer/tables.h) over its arrays."""
 
     def __init__(self, tables: TokenizerTables) -> None:
         split = tables.split

@@ -27,10 +27,10 @@ from bitnet.quantize.layout import (
     TENSOR_FIELDS,
     TENSOR_TABLE_OFFSET,
     VERSION,
-    attention_scale,
     Field,
     Layout,
     TensorPlace,
+    attention_scale,
     header_field,
     plan_layout,
     unpack_fields,
@@ -100,7 +100,8 @@ def _check_attention_scale(check: _Checker, head_dim: int) -> np.float32:
     expected = attention_scale(head_dim)
     if check.values["attention_scale"] != expected:  # true for NaN too
         value = check.values["attention_scale"]
-        raise check.refuse(header_field("attention_scale"), value, f"1 / sqrt(head_dim) = {expected}")
+        field = header_field("attention_scale")
+        raise check.refuse(field, value, f"1 / sqrt(head_dim) = {expected}")
     return expected
 
 

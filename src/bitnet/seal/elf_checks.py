@@ -1,7 +1,8 @@
 """What an auditor asks of a static executable, answered from its bytes.
 
 The facts are read with pyelftools, a second reader that shares nothing with the writer of
-`bitnet.seal.embed`; `read_elf` goes first, so pyelftools sees only files whose headers hold together.
+`bitnet.seal.embed`; `read_elf` goes first, so pyelftools sees only files whose headers hold
+together.
 
 A fact that cannot be true of this kind of file (RELRO without anything to relocate) says so.
 """
@@ -49,7 +50,8 @@ _RELATIVE: Final = {"x86_64": 8, "aarch64": 1027}
 _CANARY_X86_64: Final = re.compile(
     rb"\x64[\x48\x4c]\x8b[\x04\x0c\x14\x1c\x24\x2c\x34\x3c]\x25\x28\0\0\0"
 )
-# On aarch64 a mismatch calls __stack_chk_fail of the pinned C library: mov x8, xzr; strb wzr, [x8]; ret.
+# On aarch64 a mismatch calls __stack_chk_fail of the pinned C library: mov x8, xzr; strb wzr,
+# [x8]; ret.
 _CHECK_FAIL_AARCH64: Final = struct.pack("<III", 0xAA1F03E8, 0x3900011F, 0xD65F03C0)
 _CODE_BYTES_MAX: Final = 64 << 20
 

@@ -101,7 +101,8 @@ def read_model_head(path: Path) -> ModelHead:
     """Reads the fields of a model.bin that sealing binds; `bitnet.quantize` checks the others.
 
     Raises:
-        FormatError: It cannot be read, is no model.bin of this version, is truncated, or has no root.
+        FormatError: It cannot be read, is no model.bin of this version, is truncated, or has no
+        root.
     """
     try:
         with path.open("rb") as file:

@@ -17,7 +17,8 @@ __all__ = ["KEYS", "Key", "default_values", "emit_config"]
 _CONTEXT_DEFAULT_MAX: Final = 4096
 _ANSWER_DEFAULT_MAX: Final = 1024
 _PROMPT_BYTES_PER_POSITION: Final = 16
-# Without quotes only what every YAML reader takes for text: `12`, `yes` or `1e5` would be something else.
+# Without quotes only what every YAML reader takes for text: `12`, `yes` or `1e5` would be
+# something else.
 _PLAIN_TEXT: Final = r"sealed|[A-Za-z0-9_.+-]*/[A-Za-z0-9_./+-]*|[A-Za-z0-9_+-]+\.bin"
 
 
@@ -30,22 +31,35 @@ class Key:
     comment: str
 
 
+_ISA_COMMENT: Final = (
+    "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod (aarch64)."
+)
+_CHUNK_COMMENT: Final = (
+    "Tokens of the prompt computed together, 1 to 512. Changes speed and memory, never the answer."
+)
+_PROMPT_COMMENT: Final = (
+    "`chat`: the prompt is put into the model's chat template. `raw`: it is taken as it is."
+)
+_STOP_COMMENT: Final = (
+    'Texts that end the answer, such as ["###"]; the model\'s own stop tokens always do.'
+)
+
 KEYS: Final = (
-    Key("model", "text", "`sealed`: the model inside this executable. Or the path of a model.bin."),
+    Key("model", "text", "`sealed`: the model in this executable. Or the path of a model.bin."),
     Key("context", "count", "Positions for prompt and answer together. Memory grows with it."),
-    Key("max_new_tokens", "count", "Longest answer, in tokens. Prompt and answer must fit the context."),
+    Key("max_new_tokens", "count", "Longest answer, in tokens; with the prompt it must fit."),
     Key("prompt_bytes_max", "count", "Longest prompt, in bytes."),
-    Key("prefill_chunk", "count", "Tokens of the prompt computed together, 1 to 512. Changes speed and memory, never the answer."),
+    Key("prefill_chunk", "count", _CHUNK_COMMENT),
     Key("threads", "count", "Threads, 1 to 64. Changes speed, never the answer."),
-    Key("isa", "word", "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod (aarch64)."),
-    Key("prompt", "word", "`chat`: the prompt is put into the model's chat template. `raw`: it is taken as it is."),
-    Key("system", "string", "System message of the chat template; \"\" for none."),
-    Key("temperature", "number", "0: always the most likely token. Above 0: tokens are drawn, with the seed."),
+    Key("isa", "word", _ISA_COMMENT),
+    Key("prompt", "word", _PROMPT_COMMENT),
+    Key("system", "string", 'System message of the chat template; "" for none.'),
+    Key("temperature", "number", "0: always the most likely token. Above 0: drawn, with the seed."),
     Key("top_k", "count", "Draw from the k most likely tokens only; 0: off."),
-    Key("top_p", "number", "Draw from the most likely tokens that hold this share of the weight; 1: off."),
-    Key("repetition_penalty", "number", "Above 1: tokens that stand in the context already become less likely; 1: off."),
-    Key("stop", "strings", "Texts that end the answer, such as [\"###\"]; the model's own stop tokens always do."),
-)  # fmt: skip
+    Key("top_p", "number", "Draw from the most likely tokens that hold this share; 1: off."),
+    Key("repetition_penalty", "number", "Above 1: tokens of the context become less likely."),
+    Key("stop", "strings", _STOP_COMMENT),
+)
 
 
 def default_values(

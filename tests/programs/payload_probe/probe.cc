@@ -52,7 +52,8 @@ bool protect_relro(const uint8_t* headers, size_t header_count) {
   return relro.empty() || mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ) == 0;
 }
 
-// Size, digest and both ends of the payload. `ends` leaves out the digest, for payloads of gigabytes.
+// Size, digest and both ends of the payload. `ends` leaves out the digest, for payloads of
+// gigabytes.
 int print_payload(bool ends_only, bool wait) {
   const auto* headers = reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR));
   if (!protect_relro(headers, getauxval(AT_PHNUM))) return 2;
