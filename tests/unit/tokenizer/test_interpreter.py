@@ -13,7 +13,7 @@ from bitnet.tokenizer import TokenizerTables, decode, encode, encode_chat
 from tests.support.tokenizer_driver import build_driver
 from tests.support.tokenizer_oracle import BytesOracle, TextOracle, added_contents
 from tests.support.tokenizer_small import compile_json, small_json
-from tests.support.tokenizer_texts import bulk_texts, random_bytes
+from tests.support.tokenizer_texts import NOT_UTF8, bulk_texts, random_bytes
 
 FAMILIES = ("llama3", "qwen2", "qwen35", "gpt2", "smollm2")
 
@@ -75,6 +75,7 @@ def test_encode_of_any_bytes_equals_the_engine_and_the_oracle(family: str) -> No
     oracle = BytesOracle(value_of(family, nfc=True))
     generator = random.Random(41)
     data = [random_bytes(generator) for _ in range(400)]
+    data += [broken + tail for broken in NOT_UTF8 for tail in (b"a", b"a1", b" a", b"\n\n")]
     for text, ids in zip(data, build_driver(tables).encode(data, match_added=False), strict=True):
         assert encode(tables, text) == ids == oracle.encode(text)
 
