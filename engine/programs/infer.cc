@@ -166,7 +166,8 @@ void take_prompt_memory(void* context, Arena& arena) {
   const size_t raw_scratch = tokenizer::encode_scratch_bytes(kTokenizerTables, text_bytes);
   self.scratch = arena.take<uint8_t>(chat_scratch > raw_scratch ? chat_scratch : raw_scratch);
   const size_t chat_ids = tokenizer::encode_chat_ids_max(kTokenizerTables, text_bytes);
-  const size_t raw_ids = tokenizer::encode_ids_max(kTokenizerTables, text_bytes);
+  const size_t raw_ids = tokenizer::text_prefix_ids(kTokenizerTables).size() +
+                         tokenizer::encode_ids_max(kTokenizerTables, text_bytes);
   self.ids = arena.take<uint32_t>(chat_ids > raw_ids ? chat_ids : raw_ids);
 }
 
@@ -259,13 +260,18 @@ Result<std::span<const uint8_t>> read_prompt(Program& self) {
   return prompt;
 }
 
+/// A raw prompt gets what the tokenizer's own file puts before a text, such as a BOS.
 Result<size_t> encode_prompt(Program& self, std::span<const uint8_t> prompt) {
   if (self.config.chat) {
     return tokenizer::encode_chat(kTokenizerTables, self.config.system, prompt, self.scratch,
                                   self.ids);
   }
-  return tokenizer::encode(kTokenizerTables, prompt, tokenizer::AddedTokens::kIgnore, self.scratch,
-                           self.ids);
+  const std::span<const uint32_t> prefix = tokenizer::text_prefix_ids(kTokenizerTables);
+  for (size_t i = 0; i < prefix.size(); ++i) self.ids[i] = prefix[i];
+  const Result<size_t> count =
+      tokenizer::encode(kTokenizerTables, prompt, tokenizer::AddedTokens::kIgnore, self.scratch,
+                        self.ids.subspan(prefix.size()));
+  return count.ok() ? Result<size_t>(prefix.size() + count.value()) : count;
 }
 
 const char* finish_name(model::Finish finish) {

@@ -77,6 +77,9 @@ static uint32_t fill(BitnetError* out, const Error& error) {
 
 const char* bitnet_version() { return kVersion; }
 
+/// sizeof(Tables), which whoever fills one in another language must agree with.
+size_t bitnet_tables_bytes() { return sizeof(tokenizer::Tables); }
+
 uint32_t bitnet_status_row(uint32_t status, const char* columns[6]) {
   const programs::StatusText row = programs::status_text(static_cast<Status>(status));
   const char* values[6] = {row.name, row.text, row.where, row.found, row.limit, row.hint};

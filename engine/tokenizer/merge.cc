@@ -42,8 +42,7 @@ uint32_t find_word(const Tables& tables, std::span<const uint8_t> piece) {
     if (id == kIdNone) return kIdNone;
     const uint32_t begin = tables.token_offsets[id];
     const uint32_t bytes = tables.token_offsets[id + 1] - begin;
-    if (bytes == piece.size() &&
-        std::memcmp(tables.token_data + begin, piece.data(), bytes) == 0) {
+    if (bytes == piece.size() && std::memcmp(tables.token_data + begin, piece.data(), bytes) == 0) {
       return id;
     }
   }

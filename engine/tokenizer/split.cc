@@ -83,8 +83,8 @@ const uint8_t* Splitter::match_letters(const uint8_t* p) const {
   const uint8_t letters = kLetter | (tables_.letters_with_marks ? kMark : uint8_t{0});
   const Classified c = classified_at(tables_, p, limit_);
   if (c.flags & letters) return skip_run(p + c.bytes, letters);
-  const bool leads = tables_.letters_after_any ? !is_newline(c.point) && !(c.flags & kNumber)
-                                               : c.point == ' ';
+  const bool leads =
+      tables_.letters_after_any ? !is_newline(c.point) && !(c.flags & kNumber) : c.point == ' ';
   if (!leads) return nullptr;
   const uint8_t* const after = skip_run(p + c.bytes, letters);
   return after == p + c.bytes ? nullptr : after;
@@ -117,7 +117,7 @@ const uint8_t* Splitter::match_signs(const uint8_t* p) const {
 
 /// White space, at least one character of it at `p`.
 const uint8_t* Splitter::match_space(const uint8_t* p) const {
-  const uint8_t* last = p;                // where the last character of the run begins
+  const uint8_t* last = p;                 // where the last character of the run begins
   const uint8_t* after_newline = nullptr;  // past the last newline of the run
   const uint8_t* after = p;
   while (after < limit_) {

@@ -19,12 +19,12 @@ inline constexpr uint32_t kClassBlockShift = 7;
 
 /// Classes of a code point in class_blocks, as the tokenizers library has them.
 enum CharacterFlag : uint8_t {
-  kLetter = 1,      ///< \p{L}
-  kNumber = 2,      ///< \p{N}
-  kMark = 4,        ///< \p{M}; only where a rule asks for it
-  kSpace = 8,       ///< \s
-  kNumeric = 16,    ///< what is split off where digits stand apart
-  kWord = 32,       ///< \w, for kSingleWord
+  kLetter = 1,       ///< \p{L}
+  kNumber = 2,       ///< \p{N}
+  kMark = 4,         ///< \p{M}; only where a rule asks for it
+  kSpace = 8,        ///< \s
+  kNumeric = 16,     ///< what is split off where digits stand apart
+  kWord = 32,        ///< \w, for kSingleWord
   kStripSpace = 64,  ///< \s, for kLeftStrip and kRightStrip
 };
 

@@ -235,7 +235,8 @@ class Engine:
 
         Args:
             prompt: Text, or token ids that are taken as they are.
-            chat: Put text into the model's chat template; else it is taken raw.
+            chat: Put text into the model's chat template; else it is taken raw, after what the
+                tokenizer's file puts before a text, such as a BOS.
             system: System message for the template.
             max_new_tokens: 1 …; prompt and answer together must fit the context.
             temperature, top_k, top_p, repetition_penalty, seed: docs/numerics.md, Choosing a token.
@@ -263,7 +264,9 @@ class Engine:
         """Returns uint32[n], the ids of a prompt of `generate`."""
         if not isinstance(prompt, str | bytes):
             return _token_array(prompt)
-        return _token_array(self.tokenize_chat(prompt, system) if chat else self.tokenize(prompt))
+        if chat:
+            return _token_array(self.tokenize_chat(prompt, system))
+        return _token_array([*self._need_tables().prefix_ids, *self.tokenize(prompt)])
 
     def _run_generation(
         self, tokens: npt.NDArray[np.uint32], options: library.GenerateOptions

@@ -140,6 +140,7 @@ _TEXT_POINTER = ctypes.POINTER(Text)
 # Name, result, arguments: one row per function of library.cc.
 _FUNCTIONS: Final = (
     ("bitnet_version", ctypes.c_char_p, ()),
+    ("bitnet_tables_bytes", _SIZE, ()),
     ("bitnet_status_row", _U32, (_U32, ctypes.POINTER(ctypes.c_char_p * 6))),
     ("bitnet_isa_count", _U32, ()),
     ("bitnet_isa_name", ctypes.c_char_p, (_U32,)),
@@ -183,6 +184,7 @@ def _load(path: Path) -> ctypes.CDLL:
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
+    assert library.bitnet_tables_bytes() == ctypes.sizeof(_Tables), "stale declaration of Tables"
     return library
 
 
@@ -207,9 +209,9 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
 _STATUS_ERRORS: Final[tuple[tuple[range, type[ToolkitError]], ...]] = (
     (range(1, 20), UsageError),
     (range(27, 28), IntegrityError),
-    (range(20, 31), FormatError),
-    (range(40, 50), EvaluationError),
-    (range(60, 70), ToolchainError),
+    (range(20, 40), FormatError),
+    (range(40, 60), EvaluationError),
+    (range(60, 80), ToolchainError),
 )
 
 
@@ -322,6 +324,7 @@ class NativeTables:
             "chat_literal_bytes": len(tables.chat_data),
         }
         self.vocab_size = tables.vocab_size
+        self.prefix_ids = tuple(int(token) for token in tables.prefix_ids)
         self._struct = _Tables()
         for name in _SCALARS_BEFORE_DIGEST:
             value = counts.get(name, getattr(tables, name, None))
