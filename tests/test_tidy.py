@@ -43,7 +43,7 @@ HEADERS_PERMITTED = {
 HEADERS_EXEMPT = {
     "engine/programs/library.cc": {"new"},  # constructs in reserved memory; not in the gap
     "engine/platform/os_linux.cc": {
-        "elf.h", "errno.h", "fcntl.h", "pthread.h", "sys/auxv.h", "sys/mman.h", "sys/stat.h",
+        "elf.h", "errno.h", "fcntl.h", "pthread.h", "sched.h", "sys/auxv.h", "sys/mman.h", "sys/stat.h",
         "time.h", "unistd.h",
     },
 }  # fmt: skip

@@ -39,6 +39,9 @@ Error write_all(int descriptor, std::span<const uint8_t> bytes);
 /// Monotonic time, served without a system call where the kernel's vDSO allows.
 uint64_t clock_ns();
 
+/// Processors that this program may run on, at least 1.
+uint32_t processor_count();
+
 /// AT_HWCAP of the running program.
 uint64_t hardware_capabilities();
 /// The running program's own program headers and the difference of its addresses to the file's.

@@ -6,7 +6,9 @@ namespace {
 
 // Between two sections of one token a thread waits well under a microsecond if its peers run; a
 // thread that a busy machine has put aside should not make the others burn their time slice.
-constexpr uint32_t kSpinCount = 4000;
+constexpr uint32_t kSpinCount = 1000;
+// With more threads than processors a spinning thread keeps its peer from running.
+constexpr uint32_t kSpinCountCrowded = 20;
 
 uint32_t load(const uint32_t* word) { return __atomic_load_n(word, __ATOMIC_SEQ_CST); }
 void store(uint32_t* word, uint32_t value) { __atomic_store_n(word, value, __ATOMIC_SEQ_CST); }
@@ -29,6 +31,7 @@ void pause() {
 Error ThreadTeam::start(uint32_t thread_count) {
   ENGINE_CHECK(thread_count >= 1 && thread_count <= kThreadCountMax);
   size_ = thread_count;
+  spin_count_ = thread_count <= platform::processor_count() ? kSpinCount : kSpinCountCrowded;
   if (thread_count == 1) return kNoError;
   for (uint32_t i = 0; i < thread_count; ++i) {
     const Result<platform::ParkPipe> pipe = platform::make_park_pipe();
@@ -49,6 +52,9 @@ Error ThreadTeam::start(uint32_t thread_count) {
     }
     workers_[i].thread = thread.value();
   }
+  // All workers have begun their loop when this returns, so what the C library does at the start of a
+  // thread is over before steady state.
+  run([](void*, uint32_t) {}, nullptr);
   return kNoError;
 }
 
@@ -101,7 +107,7 @@ void ThreadTeam::barrier(uint32_t thread_index) {
 // waker changes the counter first and writes exactly one byte for every flag that it takes down. So
 // a byte is in the pipe if and only if somebody took the flag down, and the waiter then reads it.
 void ThreadTeam::wait_for_change(const uint32_t* counter, uint32_t seen, uint32_t thread_index) {
-  for (uint32_t spin = 0; spin < kSpinCount; ++spin) {
+  for (uint32_t spin = 0; spin < spin_count_; ++spin) {
     if (load(counter) != seen) return;
     pause();
   }

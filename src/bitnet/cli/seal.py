@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,12 +46,11 @@ def _build_steps() -> Iterator[Callable[[str], None]]:
         with Console(stderr=True).status("building the engine") as status:
             yield lambda label: status.update(f"building the engine: {label}")
         return
-    said: list[str] = []
+    first = threading.Lock()  # steps begin on several threads
 
-    def say_once(label: str) -> None:
-        if not said:
+    def say_once(_label: str) -> None:
+        if first.acquire(blocking=False):
             print("building the engine, the first time takes a minute or two", file=sys.stderr)
-        said.append(label)
 
     yield say_once
 
