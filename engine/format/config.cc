@@ -189,6 +189,16 @@ bool parse_choice(Parser& parser, const char* if_true, const char* if_false) {
   return false;
 }
 
+KvCacheKind parse_kv_cache(Parser& parser) {
+  constexpr const char* kWords[kKvCacheKindCount] = {"f32", "f16", "int8"};
+  const Text word = parse_word(parser);
+  for (uint32_t i = 0; i < kKvCacheKindCount; ++i) {
+    if (equals(word, kWords[i])) return static_cast<KvCacheKind>(i);
+  }
+  parser.fail(Status::kConfigValue);
+  return KvCacheKind::kF32;
+}
+
 /// `word` or `"quoted"`.
 Text parse_text(Parser& parser) {
   const bool quoted = parser.line.begin < parser.line.end && *parser.line.begin == '"';
@@ -234,6 +244,7 @@ struct Key {
 constexpr Key kKeys[] = {
     {"model", [](Parser& p) { p.config.model = parse_text(p); }},
     {"context", [](Parser& p) { p.config.context = parse_count(p, 16, kContextMax); }},
+    {"kv_cache", [](Parser& p) { p.config.kv_cache = parse_kv_cache(p); }},
     {"max_new_tokens", [](Parser& p) { p.config.max_new_tokens = parse_count(p, 1, kContextMax); }},
     {"prompt_bytes_max",
      [](Parser& p) { p.config.prompt_bytes_max = parse_count(p, 1, kPromptBytesMax); }},
@@ -251,7 +262,7 @@ constexpr Key kKeys[] = {
     {"stop", [](Parser& p) { parse_stop(p); }},
 };
 constexpr uint32_t kKeyCount = sizeof kKeys / sizeof kKeys[0];
-constexpr uint32_t kMaxNewTokensKey = 2;
+constexpr uint32_t kMaxNewTokensKey = 3;
 
 /// Finds the key of the line and moves to its value; kKeyCount if the line is at fault.
 uint32_t parse_key(Parser& parser) {

@@ -14,11 +14,17 @@ namespace bitnet::format {
 /// Text of a configuration value: bytes inside the buffer that was parsed, unescaped in place.
 using Text = std::span<const uint8_t>;
 
+/// How the KV cache keeps its rows; docs/numerics.md, "The KV cache". The numbers are those of the
+/// C interface.
+enum class KvCacheKind : uint32_t { kF32 = 0, kF16 = 1, kInt8 = 2 };
+inline constexpr uint32_t kKvCacheKindCount = 3;
+
 /// Every setting of a run. There is no default: the parser refuses a file in which a key is
 /// missing.
 struct Config {
   Text model;        ///< "sealed", or the path of a model.bin
   uint32_t context;  ///< positions for prompt and answer together
+  KvCacheKind kv_cache;
   uint32_t max_new_tokens;
   uint32_t prompt_bytes_max;
   uint32_t prefill_chunk;  ///< tokens of the prompt computed together

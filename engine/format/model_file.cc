@@ -204,6 +204,16 @@ class TensorWalk {
     return values;
   }
 
+  /// The angle of RoPE is position * frequency: frequencies up to 1 keep it below 2^20, where it is
+  /// defined.
+  const float* frequencies(uint32_t count) {
+    const float* values = vector(kRopeInvFreq, kNoLayer, count);
+    for (uint32_t i = 0; values != nullptr && i < pad_lanes(count); ++i) {
+      if (!(values[i] >= 0.0f && values[i] <= 1.0f)) fail(Status::kModelValue, i);
+    }
+    return values;
+  }
+
   Matrix matrix(Role role, uint32_t layer, uint32_t rows, uint32_t cols) {
     const uint64_t bytes = uint64_t{pad_lanes(rows)} * pad_lanes(cols) / 4;
     const TensorEntry* entry = next(role, layer, kTernary, rows, cols, bytes);
@@ -312,7 +322,7 @@ Result<Model> load_model(std::span<const uint8_t> file, std::span<Layer> layers)
   Model model{};
   model.header = &h;
   model.embedding = walk.table(kEmbedding, h.embedding_kind);
-  model.rope_inv_freq = walk.vector(kRopeInvFreq, kNoLayer, h.head_dim / 2);
+  model.rope_inv_freq = walk.frequencies(h.head_dim / 2);
   for (uint32_t i = 0; i < h.layer_count; ++i) layers[i] = walk_layer(walk, h, i);
   model.layers = layers;
   model.final_norm = walk.vector(kFinalNorm, kNoLayer, h.hidden_size);

@@ -1,7 +1,8 @@
 // Attention of one query head over the cache, and the exponentials it shares with the sampler.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `Attention` and `ExpSum` in table.h; definition: docs/numerics.md, `exp` and step 2.5.
+// Contract: `Attention`, `AttentionF16`, `AttentionInt8` and `ExpSum` in table.h; definition:
+// docs/numerics.md, `exp`, step 2.5 and "The KV cache".
 // Ordered float: positions are summed in order, the normaliser in sixteen lanes and a tree.
 // position_count >= 1. On return `scores` holds the unnormalised weights e[t], then +0.
 // `exp_sum` reads nothing at and after `n`: what lies there may be anything, NaN included.
@@ -18,6 +19,18 @@ AttentionFunction attention_ref;
 AttentionFunction attention_avx2;
 AttentionFunction attention_avx512vnni;
 AttentionFunction attention_neon;
+
+using AttentionF16Function = std::remove_pointer_t<AttentionF16>;
+AttentionF16Function attention_f16_ref;
+AttentionF16Function attention_f16_avx2;
+AttentionF16Function attention_f16_avx512vnni;
+AttentionF16Function attention_f16_neon;
+
+using AttentionInt8Function = std::remove_pointer_t<AttentionInt8>;
+AttentionInt8Function attention_int8_ref;
+AttentionInt8Function attention_int8_avx2;
+AttentionInt8Function attention_int8_avx512vnni;
+AttentionInt8Function attention_int8_neon;
 
 using ExpSumFunction = std::remove_pointer_t<ExpSum>;
 ExpSumFunction exp_sum_ref;

@@ -22,12 +22,29 @@ static inline float sum_lanes(float (&acc)[kLanes]) {
   return acc[0];
 }
 
+/// What a stored element stands for, exactly: itself, a binary16, an int8 code before its scale.
+static inline float widen(float value) { return value; }
+static inline float widen(int8_t code) { return static_cast<float>(code); }
+static inline float widen(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+  const uint32_t exponent = half >> 10 & 0x1fu;
+  const uint32_t fraction = half & 0x03ffu;
+  if (exponent == 0) {  // zero, or a multiple of 2^-24
+    return float_of(sign | bits_of(static_cast<float>(fraction) * 0x1p-24f));
+  }
+  if (exponent == 0x1f) {  // infinity, or a NaN, made quiet
+    return float_of(sign | 0x7f800000u | (fraction == 0 ? 0 : 0x00400000u | fraction << 13));
+  }
+  return float_of(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
+}
+
 /// dot16(x, y); n is a multiple of 16.
-static inline float dot16(const float* x, const float* y, uint32_t n) {
+template <typename Element>
+static inline float dot16(const float* x, const Element* y, uint32_t n) {
   float acc[kLanes] = {};
   for (uint32_t base = 0; base < n; base += kLanes) {
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      acc[lane] = acc[lane] + x[base + lane] * y[base + lane];
+      acc[lane] = acc[lane] + x[base + lane] * widen(y[base + lane]);
     }
   }
   return sum_lanes(acc);

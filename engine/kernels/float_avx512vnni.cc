@@ -1,12 +1,14 @@
 // All float operations for one instruction set: one 512-bit register to sixteen lanes.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Flags: -mavx512f -mavx512bw -mavx512vl -fno-math-errno. AVX-512 brings fused multiply-add along;
-// -ffp-contract=off keeps the compiler from using it (a test reads the disassembly).
+// Flags: -mavx512f -mavx512bw -mavx512vl -mf16c -fno-math-errno. AVX-512 brings fused
+// multiply-add along; -ffp-contract=off keeps the compiler from using it (a test reads the
+// disassembly).
 // -fno-math-errno: else the compiler adds a call of sqrtf for negative arguments.
 #define KERNEL_NAME(operation) operation##_avx512vnni
 
 #include "kernels/attention_simd.h"
+#include "kernels/cache_rows_simd.h"
 #include "kernels/elementwise_simd.h"
 #include "kernels/f32_matmul_simd.h"
 #include "kernels/quantize_simd.h"

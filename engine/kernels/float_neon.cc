@@ -6,6 +6,7 @@
 #define KERNEL_NAME(operation) operation##_neon
 
 #include "kernels/attention_simd.h"
+#include "kernels/cache_rows_simd.h"
 #include "kernels/elementwise_simd.h"
 #include "kernels/f32_matmul_simd.h"
 #include "kernels/quantize_simd.h"

@@ -20,6 +20,7 @@ typedef float f32x4 __attribute__((vector_size(16)));
 typedef float f32x2 __attribute__((vector_size(8)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));
+typedef _Float16 f16x16 __attribute__((vector_size(32)));
 static_assert(sizeof(f32x16) == kLanes * sizeof(float));
 
 static inline f32x16 splat(float value) { return f32x16{} + value; }
@@ -29,6 +30,20 @@ static inline f32x16 load_lanes(const float* from) {
   f32x16 value;
   __builtin_memcpy(&value, from, sizeof value);
   return value;
+}
+
+/// Sixteen binary16, widened: exact.
+static inline f32x16 load_lanes(const uint16_t* from) {
+  f16x16 value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(value, f32x16);
+}
+
+/// Sixteen int8 codes as floats.
+static inline f32x16 load_lanes(const int8_t* from) {
+  i8x16 value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return __builtin_convertvector(__builtin_convertvector(value, i32x16), f32x16);
 }
 
 template <typename Vector, typename Element>
@@ -70,8 +85,8 @@ static inline int32_t sum_lanes(i32x16 acc) {
 static inline f32x16 max_lanes(f32x16 a, f32x16 b) { return select_lanes(a > b, a, b); }
 
 /// out[j] = dot16(x, rows + j * stride) for j < kRows: as many sums in flight, each in its order.
-template <uint32_t kRows>
-static inline void dot16_rows(const float* x, const float* rows, size_t stride, uint32_t n,
+template <uint32_t kRows, typename Element>
+static inline void dot16_rows(const float* x, const Element* rows, size_t stride, uint32_t n,
                               float (&out)[kRows]) {
   f32x16 acc[kRows] = {};
   for (uint32_t base = 0; base < n; base += kLanes) {

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "kernels/attention.h"
+#include "kernels/cache_rows.h"
 #include "kernels/elementwise.h"
 #include "kernels/f32_matmul.h"
 #include "kernels/int8_matmul.h"
@@ -36,6 +37,10 @@ constexpr KernelTable kReference = {
     .rope_angles = rope_angles_ref,
     .attention = attention_ref,
     .exp_sum = exp_sum_ref,
+    .store_f16 = store_f16_ref,
+    .store_int8 = store_int8_ref,
+    .attention_f16 = attention_f16_ref,
+    .attention_int8 = attention_int8_ref,
 };
 
 #if defined(__x86_64__)
@@ -54,6 +59,10 @@ void set_avx2(KernelTable& table) {
   table.rope_angles = rope_angles_avx2;
   table.attention = attention_avx2;
   table.exp_sum = exp_sum_avx2;
+  table.store_f16 = store_f16_avx2;
+  table.store_int8 = store_int8_avx2;
+  table.attention_f16 = attention_f16_avx2;
+  table.attention_int8 = attention_int8_avx2;
 }
 
 void set_avx512vnni(KernelTable& table) {
@@ -70,6 +79,10 @@ void set_avx512vnni(KernelTable& table) {
   table.rope_angles = rope_angles_avx512vnni;
   table.attention = attention_avx512vnni;
   table.exp_sum = exp_sum_avx512vnni;
+  table.store_f16 = store_f16_avx512vnni;
+  table.store_int8 = store_int8_avx512vnni;
+  table.attention_f16 = attention_f16_avx512vnni;
+  table.attention_int8 = attention_int8_avx512vnni;
 }
 
 // Register states that the operating system saves, in XCR0 (Intel SDM vol. 1, section 13.3): SSE
@@ -80,6 +93,7 @@ constexpr uint64_t kZmmState = 0xe6;
 // Bits of CPUID leaf 1 and leaf 7, subleaf 0 (Intel SDM vol. 2, CPUID).
 constexpr uint32_t kLeaf1EcxOsxsave = 1u << 27;
 constexpr uint32_t kLeaf1EcxAvx = 1u << 28;
+constexpr uint32_t kLeaf1EcxF16c = 1u << 29;
 constexpr uint32_t kLeaf7EbxAvx2 = 1u << 5;
 constexpr uint32_t kLeaf7EbxAvx512 = 1u << 16 | 1u << 30 | 1u << 31;  // f, bw, vl
 constexpr uint32_t kLeaf7EcxAvx512Vnni = 1u << 11;
@@ -100,7 +114,7 @@ struct Features {
 Features detect_features() {
   Features features;
   uint32_t eax, ebx, ecx, edx;
-  constexpr uint32_t kLeaf1Needed = kLeaf1EcxOsxsave | kLeaf1EcxAvx;
+  constexpr uint32_t kLeaf1Needed = kLeaf1EcxOsxsave | kLeaf1EcxAvx | kLeaf1EcxF16c;
   if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;
   if ((ecx & kLeaf1Needed) != kLeaf1Needed) return features;
   const uint64_t states = enabled_states();
@@ -132,6 +146,10 @@ void set_neon(KernelTable& table) {
   table.rope_angles = rope_angles_neon;
   table.attention = attention_neon;
   table.exp_sum = exp_sum_neon;
+  table.store_f16 = store_f16_neon;
+  table.store_int8 = store_int8_neon;
+  table.attention_f16 = attention_f16_neon;
+  table.attention_int8 = attention_int8_neon;
 }
 
 void set_dotprod(KernelTable& table) {

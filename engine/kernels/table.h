@@ -94,6 +94,28 @@ using Attention = void (*)(const float* q, const float* k, const float* v, uint3
 /// Returns sum16(e). Elements at and after `n` get +0. e may be x.
 using ExpSum = float (*)(const float* x, float max, uint32_t n, uint32_t n_padded, float* e);
 
+/// half[i] = x[i] rounded to IEEE binary16. half: n_padded of them, aligned to 32 bytes.
+using StoreF16 = void (*)(const float* x, uint32_t n_padded, uint16_t* half);
+
+/// codes = the row in int8; returns its scale, max(amax, 1e-5) / 127. codes aligned to 16 bytes.
+using StoreInt8 = float (*)(const float* x, uint32_t n_padded, int8_t* codes);
+
+/// `Attention` over binary16 rows. k, v: aligned to 32 bytes.
+using AttentionF16 = void (*)(const float* q, const uint16_t* k, const uint16_t* v,
+                              uint32_t position_count, uint32_t head_dim_padded, float scale,
+                              float* scores, float* out);
+
+/// int8 rows of one kv head with a scale each.
+struct Int8Rows {
+  const int8_t* codes;  ///< [position_count][head_dim_padded], aligned to 16 bytes
+  const float* scales;  ///< [position_count], no alignment
+};
+
+/// `Attention` over int8 rows.
+using AttentionInt8 = void (*)(const float* q, const Int8Rows& k, const Int8Rows& v,
+                               uint32_t position_count, uint32_t head_dim_padded, float scale,
+                               float* scores, float* out);
+
 struct KernelTable {
   const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod"
   TernaryMatmul ternary_matmul;
@@ -109,6 +131,10 @@ struct KernelTable {
   RopeAngles rope_angles;
   Attention attention;
   ExpSum exp_sum;
+  StoreF16 store_f16;
+  StoreInt8 store_int8;
+  AttentionF16 attention_f16;
+  AttentionInt8 attention_int8;
 };
 
 /// Names of the tables compiled for this architecture, weakest first, "ref" always first.

@@ -38,6 +38,10 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
     return Error{Status::kConfigConflict, "prefill_chunk", 0, options.prefill_chunk,
                  kPrefillChunkMax};
   }
+  const auto kv_cache = static_cast<uint32_t>(options.kv_cache);
+  if (kv_cache >= format::kKvCacheKindCount) {
+    return Error{Status::kConfigConflict, "kv_cache", 0, kv_cache, format::kKvCacheKindCount - 1};
+  }
   return kNoError;
 }
 
@@ -45,9 +49,9 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
 
 void Session::take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra) {
   layers_ = arena.take<format::Layer>(header_->layer_count);
-  transformer_ =
-      Transformer(arena, *header_,
-                  {options.context, options.prefill_chunk, options.threads, options.logits_rows});
+  transformer_ = Transformer(arena, *header_,
+                             {options.context, options.prefill_chunk, options.threads,
+                              options.logits_rows, options.kv_cache});
   generator_ = Generator(arena, *header_);
   extra.take(extra.context, arena);
 }

@@ -20,6 +20,7 @@ struct SessionOptions {
   uint32_t threads = 0;
   uint32_t logits_rows = 0;
   Text isa;  ///< "auto", or the name of a kernel table
+  format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
 };
 
 /// Memory that the program wants in the same arena; called once to count and once to take.

@@ -57,10 +57,7 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   lo_sums_ = arena.take<int32_t>(final_slots);
   final_scales_ = arena.take<float>(final_slots);
   logits_ = arena.take<float>(size_t{options.logits_rows} * vocab_padded_);
-  const size_t cache =
-      size_t{header.layer_count} * header.kv_head_count * options.context * head_dim_padded_;
-  keys_ = arena.take<float>(cache);
-  values_ = arena.take<float>(cache);
+  cache_ = KvCache(arena, header, options.context, options.kv_cache);
 }
 
 void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels,
@@ -200,17 +197,13 @@ void Transformer::attention_block(const format::Layer& layer, uint32_t layer_ind
   multiply_and_add(layer.o, thread);
 }
 
-float* Transformer::cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head,
-                              uint32_t position) const {
-  const size_t head = size_t{layer} * header_->kv_head_count + kv_head;
-  return cache.data() + (head * options_.context + position) * head_dim_padded_;
-}
-
 /// RoPE of every head of q and k; k and v go to their rows of the cache.
 void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   const uint32_t dim = header_->head_dim;
   const uint32_t heads = header_->head_count + header_->kv_head_count;
   const Range items = share(token_count_ * heads, thread);
+  // head_out_ is free until attend: each row passes through it, padded.
+  float* row = head_out_.data() + size_t{thread} * head_dim_padded_;
   for (uint32_t item = items.begin; item < items.end; ++item) {
     const uint32_t t = item / heads;
     const uint32_t head = item % heads;
@@ -222,12 +215,12 @@ void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
       kernels_.rope(qkv + size_t{head} * dim, sin, cos, dim, q);
       continue;
     }
-    const uint32_t kv_head = head - header_->head_count;
-    const float* k = qkv + q_rows_padded_ + size_t{kv_head} * dim;
-    kernels_.rope(k, sin, cos, dim, cache_row(keys_, layer_index, kv_head, position_ + t));
-    // The padding of a value row is zero from the start and stays so.
-    std::memcpy(cache_row(values_, layer_index, kv_head, position_ + t), k + kv_rows_padded_,
-                size_t{dim} * 4);
+    const KvCache::Head place{layer_index, head - header_->head_count};
+    const float* k = qkv + q_rows_padded_ + size_t{place.kv_head} * dim;
+    kernels_.rope(k, sin, cos, dim, row);
+    cache_.store(kernels_, KvCache::kKeys, place, position_ + t, row);
+    std::memcpy(row, k + kv_rows_padded_, size_t{dim} * 4);  // the padding is zero from the rope
+    cache_.store(kernels_, KvCache::kValues, place, position_ + t, row);
   }
 }
 
@@ -242,9 +235,8 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
     const uint32_t t = item % token_count_;
     const float* q =
         q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
-    kernels_.attention(q, cache_row(keys_, layer_index, head / group, 0),
-                       cache_row(values_, layer_index, head / group, 0), position_ + t + 1,
-                       head_dim_padded_, header_->attention_scale, scores, out);
+    cache_.attend(kernels_, {layer_index, head / group}, position_ + t + 1, q,
+                  header_->attention_scale, scores, out);
     std::memcpy(attended_.data() + size_t{t} * q_rows_padded_ + size_t{head} * dim, out,
                 size_t{dim} * 4);
   }

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "format/model_file.h"
 #include "kernels/table.h"
+#include "model/kv_cache.h"
 #include "runtime/threads.h"
 
 namespace bitnet::model {
@@ -19,6 +20,7 @@ struct TransformerOptions {
   uint32_t prefill_chunk;  ///< most tokens of one call
   uint32_t thread_count;
   uint32_t logits_rows;  ///< tokens whose logits one call can give
+  format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
 };
 
 enum class LogitsMode : uint8_t { kNone, kLast, kAll };
@@ -68,8 +70,6 @@ class Transformer {
   void multiply_and_add(const format::Matrix& matrix, uint32_t thread);
   void rotate_and_store(uint32_t layer_index, uint32_t thread);
   void attend(uint32_t layer_index, uint32_t thread);
-  float* cache_row(std::span<float> cache, uint32_t layer, uint32_t kv_head,
-                   uint32_t position) const;
 
   const format::ModelHeader* header_ = nullptr;
   format::Model model_{};
@@ -108,8 +108,8 @@ class Transformer {
   std::span<int8_t> hi_, lo_;     ///< the same, [code_stride]
   std::span<int32_t> hi_sums_, lo_sums_;
   std::span<float> final_scales_;
-  std::span<float> logits_;         ///< [logits_rows][vocab_padded]
-  std::span<float> keys_, values_;  ///< [layer][kv_head][context][head_dim_padded]
+  std::span<float> logits_;  ///< [logits_rows][vocab_padded]
+  KvCache cache_;
 };
 
 }  // namespace bitnet::model

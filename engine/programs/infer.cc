@@ -232,8 +232,12 @@ Error set_up(Program& self) {
   const Result<std::span<const uint8_t>> file = find_model(self.config);
   if (!file.ok()) return file.error();
   const model::SessionOptions options{
-      self.config.context, self.config.prefill_chunk, self.config.threads, 1,
-      self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa)};
+      self.config.context,
+      self.config.prefill_chunk,
+      self.config.threads,
+      1,
+      self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa),
+      self.config.kv_cache};
   if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self});
       failed(error)) {
     return error;

@@ -43,6 +43,7 @@ struct BitnetError {
 struct BitnetOptions {
   const char* isa;
   uint32_t context, prefill_chunk, threads, logits_rows;
+  uint32_t kv_cache;  ///< format::KvCacheKind
 };
 
 struct BitnetText {
@@ -105,9 +106,10 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   }
   auto* engine = new (memory.value().data()) Engine();
   engine->file = file.value();
-  const model::SessionOptions session_options{options->context, options->prefill_chunk,
-                                              options->threads, options->logits_rows,
-                                              bytes_of(options->isa)};
+  const model::SessionOptions session_options{
+      options->context,       options->prefill_chunk,
+      options->threads,       options->logits_rows,
+      bytes_of(options->isa), static_cast<format::KvCacheKind>(options->kv_cache)};
   const Error failure =
       engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
   if (failed(failure)) {
@@ -258,7 +260,7 @@ uint32_t bitnet_choose(uint32_t isa, float* logits, uint32_t vocab_size, const u
 
 struct BitnetConfig {
   BitnetText model, isa, system;
-  uint32_t context, max_new_tokens, prompt_bytes_max, prefill_chunk, threads, chat, top_k;
+  uint32_t context, kv_cache, max_new_tokens, prompt_bytes_max, prefill_chunk, threads, chat, top_k;
   float temperature, top_p, repetition_penalty;
   uint32_t stop_count;
   BitnetText stop[kStopStringCountMax];
@@ -274,6 +276,7 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
           view(c.isa),
           view(c.system),
           c.context,
+          static_cast<uint32_t>(c.kv_cache),
           c.max_new_tokens,
           c.prompt_bytes_max,
           c.prefill_chunk,

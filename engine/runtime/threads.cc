@@ -52,8 +52,8 @@ Error ThreadTeam::start(uint32_t thread_count) {
     }
     workers_[i].thread = thread.value();
   }
-  // All workers have begun their loop when this returns, so what the C library does at the start of a
-  // thread is over before steady state.
+  // All workers have begun their loop when this returns, so what the C library does at the start
+  // of a thread is over before steady state.
   run([](void*, uint32_t) {}, nullptr);
   return kNoError;
 }

@@ -1,7 +1,8 @@
 // Philox4x64-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random
 // numbers: as easy as 1, 2, 3" (SC 2011). Stateless: the draw of a token depends on the seed and
-// the token's index alone, so recomputing or speculating cannot change it. SPDX-License-Identifier:
-// Apache-2.0
+// the token's index alone, so recomputing or speculating cannot change it.
+//
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

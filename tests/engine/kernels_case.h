@@ -44,12 +44,17 @@ enum class Operation : uint32_t {
   kRopeAngles,
   kAttention,
   kExpSum,
+  kStoreF16,
+  kStoreInt8,
+  kAttentionF16,
+  kAttentionInt8,
 };
 
 constexpr const char* kOperationNames[] = {
     "ternary_matmul", "int8_matmul", "f32_matmul",   "rms_norm", "quantize_int8",
     "quantize_split", "relu2_gate",  "silu_gate",    "add_in_place", "rope",
-    "rope_angles",    "attention",   "exp_sum",
+    "rope_angles",    "attention",   "exp_sum",      "store_f16",    "store_int8",
+    "attention_f16",  "attention_int8",
 };
 constexpr uint32_t kOperationCount = sizeof kOperationNames / sizeof kOperationNames[0];
 
@@ -119,6 +124,7 @@ struct Case {
   const uint8_t* bytes(uint32_t index) const { return inputs[index].data(); }
   const int8_t* int8s(uint32_t index) const { return inputs[index].as<const int8_t>(); }
   const int32_t* int32s(uint32_t index) const { return inputs[index].as<const int32_t>(); }
+  const uint16_t* halves(uint32_t index) const { return inputs[index].as<const uint16_t>(); }
   const float* floats(uint32_t index) const { return inputs[index].as<const float>(); }
 };
 
@@ -253,6 +259,35 @@ inline void run_exp_sum(const KernelTable& table, const Case& c, Outputs& out) {
   *sum = table.exp_sum(c.size[2] ? e : c.floats(0), c.scalar, c.size[0], c.size[1], e);
 }
 
+/// size: n_padded. Input: x. Output: half.
+inline void run_store_f16(const KernelTable& table, const Case& c, Outputs& out) {
+  uint16_t* half = reinterpret_cast<uint16_t*>(out.add(c.size[0] * sizeof(uint16_t)));
+  table.store_f16(c.floats(0), c.size[0], half);
+}
+
+/// size: n_padded. Input: x. Outputs: codes; then the scale.
+inline void run_store_int8(const KernelTable& table, const Case& c, Outputs& out) {
+  int8_t* codes = reinterpret_cast<int8_t*>(out.add(c.size[0]));
+  float* scale = out.add_floats(1);
+  *scale = table.store_int8(c.floats(0), c.size[0], codes);
+}
+
+/// size, scalar, outputs: as attention. Inputs: q, k, v, the last two binary16.
+inline void run_attention_f16(const KernelTable& table, const Case& c, Outputs& out) {
+  float* scores = out.add_floats((c.size[0] + 15) / 16 * 16);
+  float* result = out.add_floats(c.size[1]);
+  table.attention_f16(c.floats(0), c.halves(1), c.halves(2), c.size[0], c.size[1], c.scalar, scores,
+                      result);
+}
+
+/// size, scalar, outputs: as attention. Inputs: q, codes and scales of k, codes and scales of v.
+inline void run_attention_int8(const KernelTable& table, const Case& c, Outputs& out) {
+  float* scores = out.add_floats((c.size[0] + 15) / 16 * 16);
+  float* result = out.add_floats(c.size[1]);
+  table.attention_int8(c.floats(0), {c.int8s(1), c.floats(2)}, {c.int8s(3), c.floats(4)}, c.size[0],
+                       c.size[1], c.scalar, scores, result);
+}
+
 /// Runs the case with the kernel of `table`; afterwards `out` holds its outputs.
 inline void execute(const KernelTable& table, const Case& c, Outputs& out) {
   out.count = 0;
@@ -270,6 +305,10 @@ inline void execute(const KernelTable& table, const Case& c, Outputs& out) {
     case Operation::kRopeAngles: return run_rope_angles(table, c, out);
     case Operation::kAttention: return run_attention(table, c, out);
     case Operation::kExpSum: return run_exp_sum(table, c, out);
+    case Operation::kStoreF16: return run_store_f16(table, c, out);
+    case Operation::kStoreInt8: return run_store_int8(table, c, out);
+    case Operation::kAttentionF16: return run_attention_f16(table, c, out);
+    case Operation::kAttentionInt8: return run_attention_int8(table, c, out);
   }
 }
 

@@ -69,6 +69,28 @@ class Filler {
     floats(count, plain_ ? Floats::kUnit : any, factor);
   }
 
+  /// Any finite binary16; or, every other time, magnitudes that the softmax can tell apart.
+  void halves(size_t count) {
+    uint16_t* to = reinterpret_cast<uint16_t*>(add(count * sizeof(uint16_t)));
+    const bool near_one = plain_ || random_.below(2) == 0;
+    for (size_t i = 0; i < count; ++i) {
+      uint32_t bits = random_.below(65536);
+      if (near_one) bits = (bits & 0x83ff) | (10 + random_.below(6)) << 10;
+      if ((bits & 0x7c00) == 0x7c00) bits &= 0xbfff;
+      to[i] = static_cast<uint16_t>(bits);
+    }
+  }
+  /// Floats at, and just beside, a binary16 and the middle of two; infinities and NaN among them.
+  void floats_near_halves(size_t count) {
+    static const uint32_t kBelow[] = {0, 1, 0x0fff, 0x1000, 0x1001, 0x1fff};
+    uint32_t* to = reinterpret_cast<uint32_t*>(add(count * sizeof(float)));
+    for (size_t i = 0; i < count; ++i) {
+      const uint32_t exponent = random_.below(64) == 0 ? 255 : random_.between(98, 144);
+      const uint32_t below = random_.below(4) == 0 ? random_.below(8192) : kBelow[random_.below(6)];
+      to[i] = random_.below(2) << 31 | exponent << 23 | random_.below(1024) << 13 | below;
+    }
+  }
+
   void positive_floats(size_t count) {
     float* to = reinterpret_cast<float*>(add(count * sizeof(float)));
     for (size_t i = 0; i < count; ++i) to[i] = (random_.unit() + 1.0f) * 1e-3f;
@@ -190,6 +212,23 @@ inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
       // What lies after n may be anything.
       for (uint32_t i = s[0]; i < s[1]; ++i) c.inputs[0].as<float>()[i] = __builtin_nanf("");
       return;
+    case Operation::kStoreF16:
+      return random.below(2) ? fill.floats(s[0]) : fill.floats_near_halves(s[0]);
+    case Operation::kStoreInt8:
+      return fill.floats(s[0]);
+    case Operation::kAttentionF16:
+      c.scalar = 0.125f;
+      fill.floats(s[1]);
+      fill.halves(size_t{s[0]} * s[1]);
+      return fill.halves(size_t{s[0]} * s[1]);
+    case Operation::kAttentionInt8:
+      c.scalar = 0.125f;
+      fill.floats(s[1]);
+      for (uint32_t part = 0; part < 2; ++part) {
+        fill.activations(size_t{s[0]} * s[1], -127, 127, 0);
+        fill.positive_floats(s[0]);
+      }
+      return;
   }
 }
 
@@ -244,6 +283,8 @@ inline void shape_vector(Case& c, uint32_t index, Random& random) {
       c.size[1] = index < 34 ? n : random.between(1, 512);
       return;
     case Operation::kAttention:
+    case Operation::kAttentionF16:
+    case Operation::kAttentionInt8:
       c.size[0] = index < 34 ? n : random.between(1, 300);
       c.size[1] = 16 * random.between(1, index < 34 ? 9 : 16);
       return;

@@ -1,7 +1,8 @@
 // Test program: token ids on standard input, raw logits on standard output.
 // SPDX-License-Identifier: Apache-2.0
 //
-// usage: logits MODEL ISA THREADS CHUNK CONTEXT
+// usage: logits MODEL ISA THREADS CHUNK CONTEXT KV_CACHE
+// KV_CACHE is the number of a format::KvCacheKind: 0 f32, 1 f16, 2 int8.
 // Input: for each sequence a u32 count and that many u32 ids. Output: count × vocab_size float32.
 // A sequence starts with an empty cache and goes through in chunks of CHUNK tokens.
 #include <cstdlib>
@@ -23,12 +24,14 @@ int run(std::span<uint32_t> ids, uint32_t chunk) {
   for (uint32_t done = 0; done < ids.size();) {
     const uint32_t left = static_cast<uint32_t>(ids.size()) - done;
     const uint32_t count = left < chunk ? left : chunk;
-    const Error error = session.transformer().forward(ids.subspan(done, count), done, model::LogitsMode::kAll);
+    const Error error =
+        session.transformer().forward(ids.subspan(done, count), done, model::LogitsMode::kAll);
     if (failed(error)) return programs::report(error);
     for (uint32_t i = 0; i < count; ++i) {
       const float* logits = session.transformer().logits(i).data();
       const auto* bytes = reinterpret_cast<const uint8_t*>(logits);
-      const Error written = platform::write_all(platform::kStdout, {bytes, size_t{session.header().vocab_size} * 4});
+      const Error written =
+          platform::write_all(platform::kStdout, {bytes, size_t{session.header().vocab_size} * 4});
       if (failed(written)) return programs::report(written);
     }
     done += count;
@@ -39,13 +42,17 @@ int run(std::span<uint32_t> ids, uint32_t chunk) {
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  if (argument_count != 6) return 2;
+  if (argument_count != 7) return 2;
   const Result<std::span<const uint8_t>> file = platform::map_file(arguments[1]);
   if (!file.ok()) return programs::report(file.error());
   const uint32_t chunk = number(arguments[4]);
   const auto* isa = reinterpret_cast<const uint8_t*>(arguments[2]);
-  const model::SessionOptions options{number(arguments[5]), chunk, number(arguments[3]), chunk,
-                                      {isa, std::strlen(arguments[2])}};
+  const model::SessionOptions options{number(arguments[5]),
+                                      chunk,
+                                      number(arguments[3]),
+                                      chunk,
+                                      {isa, std::strlen(arguments[2])},
+                                      static_cast<format::KvCacheKind>(number(arguments[6]))};
   const Error error = session.open(file.value(), options, {[](void*, Arena&) {}, nullptr});
   if (failed(error)) return programs::report(error);
   static uint32_t ids[65536];
@@ -56,7 +63,8 @@ int main(int argument_count, char** arguments) {
     if (!got.ok()) return programs::report(got.error());
     if (got.value() != 4) return 0;
     if (count > sizeof ids / 4) return 2;
-    const Result<size_t> body = platform::read_all(platform::kStdin, {reinterpret_cast<uint8_t*>(ids), size_t{count} * 4});
+    const Result<size_t> body =
+        platform::read_all(platform::kStdin, {reinterpret_cast<uint8_t*>(ids), size_t{count} * 4});
     if (!body.ok() || body.value() != size_t{count} * 4) return 2;
     if (const int code = run(std::span(ids, count), chunk); code != 0) return code;
   }

@@ -23,7 +23,7 @@ ARCHITECTURES = tuple(driver.TABLES)
 ALL_TABLES = [
     (arch, table) for arch, tables in driver.TABLES.items() for table in tables
 ]
-COMPARISONS_A_TABLE = 1718  # of the walk
+COMPARISONS_A_TABLE = 2254  # of the walk
 
 
 def check_walk(arch: str, *, variant: str = "product", cpu: str | None = None) -> int:
@@ -74,8 +74,8 @@ def test_tables_native_agree_with_kernel_flags() -> None:
     flags = set(" ".join(lines).split())
     needed = {
         "ref": set(),
-        "avx2": {"avx", "avx2"},
-        "avx512vnni": {"avx2", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+        "avx2": {"avx", "avx2", "f16c"},
+        "avx512vnni": {"avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
         "neon": {"asimd"},
         "dotprod": {"asimd", "asimddp"},
     }
@@ -104,7 +104,7 @@ def test_walk_build_with_fused_operations_reports_differences() -> None:
     ]
     assert len(failed) > 100
     assert all(
-        " neon size " in line or " dotprod size " in line and " seed " in line
+        " neon size " in line or (" dotprod size " in line and " seed " in line)
         for line in failed
     )
 
@@ -146,6 +146,84 @@ def test_golden_cases_every_table_gives_the_expected_bytes(
         for found, expected in zip(outputs, case.expected, strict=True):
             message = f"{case.operation} {table} {case.size}"
             assert found == np.ascontiguousarray(expected).tobytes(), message
+
+
+# --- binary16, all of it -------------------------------------------------------------------------
+
+
+def _runnable_tables() -> list[tuple[str, str]]:
+    return [
+        (arch, table)
+        for arch, table in ALL_TABLES
+        if driver.available_tables(driver.build(arch), arch)[table]
+    ]
+
+
+def test_store_f16_every_half_and_every_tie_rounds_like_numpy() -> None:
+    """A cached value would be off by one unit in the last place somewhere, or a NaN be lost."""
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(F)
+    ties = (halves[:-1] + halves[1:]) / F(2)
+    # Between the largest and what would be the next one; half the smallest; and both neighbours.
+    ties = np.concatenate([ties, F([65520.0])])
+    beside = [np.nextafter(ties, F(0)), np.nextafter(ties, F(np.inf))]
+    # What follows a tie bit by bit, for a conversion that looks at too few bits.
+    far = F([65536.0, 1e30, np.finfo(F).max, np.inf, 2.0**-25, 2.0**-26, 1e-40, 0.0, np.nan])
+    x = np.concatenate([halves, ties, *beside, far, np.random.default_rng(3).normal(0, 9, 4096)])
+    x = np.concatenate([x, -x]).astype(F)
+    x = np.concatenate([x, np.zeros(-len(x) % 16, F)])
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16)
+    for arch, table in _runnable_tables():
+        case = Case("store_f16", [len(x)], [x])
+        [[found]] = driver.evaluate(driver.build(arch), arch, table, [case])
+        values = np.frombuffer(found, np.float16)
+        number = ~np.isnan(x)
+        assert (values.view(np.uint16) == expected.view(np.uint16))[number].all(), table
+        assert np.isnan(values[~number]).all()
+
+
+def test_attention_f16_every_half_is_widened_like_numpy() -> None:
+    """A stored value would mean another number when it is read. One position has weight 1."""
+    halves = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
+    expected = halves.view(np.float16).astype(F)
+    zeros = np.zeros(1 << 16, np.uint16)
+    case = Case("attention_f16", [1, 1 << 16], [np.zeros(1 << 16, F), zeros, halves], 1.0)
+    for arch, table in _runnable_tables():
+        [[_, out]] = driver.evaluate(driver.build(arch), arch, table, [case])
+        values = np.frombuffer(out, F)
+        number = ~np.isnan(expected)
+        assert (values == expected)[number].all(), table
+        assert np.isnan(values[~number]).all()
+
+
+def test_attention_int8_row_not_finite_gives_nan_everywhere() -> None:
+    """An overflow in a key or a value would be answered as if it were a number."""
+    dim, count = 48, 3
+    rng = np.random.default_rng(5)
+    q, good = rng.normal(size=dim).astype(F), rng.normal(size=dim).astype(F)
+    for bad_value in (np.nan, np.inf, -np.inf):
+        bad = good.copy()
+        bad[7] = bad_value
+        for arch, table in _runnable_tables():
+            path = driver.build(arch)
+            stores = [Case("store_int8", [dim], [row]) for row in (good, bad)]
+            stored = driver.evaluate(path, arch, table, stores)
+            fine, broken = (
+                (np.frombuffer(codes, np.int8), np.frombuffer(scale, F)) for codes, scale in stored
+            )
+            for at in range(count):
+                rows = [fine] * count
+                rows[at] = broken
+                codes = np.concatenate([each for each, _ in rows])
+                scales = np.concatenate([each for _, each in rows])
+                fine_codes, fine_scales = np.tile(fine[0], count), np.tile(fine[1], count)
+                for inputs in (
+                    [q, codes, scales, fine_codes, fine_scales],
+                    [q, fine_codes, fine_scales, codes, scales],
+                ):
+                    case = Case("attention_int8", [count, dim], inputs, 0.125)
+                    [[_, out]] = driver.evaluate(path, arch, table, [case])
+                    assert np.isnan(np.frombuffer(out, F)).all(), (table, at, bad_value)
 
 
 # --- accuracy ------------------------------------------------------------------------------------

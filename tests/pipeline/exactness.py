@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,11 @@ THREADS = (1, 2, 3)
 CHUNKS = (1, 7, 64)
 FULL = (200, 64)
 SMALL = (8, 32)
+KV_CACHES: Final = ("f32", "f16", "int8")  # by their numbers in format::KvCacheKind
 ISAS = {"x86_64": ("ref", "avx2", "avx512vnni"), "aarch64": ("ref", "neon", "dotprod")}
+
+
+KvCache = Literal["f32", "f16", "int8"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Case:
     isa: str
     threads: int
     chunk: int
+    kv_cache: KvCache = "f32"
 
     @property
     def machine(self) -> str:
@@ -96,6 +102,7 @@ def command(case: Case, model: Path) -> list[str]:
         str(case.threads),
         str(case.chunk),
         "64",
+        str(KV_CACHES.index(case.kv_cache)),
     ]
 
 
@@ -110,10 +117,12 @@ def compute(case: Case, model: Path, ids: Sequence[Sequence[int]]) -> bytes:
     return result.stdout
 
 
-def reference_logits(model: Path, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+def reference_logits(
+    model: Path, ids: Sequence[Sequence[int]], kv_cache: KvCache = "f32"
+) -> npt.NDArray[np.float32]:
     """Returns the same logits from the NumPy reference."""
     with open_model(model) as opened:
-        reference = Reference(opened)
+        reference = Reference(opened, kv_cache=kv_cache)
         return np.concatenate([reference.logits(row) for row in ids])
 
 
@@ -133,6 +142,25 @@ def emulated_cases() -> Iterator[Case]:
             yield Case("aarch64", ("qemu-aarch64-static", "-cpu", "max"), isa, 1, 64)
         yield Case("aarch64", ("qemu-aarch64-static", "-cpu", "max"), "dotprod", 3, 7)
         yield Case("aarch64", ("qemu-aarch64-static", "-cpu", "cortex-a53"), "auto", 2, 1)
+
+
+def kv_cache_cases(kind: KvCache) -> Iterator[Case]:
+    """Yields every table once with another kind of cache: natively, and emulated for aarch64."""
+    arch = host_arch()
+    for isa in ISAS[arch]:
+        yield Case(arch, (), isa, 3, 7, kind)
+    if arch == "x86_64":
+        for isa in ("neon", "dotprod"):
+            yield Case("aarch64", ("qemu-aarch64-static", "-cpu", "max"), isa, 1, 64, kind)
+
+
+def equals_reference(case: Case, model: Path, ids: Sequence[Sequence[int]]) -> bool:
+    """Prints and returns whether a case equals the NumPy reference bit by bit."""
+    own = np.frombuffer(compute(case, model, ids), np.float32)
+    theirs = reference_logits(model, ids, case.kv_cache).reshape(-1)
+    equal = bool((own.view(np.uint32) == theirs.view(np.uint32)).all())
+    print(f"\nNumPy reference: {'bit-equal' if equal else 'DIFFERS'} on {own.size} logits")
+    return equal
 
 
 def make_model(directory: Path) -> Path:
@@ -193,15 +221,16 @@ def main() -> int:
         same &= check(
             [native[0], *emulated_cases()], model, small, "emulated, beside the native hash", rows
         )
-        own = np.frombuffer(compute(native[0], model, small), np.float32)
-        theirs = reference_logits(model, small).reshape(-1)
-        equal = bool((own.view(np.uint32) == theirs.view(np.uint32)).all())
-        print(f"\nNumPy reference: {'bit-equal' if equal else 'DIFFERS'} on {own.size} logits")
+        same &= equals_reference(native[0], model, small)
+        for kind in KV_CACHES[1:]:
+            kept = list(kv_cache_cases(kind))
+            same &= check(kept, model, small, f"KV cache in {kind}", rows)
+            same &= equals_reference(kept[0], model, small)
     if arguments.json is not None:
         arguments.json.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    verdict = same and equal
-    print(f"verdict: {'one hash for all' if verdict else 'NOT EXACT'} ({len(rows)} runs)")
-    return 0 if verdict else 1
+    verdict = "one hash for all of a kind of cache" if same else "NOT EXACT"
+    print(f"verdict: {verdict} ({len(rows)} runs)")
+    return 0 if same else 1
 
 
 if __name__ == "__main__":

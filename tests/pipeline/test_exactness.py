@@ -16,9 +16,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(model: Path) -> np.ndarray:
-    """Logits of the NumPy reference: not made by the code under test."""
-    return exactness.reference_logits(model, exactness.sequences(*exactness.SMALL))
+def reference(model: Path) -> dict[str, np.ndarray]:
+    """Logits of the NumPy reference by kind of cache: not made by the code under test."""
+    ids = exactness.sequences(*exactness.SMALL)
+    return {kind: exactness.reference_logits(model, ids, kind) for kind in exactness.KV_CACHES}
 
 
 def cases() -> Iterator[exactness.Case]:
@@ -32,17 +33,26 @@ def cases() -> Iterator[exactness.Case]:
         if not (plain and seen_plain):
             yield case
         seen_plain |= plain
+    for kind in exactness.KV_CACHES[1:]:
+        yield from (case for case in exactness.kv_cache_cases(kind) if case.isa != "dotprod")
 
 
 def name_of(case: exactness.Case) -> str:
     machine = "-".join(part for part in case.emulator if part != "-cpu") or "native"
-    return f"{machine}-{case.isa}-{case.threads}-{case.chunk}"
+    return f"{machine}-{case.isa}-{case.threads}-{case.chunk}-{case.kv_cache}"
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=name_of)
 def test_logits_any_machine_equal_the_reference_bit_by_bit(
-    case: exactness.Case, model: Path, reference: np.ndarray
+    case: exactness.Case, model: Path, reference: dict[str, np.ndarray]
 ) -> None:
     """One answer everywhere: a single differing bit on any path breaks the promise."""
     logits = exactness.compute(case, model, exactness.sequences(*exactness.SMALL))
-    assert hashlib.sha384(logits).digest() == hashlib.sha384(reference.tobytes()).digest()
+    expected = reference[case.kv_cache].tobytes()
+    assert hashlib.sha384(logits).digest() == hashlib.sha384(expected).digest()
+
+
+def test_logits_kinds_of_cache_differ(reference: dict[str, np.ndarray]) -> None:
+    """The kinds would all be the same one, and the cases above prove nothing about the others."""
+    digests = {hashlib.sha384(logits.tobytes()).digest() for logits in reference.values()}
+    assert len(digests) == len(exactness.KV_CACHES)

@@ -252,6 +252,32 @@ def attention_cases(rng: np.random.Generator) -> list[Case]:
     return cases
 
 
+def cache_cases(rng: np.random.Generator) -> list[Case]:
+    """Rows as the cache stores them, and attention over what it stored."""
+    cases = []
+    for n, kind in [(16, 0), (48, 1), (128, 2), (64, 3), (80, 4), (2560, 0)]:
+        x = floats(rng, n, kind)
+        cases.append(Case("store_f16", [n], [x], expected=[oracle.store_f16(x)]))
+        codes, row_scale = oracle.store_int8(x)
+        expected = [codes, np.array([row_scale], F)]
+        cases.append(Case("store_int8", [n], [x], expected=expected))
+    scale = 0.088388346
+    for count, dim, kind in [(1, 16, 0), (2, 48, 1), (17, 80, 2), (133, 128, 0), (37, 144, 4)]:
+        q = floats(rng, dim, 0)
+        k, v = (floats(rng, dim * count, kind).reshape(count, dim) for _ in range(2))
+        halves = oracle.store_f16(k), oracle.store_f16(v)
+        found = oracle.attention_f16(q, *halves, scale)
+        cases.append(Case("attention_f16", [count, dim], [q, *halves], scale, found))
+        rows = []
+        for part in (k, v):
+            stored = [oracle.store_int8(row) for row in part]
+            codes = np.stack([each for each, _ in stored])
+            rows.append((codes, np.array([each for _, each in stored], F)))
+        found = oracle.attention_int8(q, *rows, scale)
+        cases.append(Case("attention_int8", [count, dim], [q, *rows[0], *rows[1]], scale, found))
+    return cases
+
+
 _MAKERS: Final[list[Callable[[np.random.Generator], list[Case]]]] = [
     ternary_cases,
     int8_cases,
@@ -259,6 +285,7 @@ _MAKERS: Final[list[Callable[[np.random.Generator], list[Case]]]] = [
     vector_cases,
     rope_cases,
     attention_cases,
+    cache_cases,
 ]
 
 

@@ -52,6 +52,10 @@ OPERATIONS: Final = (
     "rope_angles",
     "attention",
     "exp_sum",
+    "store_f16",
+    "store_int8",
+    "attention_f16",
+    "attention_int8",
 )
 TABLES: Final = {
     "x86_64": ("ref", "avx2", "avx512vnni"),

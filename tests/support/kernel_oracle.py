@@ -11,6 +11,8 @@ import numpy as np
 
 __all__ = [
     "attention",
+    "attention_f16",
+    "attention_int8",
     "dot16",
     "exp_float32",
     "exp_sum",
@@ -24,6 +26,8 @@ __all__ = [
     "rope",
     "silu_gate",
     "sincos",
+    "store_f16",
+    "store_int8",
     "ternary_matmul",
 ]
 
@@ -233,4 +237,37 @@ def attention(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Array]
     acc = np.zeros(len(q), F)
     for weight, row in zip(e, v, strict=False):
         acc = acc + weight * row
+    return e, acc * (F(1.0) / z)
+
+
+def store_f16(x: Array) -> Array:
+    """A cache row in binary16, by NumPy's own conversion."""
+    return x.astype(np.float16)
+
+
+def store_int8(x: Array) -> tuple[Array, Any]:
+    """A cache row as codes, and its scale."""
+    amax = max(np.abs(x).max(), F(1e-5))
+    codes = _rne(x * (F(127.0) / amax))
+    assert np.abs(codes).max() <= 127
+    return codes.astype(np.int8), amax / F(127.0)
+
+
+def attention_f16(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Array]:
+    """Step 2.5 over a cache in binary16."""
+    return attention(q, k.astype(F), v.astype(F), scale)
+
+
+def attention_int8(
+    q: Array, k: tuple[Array, Array], v: tuple[Array, Array], scale: float
+) -> tuple[Array, Array]:
+    """Step 2.5 over a cache in int8: (codes: int8[n, dim], scales: float32[n]) each."""
+    dots = [dot16(q, codes.astype(F)) * row_scale for codes, row_scale in zip(*k, strict=True)]
+    count = len(dots)
+    padded = np.zeros((count + 15) // 16 * 16, F)
+    padded[:count] = np.array(dots, F) * F(scale)
+    e, z = exp_sum(padded, padded[:count].max(), count)
+    acc = np.zeros(len(q), F)
+    for weight, codes, row_scale in zip(e, *v, strict=False):
+        acc = acc + (weight * row_scale) * codes.astype(F)
     return e, acc * (F(1.0) / z)

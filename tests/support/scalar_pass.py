@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from bitnet.checkpoint.spec import Int8Rows, Weights
 
 Vector = list[float]
+Row = tuple[Vector, float | None]
 
 
 def f32(value: float) -> float:
@@ -85,6 +86,20 @@ def quantize(x: Vector) -> tuple[list[int], float]:
     return [rne(f32(a * s)) for a in x], s
 
 
+def kept_row(x: Vector, kind: str) -> tuple[Vector, float | None]:
+    """What a cache of that kind gives back for a row: its elements, and the scale of int8."""
+    if kind == "f16":  # CPython rounds its own binary16, ties to even
+        return [float(struct.unpack("<e", struct.pack("<e", a))[0]) for a in x], None
+    if kind == "int8":
+        codes, _ = quantize(x)
+        return [float(code) for code in codes], f32(max(*(abs(a) for a in x), f32(1e-5)) / 127.0)
+    return x, None
+
+
+def scaled(value: float, scale: float | None) -> float:
+    return value if scale is None else f32(value * scale)
+
+
 def silu(g: float) -> float:
     return f32(g / f32(1.0 + exp(-g)))
 
@@ -92,10 +107,11 @@ def silu(g: float) -> float:
 class ScalarPass:
     """A model that is given one token after the other and keeps k and v of those before."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, kv_cache: str = "f32") -> None:
+        self.kv_cache = kv_cache
         self.weights = weights
         self.spec = weights.spec
-        self.cache: dict[tuple[int, int], list[tuple[Vector, Vector]]] = {}
+        self.cache: dict[tuple[int, int], list[tuple[Row, Row]]] = {}
         self.position = 0
 
     def vector(self, role: str, layer: int | None) -> Vector:
@@ -125,16 +141,16 @@ class ScalarPass:
             out[i + half] = f32(f32(x[i + half] * cs) + f32(x[i] * sn))
         return out
 
-    def attend(self, q: Vector, seen: list[tuple[Vector, Vector]]) -> Vector:
+    def attend(self, q: Vector, seen: list[tuple[Row, Row]]) -> Vector:
         scale = f32(1.0 / math.sqrt(self.spec.head_dim))
-        scores = [f32(dot16(q, k) * scale) for k, _ in seen]
+        scores = [f32(scaled(dot16(q, k), k_scale) * scale) for (k, k_scale), _ in seen]
         e = [exp(f32(score - max(scores))) for score in scores]
         share = f32(1.0 / sum16(e))
         out = []
         for i in range(self.spec.head_dim):
             acc = 0.0
-            for weight, (_, v) in zip(e, seen, strict=True):
-                acc = f32(acc + f32(weight * v[i]))
+            for weight, (_, (v, v_scale)) in zip(e, seen, strict=True):
+                acc = f32(acc + f32(scaled(weight, v_scale) * v[i]))
             out.append(f32(acc * share))
         return out
 
@@ -143,7 +159,8 @@ class ScalarPass:
         codes, s = quantize(self.norm(x, "input_norm", layer))
         q, k, v = (self.heads(self.bitlinear(role, layer, codes, s)) for role in ("q", "k", "v"))
         for j in range(spec.kv_head_count):
-            self.cache.setdefault((layer, j), []).append((self.rope(k[j]), v[j]))
+            rows = kept_row(self.rope(k[j]), self.kv_cache), kept_row(v[j], self.kv_cache)
+            self.cache.setdefault((layer, j), []).append(rows)
         group = spec.head_count // spec.kv_head_count
         out: Vector = []
         for j in range(spec.head_count):

@@ -62,6 +62,8 @@ class Engine:
         threads: 1 … 64.
         isa: Name of a kernel table (see `isa_names`), or None for the strongest that this host has.
         context: Positions of the KV cache; None for the model's own maximum.
+        kv_cache: How keys and values are kept: "f32", "f16" or "int8". Each kind gives results of
+        its own; see docs/numerics.md, The KV cache.
         prefill_chunk: Tokens of a prompt that are computed together, 1 … 512. No value changes a
         result.
         shared_library: A library that was built already, for tests of other builds.
@@ -82,6 +84,7 @@ class Engine:
         isa: str | None = None,
         *,
         context: int | None = None,
+        kv_cache: Literal["f32", "f16", "int8"] = "f32",
         prefill_chunk: int = 64,
         shared_library: Path | None = None,
     ) -> None:
@@ -101,9 +104,16 @@ class Engine:
                 raise UsageError(
                     f"argument is out of range: `{name}`", where=f"found {value}, limit {limit}"
                 )
+        if kv_cache not in library.KV_CACHE_KINDS:
+            raise UsageError(
+                "argument is out of range: `kv_cache`",
+                where=f"found {kv_cache!r}",
+                hint=f"use one of {', '.join(library.KV_CACHE_KINDS)}",
+            )
         rows = max(1, min(prefill_chunk, _LOGITS_BYTES_MAX // (4 * self.spec.vocab_size)))
+        kind = library.KV_CACHE_KINDS.index(kv_cache)
         options = library.Options(
-            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows
+            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows, kind
         )
         handle = ctypes.c_void_p()
         error = library.new_error()

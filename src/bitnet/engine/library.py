@@ -23,6 +23,7 @@ from bitnet.seal.toolchain import build_library
 from bitnet.tokenizer.tables import TokenizerTables
 
 __all__ = [
+    "KV_CACHE_KINDS",
     "NO_TOKEN",
     "Config",
     "GenerateOptions",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 NO_TOKEN: Final = 0xFFFFFFFF
+# By their numbers in format::KvCacheKind.
+KV_CACHE_KINDS: Final = ("f32", "f16", "int8")
 
 _POINTER = ctypes.c_void_p
 _U32 = ctypes.c_uint32
@@ -63,6 +66,7 @@ class Options(ctypes.Structure):
         ("prefill_chunk", _U32),
         ("threads", _U32),
         ("logits_rows", _U32),
+        ("kv_cache", _U32),
     )
 
 
@@ -104,6 +108,7 @@ class Config(ctypes.Structure):
         ("isa", Text),
         ("system", Text),
         ("context", _U32),
+        ("kv_cache", _U32),
         ("max_new_tokens", _U32),
         ("prompt_bytes_max", _U32),
         ("prefill_chunk", _U32),

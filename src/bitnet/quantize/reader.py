@@ -239,6 +239,8 @@ class ModelFile:
             if not finite.all():
                 first = begin + 4 * int(np.argmin(finite))
                 raise self._refuse(place, place.offset + first, "the value is not finite")
+            if place.role == "rope_inv_freq" and not ((values >= 0) & (values <= 1)).all():
+                raise self._refuse(place, place.offset, "a frequency is outside 0 to 1")
             padding = np.ascontiguousarray(values[:, place.cols :]).view(np.uint32)
             if padding.any():
                 raise self._refuse(place, place.offset + begin, "padding must be +0")

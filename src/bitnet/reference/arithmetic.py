@@ -25,6 +25,7 @@ __all__ = [
     "gate_relu2",
     "gate_silu",
     "int8_head",
+    "kept_rows",
     "quantize",
     "quantize_split",
     "rms_norm",
@@ -206,6 +207,24 @@ def quantize(x: F32) -> tuple[F32, F32]:
     amax = np.maximum(np.abs(x).max(axis=-1), np.float32(1e-5))
     scale = np.float32(127.0) / amax
     return x * scale[:, None], scale
+
+
+def kept_rows(x: F32, kind: str) -> tuple[F32, F32 | None]:
+    """Returns what the KV cache gives back for rows x: float32[n, head_dim], and their scales.
+
+    Args:
+        x: Keys after RoPE, or values.
+        kind: "f32", "f16" or "int8"; the scales, float32[n], are None unless it is int8.
+
+    Source: docs/numerics.md, "The KV cache". NumPy's binary16 rounds to nearest even.
+    """
+    if kind == "f16":
+        return x.astype(np.float16).astype(np.float32), None
+    if kind == "int8":
+        values, _ = quantize(x)
+        amax = np.maximum(np.abs(x).max(axis=-1), np.float32(1e-5))
+        return rne(values).astype(np.int8).astype(np.float32), amax / np.float32(127.0)
+    return x, None
 
 
 def quantize_split(x: F32) -> tuple[I8, I8, F32]:

@@ -6,12 +6,13 @@ fast; every token is a row of its own, so that no result depends on its neighbou
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from bitnet.checkpoint.spec import Int8Rows, Weights
-from bitnet.errors import EvaluationError
+from bitnet.errors import EvaluationError, UsageError
 from bitnet.reference import arithmetic
 
 __all__ = ["QuantizeTap", "Reference"]
@@ -36,9 +37,21 @@ class Reference:
     Args:
         weights: The weights by role, from `open_checkpoint` or `open_model`.
         on_quantize: See `QuantizeTap`; for tests that observe or replace activation codes.
+        kv_cache: How keys and values are kept before they are used: "f32", "f16" or "int8".
+
+    Raises:
+        UsageError: There is no such kind of cache.
     """
 
-    def __init__(self, weights: Weights, on_quantize: QuantizeTap | None = None) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        on_quantize: QuantizeTap | None = None,
+        kv_cache: Literal["f32", "f16", "int8"] = "f32",
+    ) -> None:
+        if kv_cache not in ("f32", "f16", "int8"):
+            raise UsageError("argument is out of range: `kv_cache`", where=f"found {kv_cache!r}")
+        self.kv_cache = kv_cache
         self.weights = weights
         self.spec = weights.spec
         self.on_quantize = on_quantize
@@ -140,14 +153,22 @@ class Reference:
         q, k, v: float32[tokens, head_dim].
         """
         count = len(q)
-        scores = arithmetic.dot16_pairs(q, k) * self._attention_scale
+        keys, key_scales = arithmetic.kept_rows(k, self.kv_cache)
+        values, value_scales = arithmetic.kept_rows(v, self.kv_cache)
+        dots = arithmetic.dot16_pairs(q, keys)
+        if key_scales is not None:
+            dots = dots * key_scales[None, :]
+        scores = dots * self._attention_scale
         seen = np.tri(count, dtype=np.bool_)
         peak = np.where(seen, scores, -np.inf).max(axis=-1)
         # A position that is not seen weighs +0, as padding does: that changes no bit of the sums.
         weights = np.where(seen, arithmetic.exp(scores - peak[:, None]), np.float32(0.0))
         acc = np.zeros_like(q)
         for t in range(count):
-            acc[t:] = acc[t:] + weights[t:, t, None] * v[t]
+            share = weights[t:, t, None]
+            if value_scales is not None:
+                share = share * value_scales[t]
+            acc[t:] = acc[t:] + share * values[t]
         return acc * (np.float32(1.0) / arithmetic.sum16(weights))[:, None]
 
     def _ffn_block(self, x: F32, layer: int) -> F32:

@@ -34,6 +34,9 @@ class Key:
 _ISA_COMMENT: Final = (
     "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod (aarch64)."
 )
+_KV_CACHE_COMMENT: Final = (
+    "How keys and values are kept: f32, f16 or int8. Smaller is faster late in a long context."
+)
 _CHUNK_COMMENT: Final = (
     "Tokens of the prompt computed together, 1 to 512. Changes speed and memory, never the answer."
 )
@@ -47,6 +50,7 @@ _STOP_COMMENT: Final = (
 KEYS: Final = (
     Key("model", "text", "`sealed`: the model in this executable. Or the path of a model.bin."),
     Key("context", "count", "Positions for prompt and answer together. Memory grows with it."),
+    Key("kv_cache", "word", _KV_CACHE_COMMENT),
     Key("max_new_tokens", "count", "Longest answer, in tokens; with the prompt it must fit."),
     Key("prompt_bytes_max", "count", "Longest prompt, in bytes."),
     Key("prefill_chunk", "count", _CHUNK_COMMENT),
@@ -70,6 +74,7 @@ def default_values(
     return {
         "model": model,
         "context": context,
+        "kv_cache": "f16",
         "max_new_tokens": max(1, min(_ANSWER_DEFAULT_MAX, context // 4)),
         "prompt_bytes_max": context * _PROMPT_BYTES_PER_POSITION,
         "prefill_chunk": 64,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from tests.support.tiny_models import MemoryWeights, TinyModel, tiny_models
 
 F32 = npt.NDArray[np.float32]
 KINDS = st.sampled_from(("f32", "int8"))
+CACHES = st.sampled_from(("f32", "f16", "int8"))
 
 MODEL = TinyModel(
     architecture="bitnet",
@@ -45,17 +47,17 @@ def _same_bits(a: F32, b: F32) -> bool:
 
 
 @settings(max_examples=25, derandomize=True, database=None, deadline=None)
-@given(tiny_models(), KINDS, KINDS, st.integers(1, 5))
+@given(tiny_models(), KINDS, KINDS, CACHES, st.integers(1, 5))
 def test_logits_of_random_models_equal_the_scalar_transcription_bit_by_bit(
-    model: TinyModel, embedding: str, head: str, count: int
+    model: TinyModel, embedding: str, head: str, cache: Literal["f32", "f16", "int8"], count: int
 ) -> None:
     """The vectorised pass over a prompt is the documented pass of one token after another."""
     model = dataclasses.replace(model, layers=min(model.layers, 2))
     weights = MemoryWeights(model, embedding, head)
     ids = _ids(model, count)
-    scalar = ScalarPass(weights)
+    scalar = ScalarPass(weights, cache)
     expected = np.array([scalar.step(token) for token in ids], np.float32)
-    assert _same_bits(Reference(weights).logits(ids), expected)
+    assert _same_bits(Reference(weights, kv_cache=cache).logits(ids), expected)
 
 
 @settings(max_examples=40, derandomize=True, database=None, deadline=None)

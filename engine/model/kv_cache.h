@@ -1,0 +1,65 @@
+// The keys and values of all positions so far, in one of three kinds.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/arena.h"
+#include "format/config.h"
+#include "format/model_file.h"
+#include "kernels/table.h"
+
+namespace bitnet::model {
+
+/// Layout    keys, then values: [layer][kv_head][position][head_dim_padded] of f32, binary16 or
+///           int8; for int8 also a float scale for each row, [layer][kv_head][position].
+/// Why       the rows of one head lie one after the other, as attention reads them.
+/// Exact     f32 yes; the others are defined by docs/numerics.md, "The KV cache".
+class KvCache {
+ public:
+  enum Part : uint32_t { kKeys = 0, kValues = 1 };
+  /// The rows of one head of one layer.
+  struct Head {
+    uint32_t layer;
+    uint32_t kv_head;
+  };
+
+  KvCache() = default;
+  /// Takes memory for `context` positions.
+  KvCache(Arena& arena, const format::ModelHeader& header, uint32_t context,
+          format::KvCacheKind kind);
+
+  /// Keeps `row`: float[head_dim_padded], 64-byte aligned, its padding +0.
+  void store(const kernels::KernelTable& kernels, Part part, Head head, uint32_t position,
+             const float* row);
+
+  /// `kernels::Attention` of q against positions [0, position_count) of one head.
+  void attend(const kernels::KernelTable& kernels, Head head, uint32_t position_count,
+              const float* q, float scale, float* scores, float* out) const;
+
+ private:
+  struct Rows {
+    std::span<uint8_t> data;
+    std::span<float> scales;  ///< int8 only
+  };
+
+  /// Index of a row in units of rows.
+  size_t row_index(Head head, uint32_t position) const {
+    return (size_t{head.layer} * kv_head_count_ + head.kv_head) * context_ + position;
+  }
+  template <typename Element>
+  Element* row(Part part, Head head, uint32_t position) const {
+    return reinterpret_cast<Element*>(rows_[part].data.data()) +
+           row_index(head, position) * head_dim_padded_;
+  }
+  kernels::Int8Rows int8_rows(Part part, Head head) const;
+
+  format::KvCacheKind kind_ = format::KvCacheKind::kF32;
+  uint32_t kv_head_count_ = 0;
+  uint32_t context_ = 0;
+  uint32_t head_dim_padded_ = 0;
+  Rows rows_[2];
+};
+
+}  // namespace bitnet::model
