@@ -86,6 +86,8 @@ unit: $(SETUP_TEST)
 .PHONY: lint
 lint: $(SETUP_TEST)
 	@$(RUN) -m ruff check src tests scripts bench
+	@$(RUN) -m ruff format --check src tests scripts bench
+	@$(VENV)/bin/clang-format --dry-run -Werror $$(git ls-files "*.cc" "*.h")
 
 .PHONY: types
 types: $(SETUP_TEST)

@@ -1,5 +1,6 @@
 // The one place memory comes from: a region sized before it is reserved, given out at start-up,
-// then frozen. SPDX-License-Identifier: Apache-2.0
+// then frozen.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

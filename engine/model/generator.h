@@ -1,5 +1,6 @@
 // From prompt ids to an answer: prefill in chunks, then one token at a time until something ends
-// it. SPDX-License-Identifier: Apache-2.0
+// it.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

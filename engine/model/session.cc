@@ -42,6 +42,7 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
   if (kv_cache >= format::kKvCacheKindCount) {
     return Error{Status::kConfigConflict, "kv_cache", 0, kv_cache, format::kKvCacheKindCount - 1};
   }
+  ENGINE_CHECK(options.logits_rows > 0);
   return kNoError;
 }
 

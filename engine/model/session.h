@@ -1,5 +1,6 @@
 // Everything that a run needs, set up once: a checked model, one arena, a kernel table, a team of
-// threads. SPDX-License-Identifier: Apache-2.0
+// threads.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

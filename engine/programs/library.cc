@@ -1,5 +1,6 @@
 // The engine behind a C interface, for Python on the builder side. Not part of what runs in the
-// gap. SPDX-License-Identifier: Apache-2.0
+// gap.
+// SPDX-License-Identifier: Apache-2.0
 //
 // Every function that can fail returns the status as a number and fills a BitnetError.
 // src/bitnet/engine/library.py declares the same structs; both check the version below.

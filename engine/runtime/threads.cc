@@ -37,9 +37,11 @@ Error ThreadTeam::start(uint32_t thread_count) {
     const Result<platform::ParkPipe> pipe = platform::make_park_pipe();
     if (!pipe.ok()) {
       size_ = 1;
+      stop();
       return pipe.error();
     }
     waiters_[i].pipe = pipe.value();
+    ++pipe_count_;
   }
   for (uint32_t i = 1; i < thread_count; ++i) {
     workers_[i].team = this;
@@ -59,10 +61,12 @@ Error ThreadTeam::start(uint32_t thread_count) {
 }
 
 void ThreadTeam::stop() {
-  if (size_ == 1) return;
-  run(nullptr, nullptr);
-  for (uint32_t i = 1; i < size_; ++i) platform::join_thread(workers_[i].thread);
-  for (uint32_t i = 0; i < size_; ++i) platform::close_park_pipe(waiters_[i].pipe);
+  if (size_ > 1) {
+    run(nullptr, nullptr);
+    for (uint32_t i = 1; i < size_; ++i) platform::join_thread(workers_[i].thread);
+  }
+  for (uint32_t i = 0; i < pipe_count_; ++i) platform::close_park_pipe(waiters_[i].pipe);
+  pipe_count_ = 0;
   size_ = 1;
 }
 

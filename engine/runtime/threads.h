@@ -52,6 +52,7 @@ class ThreadTeam {
   void wake_all(uint32_t except);
 
   uint32_t size_ = 1;
+  uint32_t pipe_count_ = 0;
   uint32_t spin_count_ = 0;
   Function function_ = nullptr;
   void* context_ = nullptr;

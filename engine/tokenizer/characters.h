@@ -1,5 +1,6 @@
 // Code points of a UTF-8 text and their classes. A byte that belongs to no valid sequence stands
-// for itself. SPDX-License-Identifier: Apache-2.0
+// for itself.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -6,13 +6,13 @@
 // program; outputs are pre-filled and lie between guard bytes.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-
-#include <sys/mman.h>
 
 #include "kernels/table.h"
 
@@ -51,9 +51,9 @@ enum class Operation : uint32_t {
 };
 
 constexpr const char* kOperationNames[] = {
-    "ternary_matmul", "int8_matmul", "f32_matmul",   "rms_norm", "quantize_int8",
-    "quantize_split", "relu2_gate",  "silu_gate",    "add_in_place", "rope",
-    "rope_angles",    "attention",   "exp_sum",      "store_f16",    "store_int8",
+    "ternary_matmul", "int8_matmul",    "f32_matmul", "rms_norm",     "quantize_int8",
+    "quantize_split", "relu2_gate",     "silu_gate",  "add_in_place", "rope",
+    "rope_angles",    "attention",      "exp_sum",    "store_f16",    "store_int8",
     "attention_f16",  "attention_int8",
 };
 constexpr uint32_t kOperationCount = sizeof kOperationNames / sizeof kOperationNames[0];
@@ -183,9 +183,9 @@ inline void run_ternary_matmul(const KernelTable& table, const Case& c, Outputs&
 inline void run_int8_matmul(const KernelTable& table, const Case& c, Outputs& out) {
   const uint32_t* s = c.size;
   float* y = out.add_floats(strided(s[3], s[5], s[2] * 16));
-  table.int8_matmul(
-      {c.bytes(0), s[0], s[1], s[2]}, c.floats(1),
-      {c.int8s(2), c.int8s(3), s[4], c.int32s(4), c.int32s(5), c.floats(6), s[3]}, y, s[5]);
+  table.int8_matmul({c.bytes(0), s[0], s[1], s[2]}, c.floats(1),
+                    {c.int8s(2), c.int8s(3), s[4], c.int32s(4), c.int32s(5), c.floats(6), s[3]}, y,
+                    s[5]);
 }
 
 /// size: cols_padded, row_begin, row_end, token_count, x_stride, y_stride. Inputs: weights, x.
@@ -292,23 +292,40 @@ inline void run_attention_int8(const KernelTable& table, const Case& c, Outputs&
 inline void execute(const KernelTable& table, const Case& c, Outputs& out) {
   out.count = 0;
   switch (c.operation) {
-    case Operation::kTernaryMatmul: return run_ternary_matmul(table, c, out);
-    case Operation::kInt8Matmul: return run_int8_matmul(table, c, out);
-    case Operation::kF32Matmul: return run_f32_matmul(table, c, out);
-    case Operation::kRmsNorm: return run_rms_norm(table, c, out);
-    case Operation::kQuantizeInt8: return run_quantize_int8(table, c, out);
-    case Operation::kQuantizeSplit: return run_quantize_split(table, c, out);
-    case Operation::kRelu2Gate: return run_gate(table.relu2_gate, c, out);
-    case Operation::kSiluGate: return run_gate(table.silu_gate, c, out);
-    case Operation::kAddInPlace: return run_add_in_place(table, c, out);
-    case Operation::kRope: return run_rope(table, c, out);
-    case Operation::kRopeAngles: return run_rope_angles(table, c, out);
-    case Operation::kAttention: return run_attention(table, c, out);
-    case Operation::kExpSum: return run_exp_sum(table, c, out);
-    case Operation::kStoreF16: return run_store_f16(table, c, out);
-    case Operation::kStoreInt8: return run_store_int8(table, c, out);
-    case Operation::kAttentionF16: return run_attention_f16(table, c, out);
-    case Operation::kAttentionInt8: return run_attention_int8(table, c, out);
+    case Operation::kTernaryMatmul:
+      return run_ternary_matmul(table, c, out);
+    case Operation::kInt8Matmul:
+      return run_int8_matmul(table, c, out);
+    case Operation::kF32Matmul:
+      return run_f32_matmul(table, c, out);
+    case Operation::kRmsNorm:
+      return run_rms_norm(table, c, out);
+    case Operation::kQuantizeInt8:
+      return run_quantize_int8(table, c, out);
+    case Operation::kQuantizeSplit:
+      return run_quantize_split(table, c, out);
+    case Operation::kRelu2Gate:
+      return run_gate(table.relu2_gate, c, out);
+    case Operation::kSiluGate:
+      return run_gate(table.silu_gate, c, out);
+    case Operation::kAddInPlace:
+      return run_add_in_place(table, c, out);
+    case Operation::kRope:
+      return run_rope(table, c, out);
+    case Operation::kRopeAngles:
+      return run_rope_angles(table, c, out);
+    case Operation::kAttention:
+      return run_attention(table, c, out);
+    case Operation::kExpSum:
+      return run_exp_sum(table, c, out);
+    case Operation::kStoreF16:
+      return run_store_f16(table, c, out);
+    case Operation::kStoreInt8:
+      return run_store_int8(table, c, out);
+    case Operation::kAttentionF16:
+      return run_attention_f16(table, c, out);
+    case Operation::kAttentionInt8:
+      return run_attention_int8(table, c, out);
   }
 }
 

@@ -34,7 +34,8 @@ constexpr uint32_t kFloatsCount = 6;
 inline float draw_float(Random& random, Floats kind) {
   const float unit = random.unit();
   switch (kind) {
-    case Floats::kUnit: return unit;
+    case Floats::kUnit:
+      return unit;
     case Floats::kWideExponents:
       return unit * __builtin_ldexpf(1.0f, static_cast<int>(random.below(40)) - 30);
     case Floats::kTiny: {  // zeros of both signs, subnormals, smallest normals
@@ -42,9 +43,12 @@ inline float draw_float(Random& random, Floats kind) {
       const uint32_t sign = random.below(2) << 31;
       return __builtin_bit_cast(float, bits | sign);
     }
-    case Floats::kLarge: return unit * 1e16f;
-    case Floats::kTies: return static_cast<float>(static_cast<int>(random.below(509)) - 254) * 0.5f;
-    case Floats::kMixed: return draw_float(random, static_cast<Floats>(random.below(4)));
+    case Floats::kLarge:
+      return unit * 1e16f;
+    case Floats::kTies:
+      return static_cast<float>(static_cast<int>(random.below(509)) - 254) * 0.5f;
+    case Floats::kMixed:
+      return draw_float(random, static_cast<Floats>(random.below(4)));
   }
   return unit;
 }

@@ -10,11 +10,11 @@
 //
 // A case on stdin: u32 operation, u32 size[6], f32 scalar, u32 input count, then for each input u32
 // bytes and the bytes. Its answer: u32 output count, then for each u32 bytes and the bytes.
-#include <csignal>
-#include <ctime>
-
 #include <sys/auxv.h>
 #include <unistd.h>
+
+#include <csignal>
+#include <ctime>
 
 #include "kernels_case.h"
 #include "kernels_shapes.h"

@@ -20,9 +20,7 @@ def kernel_steps(arch: str) -> dict[str, Command]:
     driver.build(arch)
     steps = driver.commands(arch)
     return {
-        step.label.rpartition("/")[2]: step
-        for step in steps
-        if "compile kernels/" in step.label
+        step.label.rpartition("/")[2]: step for step in steps if "compile kernels/" in step.label
     }
 
 
@@ -73,11 +71,7 @@ def test_sources_json_names_every_file_and_its_flags(arch: str) -> None:
     """A kernel file would be left out of the build, or its header would tell other flags."""
     files = {path.name for path in KERNELS.glob("*.cc")}
     suffixes = {f"_{isa}.cc" for isa in driver.TABLES[arch]}
-    wanted = {
-        name
-        for name in files
-        if name == "table.cc" or any(map(name.endswith, suffixes))
-    }
+    wanted = {name for name in files if name == "table.cc" or any(map(name.endswith, suffixes))}
     steps = kernel_steps(arch)
     assert set(steps) == wanted
     for name, step in steps.items():
@@ -96,9 +90,7 @@ FUSED = {
 def test_objects_have_no_fused_multiply_add(arch: str, tmp_path: Path) -> None:
     """A product and a sum would be rounded once, on the instruction sets that can."""
     for name, step in kernel_steps(arch).items():
-        assert (
-            re.findall(FUSED[arch], driver.assembly(step, tmp_path), re.MULTILINE) == []
-        ), name
+        assert re.findall(FUSED[arch], driver.assembly(step, tmp_path), re.MULTILINE) == [], name
 
 
 @pytest.mark.parametrize(
@@ -143,6 +135,4 @@ def readme_table() -> str:
 def test_readme_table_matches_objects() -> None:
     """The README would promise a kernel that is not there, or keep quiet about one that is."""
     expected = readme_table()
-    assert expected in (KERNELS / "README.md").read_text(encoding="utf-8"), (
-        f"expected\n{expected}"
-    )
+    assert expected in (KERNELS / "README.md").read_text(encoding="utf-8"), f"expected\n{expected}"

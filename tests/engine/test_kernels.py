@@ -20,9 +20,7 @@ from tests.support.kernel_driver import Case
 Array = np.ndarray[Any, Any]
 F = np.float32
 ARCHITECTURES = tuple(driver.TABLES)
-ALL_TABLES = [
-    (arch, table) for arch, tables in driver.TABLES.items() for table in tables
-]
+ALL_TABLES = [(arch, table) for arch, tables in driver.TABLES.items() for table in tables]
 COMPARISONS_A_TABLE = 2254  # of the walk
 
 
@@ -99,13 +97,10 @@ def test_walk_build_with_fused_operations_reports_differences() -> None:
     """The walk would pass whatever the kernels compute: it must notice one rounding too few."""
     result = driver.run_driver(driver.build("aarch64", "fused"), "aarch64")
     assert result.returncode == 1
-    failed = [
-        line for line in result.stdout.decode().splitlines() if line.startswith("FAIL")
-    ]
+    failed = [line for line in result.stdout.decode().splitlines() if line.startswith("FAIL")]
     assert len(failed) > 100
     assert all(
-        " neon size " in line or (" dotprod size " in line and " seed " in line)
-        for line in failed
+        " neon size " in line or (" dotprod size " in line and " seed " in line) for line in failed
     )
 
 
@@ -124,10 +119,7 @@ def test_golden_cases_cover_every_operation(golden: list[Case]) -> None:
     table = (engine_root() / "kernels" / "table.h").read_text(encoding="utf-8")
     fields = re.search(r"struct KernelTable \{(.*?)\};", table, re.DOTALL)
     assert fields is not None
-    assert (
-        tuple(re.findall(r"^  [A-Z]\w+ (\w+);", fields[1], re.MULTILINE))
-        == driver.OPERATIONS
-    )
+    assert tuple(re.findall(r"^  [A-Z]\w+ (\w+);", fields[1], re.MULTILINE)) == driver.OPERATIONS
 
 
 @pytest.mark.parametrize(("arch", "table"), ALL_TABLES)
@@ -139,9 +131,7 @@ def test_golden_cases_every_table_gives_the_expected_bytes(
     if not driver.available_tables(path, arch)[table]:
         assert arch == host_arch(), "an emulated processor has every table"
         return
-    for case, outputs in zip(
-        golden, driver.evaluate(path, arch, table, golden), strict=True
-    ):
+    for case, outputs in zip(golden, driver.evaluate(path, arch, table, golden), strict=True):
         assert len(outputs) == len(case.expected)
         for found, expected in zip(outputs, case.expected, strict=True):
             message = f"{case.operation} {table} {case.size}"
@@ -250,9 +240,7 @@ def test_exp_outside_range_saturates() -> None:
     case = Case("exp_sum", [16, 16, 0], [x], 0.0)
     for table in driver.TABLES[host_arch()]:
         if driver.available_tables(driver.build(host_arch()), host_arch())[table]:
-            [[e, _]] = driver.evaluate(
-                driver.build(host_arch()), host_arch(), table, [case]
-            )
+            [[e, _]] = driver.evaluate(driver.build(host_arch()), host_arch(), table, [case])
             values = np.frombuffer(e, F)
             assert values[:3].tolist() == [0, 0, 0]
             assert np.isfinite(values).all()
@@ -266,9 +254,7 @@ def test_rope_angles_within_half_an_ulp(position: int) -> None:
     rng = np.random.default_rng(position)
     inv_freq = np.exp(rng.uniform(np.log(1e-7), 0, 1 << 15)).astype(F)
     case = Case("rope_angles", [position, len(inv_freq)], [inv_freq])
-    [[sin, cos]] = driver.evaluate(
-        driver.build(host_arch()), host_arch(), "ref", [case]
-    )
+    [[sin, cos]] = driver.evaluate(driver.build(host_arch()), host_arch(), "ref", [case])
     angle = (F(position) * inv_freq).astype(np.float64)
     assert ulp_errors(np.frombuffer(sin, F), np.sin(angle)).max() < 0.501
     assert ulp_errors(np.frombuffer(cos, F), np.cos(angle)).max() < 0.501

@@ -17,7 +17,8 @@ from bitnet.seal.toolchain import Target, host_arch
 from tests.support.oracle import Oracle
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
-REQUESTS = (DEMO / "prompts.txt").read_text(encoding="utf-8").splitlines()[:12] + [
+REQUESTS = [
+    *(DEMO / "prompts.txt").read_text(encoding="utf-8").splitlines()[:12],
     "extract a tar.gz archive into a directory",
     "show failed systemd units",
     "what is cryptsetup?",
@@ -31,7 +32,7 @@ REQUESTS = (DEMO / "prompts.txt").read_text(encoding="utf-8").splitlines()[:12] 
 
 @pytest.fixture(scope="module")
 def answers() -> list[str]:
-    """What transformers answers, greedy, float32, through the model's own template and tokenizer."""
+    """What transformers answers, greedy, float32, in the model's own template and tokenizer."""
     oracle = Oracle(DEMO).model
     tokenizer = Tokenizer.from_file(str(DEMO / "tokenizer.json"))
     tokenizer.encode_special_tokens = True  # the text of a user holds no control tokens
@@ -59,9 +60,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_engine_demo_requests_answers_as_transformers_does(
-    model: Path, answers: list[str]
-) -> None:
+def test_engine_demo_requests_answers_as_transformers_does(model: Path, answers: list[str]) -> None:
     """The whole way of the builder would be wrong somewhere between checkpoint and text."""
     with Engine(model, tokenizer=DEMO / "tokenizer.json") as engine:
         own = [engine.generate(request, max_new_tokens=64).text for request in REQUESTS]

@@ -122,9 +122,7 @@ def int8_cases(rng: np.random.Generator) -> list[Case]:
         row_scales = rng.uniform(0, 1e-2, end * 16).astype(F)
         scales = rng.uniform(1e-6, 1e-3, count).astype(F)
         used = slice(begin * 16, None)
-        y = oracle.int8_matmul(
-            weights[used], row_scales[used], hi[:, :cols], lo[:, :cols], scales
-        )
+        y = oracle.int8_matmul(weights[used], row_scales[used], hi[:, :cols], lo[:, :cols], scales)
         activations = [
             flat(hi, cols),
             flat(lo, cols),
@@ -146,17 +144,11 @@ def f32_cases(rng: np.random.Generator) -> list[Case]:
     for cols, begin, end, count, kind in shapes:
         weights = floats(rng, end * cols, kind).reshape(end, cols)
         x = floats(rng, count * (cols + 16), kind).reshape(count, cols + 16)
-        rows = [
-            [oracle.dot16(row, token[:cols]) for row in weights[begin:]] for token in x
-        ]
+        rows = [[oracle.dot16(row, token[:cols]) for row in weights[begin:]] for token in x]
         y = np.array(rows, F).reshape(count, end - begin)
         size = [cols, begin, end, count, cols + 16, end + 3]
         inputs = [weights, x.reshape(-1)[: (count - 1) * (cols + 16) + cols]]
-        cases.append(
-            Case(
-                "f32_matmul", size, inputs, expected=[matmul_output(y, begin, end + 3)]
-            )
-        )
+        cases.append(Case("f32_matmul", size, inputs, expected=[matmul_output(y, begin, end + 3)]))
     return cases
 
 
@@ -182,17 +174,13 @@ def vector_cases(rng: np.random.Generator) -> list[Case]:
                 ("relu2_gate", oracle.relu2_gate),
                 ("silu_gate", oracle.silu_gate),
             ):
-                cases.append(
-                    Case(name, [length, in_place], [x, y], expected=[gate(x, y)])
-                )
+                cases.append(Case(name, [length, in_place], [x, y], expected=[gate(x, y)]))
         cases.append(Case("add_in_place", [length], [x, y], expected=[x + y]))
         codes, total, s = oracle.quantize_int8(x)
         scalars = np.array([np.int32(total).view(F), s], F)
         cases.append(Case("quantize_int8", [length], [x], expected=[codes, scalars]))
         hi, lo, hi_sum, lo_sum, scale = oracle.quantize_split(x)
-        scalars = np.array(
-            [np.int32(hi_sum).view(F), np.int32(lo_sum).view(F), scale], F
-        )
+        scalars = np.array([np.int32(hi_sum).view(F), np.int32(lo_sum).view(F), scale], F)
         cases.append(Case("quantize_split", [length], [x], expected=[hi, lo, scalars]))
     return cases
 
@@ -211,13 +199,9 @@ def rope_cases(rng: np.random.Generator) -> list[Case]:
         inv_freq = (10000.0 ** (-np.arange(half) / half)).astype(F)
         inv_freq[0] = np.nextafter(F(1), F(0))
         sin, cos = oracle.sincos(F(position) * inv_freq)
-        cases.append(
-            Case("rope_angles", [position, half], [inv_freq], expected=[sin, cos])
-        )
+        cases.append(Case("rope_angles", [position, half], [inv_freq], expected=[sin, cos]))
         x = floats(rng, 2 * half, half % 4)
-        cases.append(
-            Case("rope", [2 * half], [x, sin, cos], expected=[oracle.rope(x, sin, cos)])
-        )
+        cases.append(Case("rope", [2 * half], [x, sin, cos], expected=[oracle.rope(x, sin, cos)]))
     return cases
 
 
@@ -234,9 +218,7 @@ def attention_cases(rng: np.random.Generator) -> list[Case]:
     ]
     for count, dim, kind in shapes:
         q, k, v = (floats(rng, dim * rows, kind) for rows in (1, count, count))
-        e, out = oracle.attention(
-            q, k.reshape(-1, dim), v.reshape(-1, dim), 0.088388346
-        )
+        e, out = oracle.attention(q, k.reshape(-1, dim), v.reshape(-1, dim), 0.088388346)
         cases.append(Case("attention", [count, dim], [q, k, v], 0.088388346, [e, out]))
     for n in (1, 16, 33, 1000):
         x = (floats(rng, pad(n), 0) * F(120)).astype(F)
@@ -244,11 +226,7 @@ def attention_cases(rng: np.random.Generator) -> list[Case]:
         e, total = oracle.exp_sum(x, x[:n].max(), n)
         for in_place in (0, 1):
             size = [n, len(x), in_place]
-            cases.append(
-                Case(
-                    "exp_sum", size, [x], float(x[:n].max()), [e, np.array([total], F)]
-                )
-            )
+            cases.append(Case("exp_sum", size, [x], float(x[:n].max()), [e, np.array([total], F)]))
     return cases
 
 

@@ -61,9 +61,7 @@ TABLES: Final = {
     "x86_64": ("ref", "avx2", "avx512vnni"),
     "aarch64": ("ref", "neon", "dotprod"),
 }
-_PROGRAM: Final = Program(
-    "kernels_test", "../tests/engine/kernels_test.cc", ("kernels",)
-)
+_PROGRAM: Final = Program("kernels_test", "../tests/engine/kernels_test.cc", ("kernels",))
 
 
 def commands(arch: str, *, sanitize: bool = False) -> list[Command]:
@@ -109,25 +107,14 @@ def build(arch: str, variant: str = "product") -> Path:
 
 def _with_traps(step: Command) -> Command:
     traps = ("-fsanitize=undefined", "-fsanitize-trap=undefined")
-    at = (
-        step.argv.index("-fno-sanitize=all")
-        if "-fno-sanitize=all" in step.argv
-        else None
-    )
-    return (
-        step
-        if at is None
-        else replace(step, argv=step.argv[:at] + traps + step.argv[at + 1 :])
-    )
+    at = step.argv.index("-fno-sanitize=all") if "-fno-sanitize=all" in step.argv else None
+    return step if at is None else replace(step, argv=step.argv[:at] + traps + step.argv[at + 1 :])
 
 
 def _fused(step: Command) -> Command:
     if "float_neon" not in step.label:
         return step
-    argv = [
-        "-ffp-contract=fast" if word == "-ffp-contract=off" else word
-        for word in step.argv
-    ]
+    argv = ["-ffp-contract=fast" if word == "-ffp-contract=off" else word for word in step.argv]
     return replace(step, argv=tuple(argv))
 
 
@@ -158,15 +145,11 @@ def run_driver(
     )
 
 
-def available_tables(
-    driver: Path, arch: str, cpu: str | None = None
-) -> dict[str, bool]:
+def available_tables(driver: Path, arch: str, cpu: str | None = None) -> dict[str, bool]:
     """Returns which tables the driver says it can run."""
     result = run_driver(driver, arch, "--tables", cpu=cpu)
     assert result.returncode == 0, result.stderr.decode()
-    rows = re.findall(
-        r"^(\w+) (available|unavailable)$", result.stdout.decode(), re.MULTILINE
-    )
+    rows = re.findall(r"^(\w+) (available|unavailable)$", result.stdout.decode(), re.MULTILINE)
     return {name: state == "available" for name, state in rows}
 
 
@@ -191,9 +174,7 @@ class Case:
         return b"".join(parts)
 
 
-def evaluate(
-    driver: Path, arch: str, table: str, cases: Sequence[Case]
-) -> list[list[bytes]]:
+def evaluate(driver: Path, arch: str, table: str, cases: Sequence[Case]) -> list[list[bytes]]:
     """Runs the cases with one table and returns the outputs of each, as bytes."""
     stdin = b"".join(case.encode() for case in cases)
     result = run_driver(driver, arch, "--evaluate", table, stdin=stdin)

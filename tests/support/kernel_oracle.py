@@ -58,9 +58,7 @@ def pack_int8(codes: Array) -> Array:
         for col in range(cols):
             tile, r = divmod(row, 16)
             k, b = divmod(col, 4)
-            packed[64 * (tile * (cols // 4) + k) + 4 * r + b] = (
-                int(codes[row, col]) + 128
-            )
+            packed[64 * (tile * (cols // 4) + k) + 4 * r + b] = int(codes[row, col]) + 128
     return packed
 
 
@@ -70,9 +68,7 @@ def ternary_matmul(weights: Array, codes: Array, multipliers: Array) -> Array:
     return sums.astype(F) * multipliers[:, None]
 
 
-def int8_matmul(
-    weights: Array, scales: Array, hi: Array, lo: Array, token_scales: Array
-) -> Array:
+def int8_matmul(weights: Array, scales: Array, hi: Array, lo: Array, token_scales: Array) -> Array:
     """Returns float32[tokens, rows]."""
     wide = weights.astype(np.int64).T
     high = (hi.astype(np.int64) @ wide).astype(F)

@@ -82,7 +82,7 @@ def rms_norm(x: Vector, w: Vector, eps: float) -> Vector:
 
 
 def quantize(x: Vector) -> tuple[list[int], float]:
-    s = f32(127.0 / max(max(abs(a) for a in x), f32(1e-5)))
+    s = f32(127.0 / max(*(abs(a) for a in x), f32(1e-05)))
     return [rne(f32(a * s)) for a in x], s
 
 
@@ -192,7 +192,7 @@ class ScalarPass:
         table = self.weights.table("head")
         if not isinstance(table, Int8Rows):
             return [dot16(row, f) for row in table.values.tolist()]
-        amax = max(max(abs(a) for a in f), f32(1e-5))
+        amax = max(*(abs(a) for a in f), f32(1e-05))
         s = f32(16256.0 / amax)
         q = [rne(f32(a * s)) for a in f]
         hi = [(a + 64) >> 7 for a in q]

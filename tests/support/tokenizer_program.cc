@@ -13,9 +13,8 @@
 #include <cstring>
 #include <ctime>
 
-#include "tokenizer/tokenizer.h"
-
 #include "tokenizer.inc"
+#include "tokenizer/tokenizer.h"
 
 namespace {
 

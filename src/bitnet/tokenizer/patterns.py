@@ -33,12 +33,12 @@ QWEN35_PATTERN: Final = (
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SplitRule:
-    """Parameters of the matcher; the fields of the same names in engine/tokenizer/tables.h.
+    r"""Parameters of the matcher; the fields of the same names in engine/tokenizer/tables.h.
 
     Attributes:
         name: For people.
         contractions_fold_case: `(?i:'s|'t|...)`; it folds U+017F to s, as the library does.
-        letters_after_any: A run of letters may begin with any character but \\r, \\n, letter,
+        letters_after_any: A run of letters may begin with any character but \r, \n, letter,
             number (else with one space).
         letters_with_marks: Marks belong to runs of letters.
         number_run_max: 1 or 3: numbers come in runs of at most so many; 0: runs of any length that
