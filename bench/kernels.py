@@ -89,7 +89,10 @@ def measurements() -> Iterator[Measurement]:
     yield vector("rope_angles", "position 777, 64 angles", (777, 64), 64)
     for positions in (128, 2048):
         title = f"{positions} positions, head of 128"
-        yield vector("attention", title, (positions, 128), 2 * positions * 128)
+        elements = 2 * positions * 128
+        yield vector("attention", title, (positions, 128), elements)
+        for operation, width in (("attention_f16", 2), ("attention_int8", 1)):
+            yield Measurement(operation, title, (positions, 128), elements, width * elements)
     yield vector("exp_sum", "128256", (128256, 128256, 0), 128256)
 
 

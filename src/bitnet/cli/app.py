@@ -9,7 +9,16 @@ from bitnet.cli import render
 
 __all__ = ["SUBCOMMANDS", "create", "main"]
 
-SUBCOMMANDS: Final = ("quantize", "inspect", "tokenizer2cpp", "seal", "elf", "config", "vocabulary")
+SUBCOMMANDS: Final = (
+    "quantize",
+    "inspect",
+    "tokenizer2cpp",
+    "seal",
+    "elf",
+    "config",
+    "vocabulary",
+    "bench",
+)
 
 _HELP: Final = """Seals 1-bit language models into static executables for machines with no network.
 
@@ -17,7 +26,8 @@ _HELP: Final = """Seals 1-bit language models into static executables for machin
 model.bin, [cyan]tokenizer2cpp[/cyan] compiles its tokenizer, [cyan]seal[/cyan] joins both with
 the engine into one executable, [cyan]config[/cyan] writes the commented configuration that the
 executable asks for. [cyan]inspect[/cyan] shows what a model.bin holds, [cyan]elf[/cyan] how an
-executable is linked and hardened.
+executable is linked and hardened. [cyan]bench[/cyan] measures speed beside what the machine can
+do at most.
 """
 
 

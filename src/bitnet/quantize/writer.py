@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,13 +44,36 @@ from bitnet.quantize.layout import (
 )
 from bitnet.quantize.tiles import pack_f32, pack_int8, pack_ternary, quantize_rows
 
-__all__ = ["ModelSummary", "Progress", "write_model"]
+__all__ = ["ModelSummary", "Progress", "WeightRows", "write_model", "write_weights"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the tensor being written, the bytes written, and the bytes in all."""
 
 EMBEDDING_KINDS: Final = {"int8": KIND_INT8, "f32": KIND_F32}
 TOKENIZER_BYTES_MAX: Final = 256 << 20
+
+
+class WeightRows(Protocol):
+    """Weights that are given in blocks of rows as the file needs them; `Checkpoint` is one.
+
+    Roles as in docs/formats/model.md. Rows are asked for in ascending order, each once.
+    """
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The geometry."""
+
+    def matrix_rows(self, role: str, layer: int, begin: int, end: int) -> npt.NDArray[np.int8]:
+        """Returns int8[end - begin, cols] of -1, 0, +1."""
+
+    def matrix_scale(self, role: str, layer: int) -> np.float32:
+        """Returns the multiplier of the matrix's integer sums, finite and above 0."""
+
+    def table_rows(self, role: str, begin: int, end: int) -> npt.NDArray[np.float32]:
+        """Returns float32[end - begin, hidden] of the embedding or of the untied head."""
+
+    def vector(self, role: str, layer: int | None) -> npt.NDArray[np.float32]:
+        """Returns float32[length]; `rope_inv_freq` is one of them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,21 +162,21 @@ def _write_all(descriptor: int, view: memoryview, offset: int) -> None:
         view, offset = view[count:], offset + count
 
 
-def _write_ternary(out: _DataWriter, checkpoint: Checkpoint, place: TensorPlace) -> int:
+def _write_ternary(out: _DataWriter, weights: WeightRows, place: TensorPlace) -> int:
     """Writes one matrix and returns how many of its weights are zero."""
     assert place.layer is not None
     zero_count = 0
     for begin, end in row_blocks(place.rows, place.cols):
-        weights = checkpoint.matrix_rows(place.role, place.layer, begin, end)
-        zero_count += weights.size - int(np.count_nonzero(weights))
-        out.append(pack_ternary(weights))
+        rows = weights.matrix_rows(place.role, place.layer, begin, end)
+        zero_count += rows.size - int(np.count_nonzero(rows))
+        out.append(pack_ternary(rows))
     return zero_count
 
 
-def _write_table(out: _DataWriter, checkpoint: Checkpoint, place: TensorPlace) -> None:
+def _write_table(out: _DataWriter, weights: WeightRows, place: TensorPlace) -> None:
     scales = np.zeros(-(-place.rows // TILE_ROWS) * TILE_ROWS, np.float32)
     for begin, end in row_blocks(place.rows, place.cols):
-        values = checkpoint.table_rows(place.role, begin, end)
+        values = weights.table_rows(place.role, begin, end)
         if place.kind == KIND_F32:
             out.append(pack_f32(values))
         else:
@@ -317,8 +340,30 @@ def write_model(
     _check_trained_ternary(checkpoint, force)
     _check_output(output, checkpoint)
     tokenizer_sha384 = _digest_tokenizer(tokenizer)
-    kind = EMBEDDING_KINDS[embedding]
-    layout = plan_layout(checkpoint.spec, kind, kind)
+    return write_weights(
+        checkpoint,
+        output,
+        embedding=embedding,
+        tokenizer_sha384=tokenizer_sha384,
+        progress=progress,
+    )
+
+
+def write_weights(
+    weights: WeightRows,
+    output: Path,
+    *,
+    embedding: Literal["int8", "f32"] = "int8",
+    tokenizer_sha384: bytes | None = None,
+    progress: Progress | None = None,
+) -> ModelSummary:
+    """Writes model.bin from weights of any origin; `write_model` without its questions.
+
+    Raises:
+        ToolchainError: The output cannot be written (disk full, no permission).
+    """
+    spec, kind = weights.spec, EMBEDDING_KINDS[embedding]
+    layout = plan_layout(spec, kind, kind)
     scales: dict[str, np.float32] = {}
     zero_count = 0
     with _replaced_file(output) as descriptor:
@@ -327,15 +372,15 @@ def write_model(
             out.tensor_name = place.name
             if place.kind == KIND_TERNARY:
                 assert place.layer is not None
-                scales[place.name] = checkpoint.matrix_scale(place.role, place.layer)
-                zero_count += _write_ternary(out, checkpoint, place)
+                scales[place.name] = weights.matrix_scale(place.role, place.layer)
+                zero_count += _write_ternary(out, weights, place)
             elif place.role in ("embedding", "head"):
-                _write_table(out, checkpoint, place)
+                _write_table(out, weights, place)
             else:
-                out.append(pack_f32(checkpoint.vector(place.role, place.layer)[None, :]))
+                out.append(pack_f32(weights.vector(place.role, place.layer)[None, :]))
             out.pad_page()
         leaves = out.finish()
-        values = _header_values(checkpoint.spec, layout, kind, tokenizer_sha384)
+        values = _header_values(spec, layout, kind, tokenizer_sha384)
         header, root = _pack_header(values, layout, scales, leaves)
         _write_all(descriptor, memoryview(header), 0)
     ternary = [place.rows * place.cols for place in layout.tensors if place.kind == KIND_TERNARY]

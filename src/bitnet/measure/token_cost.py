@@ -1,0 +1,72 @@
+"""What one token costs by the geometry alone: bytes that must be read, multiply-adds."""
+
+import dataclasses
+from typing import Final
+
+from bitnet.checkpoint import ModelSpec
+from bitnet.limits import TILE_ROWS, pad_lanes
+from bitnet.quantize.layout import KIND_TERNARY, Layout, tensor_bytes
+
+__all__ = ["TokenCost", "token_cost"]
+
+# Keys and values are binary32 today.
+KV_ELEMENT_BYTES: Final = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenCost:
+    """Bytes that decoding one token must read, each counted once, and the body's multiply-adds.
+
+    Attributes:
+        body_bytes: Tensors of all layers: matrices and norms.
+        head_bytes: The head (the embedding where it is tied) with its row scales, and the final
+            norm.
+        embedding_bytes: One row of the embedding with its scale.
+        kv_position_bytes: Keys and values of all layers at one position.
+        body_macs: Multiply-adds with ternary weights.
+    """
+
+    body_bytes: int
+    head_bytes: int
+    embedding_bytes: int
+    kv_position_bytes: int
+    body_macs: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """What every token reads, wherever it stands."""
+        return self.body_bytes + self.head_bytes + self.embedding_bytes
+
+    def decode_bytes(self, position: float) -> float:
+        """Returns the bytes read by a token at `position`, which attends to itself too.
+
+        Its own key and value are written, not read from memory; `position` may be the mean of a
+        run of positions, as the cost is linear in it.
+        """
+        return self.weight_bytes + position * self.kv_position_bytes
+
+
+def token_cost(spec: ModelSpec, layout: Layout) -> TokenCost:
+    """Returns the cost of one token of a model.bin.
+
+    A matrix is read once for all query heads, keys and values once for all query heads that share
+    them: what a perfect engine would read from memory, not what this one does.
+    """
+    sizes = {"body": 0, "head": 0, "embedding": 0}
+    for place in layout.tensors:
+        if place.layer is not None:
+            sizes["body"] += place.byte_count
+        elif place.role in ("final_norm", "head"):
+            sizes["head"] += place.byte_count
+        elif place.role == "embedding":
+            sizes["embedding"] += tensor_bytes(place.kind, TILE_ROWS, place.cols) // TILE_ROWS
+            sizes["head"] += place.byte_count if spec.tied_head else 0
+    ternary = [place for place in layout.tensors if place.kind == KIND_TERNARY]
+    kv_rows = 2 * spec.layer_count * spec.kv_head_count
+    return TokenCost(
+        body_bytes=sizes["body"],
+        head_bytes=sizes["head"],
+        embedding_bytes=sizes["embedding"],
+        kv_position_bytes=kv_rows * pad_lanes(spec.head_dim) * KV_ELEMENT_BYTES,
+        body_macs=sum(place.rows * place.cols for place in ternary),
+    )
