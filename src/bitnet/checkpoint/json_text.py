@@ -1,41 +1,16 @@
-"""Strict reading of JSON from files that nobody vouches for."""
+"""The JSON files and headers of a checkpoint, as objects."""
 
-import json
-import math
 import os
 from pathlib import Path
 from typing import Any, Final
 
 from bitnet.checkpoint.directory import open_file
 from bitnet.errors import CheckpointError
+from bitnet.strict_json import parse_strict_json
 
 __all__ = ["CONFIG_BYTES_MAX", "load_json_object", "parse_json_object"]
 
 CONFIG_BYTES_MAX: Final = 1 << 20
-
-
-class _RefusedJsonError(ValueError):
-    """What the standard parser would let through."""
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise _RefusedJsonError(f"key {key!a} stands twice")
-        result[key] = value
-    return result
-
-
-def _refuse_constant(text: str) -> Any:
-    raise _RefusedJsonError(f"{text} is not a JSON number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _RefusedJsonError(f"number {text[:32]} is out of range")
-    return value
 
 
 def parse_json_object(data: bytes, *, file: Path, what: str) -> dict[str, Any]:
@@ -49,22 +24,7 @@ def parse_json_object(data: bytes, *, file: Path, what: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The text is not such an object.
     """
-    try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_float=_finite_float,
-        )
-    except RecursionError:
-        raise CheckpointError(f"{what} is nested too deeply", where=f"file {file}") from None
-    except ValueError as error:
-        # JSONDecodeError, UnicodeDecodeError, over-long integers, and our own refusals.
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        place = f", offset {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise CheckpointError(
-            f"{what} is not valid JSON", where=(f"file {file}{place}", reason[:200])
-        ) from None
+    value = parse_strict_json(data, file=file, what=what, error=CheckpointError)
     if not isinstance(value, dict):
         raise CheckpointError(f"{what} is not a JSON object", where=f"file {file}")
     return value

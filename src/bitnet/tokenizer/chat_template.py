@@ -14,7 +14,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from bitnet.errors import TokenizerError
-from bitnet.tokenizer.strict_json import Node, parse_json, read_bounded
+from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
 
 __all__ = ["NO_TEMPLATE_HINT", "ChatTemplate", "find_chat_template", "load_chat_template"]
 

@@ -8,7 +8,7 @@ refused.
 import dataclasses
 from typing import Final
 
-from bitnet.tokenizer.strict_json import Node
+from bitnet.tokenizer.json_nodes import Node
 
 __all__ = [
     "GPT2_PATTERN",

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from bitnet.tokenizer.strict_json import Node
+from bitnet.tokenizer.json_nodes import Node
 
 __all__ = ["parse_prefix_tokens"]
 

@@ -7,9 +7,9 @@ from typing import Final
 
 from bitnet.limits import VOCAB_SIZE_MAX
 from bitnet.tokenizer.byte_level import CHARACTER_OF_BYTE, bytes_of_token
+from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
 from bitnet.tokenizer.patterns import SplitRule, parse_split_rule
 from bitnet.tokenizer.post_processor import parse_prefix_tokens
-from bitnet.tokenizer.strict_json import Node, parse_json, read_bounded
 
 __all__ = ["ADDED_BYTES_MAX", "AddedToken", "TokenizerSource", "load_tokenizer", "parse_tokenizer"]
 

@@ -1,41 +1,15 @@
-"""Strict reading of JSON; errors name the place inside the file as a JSON path."""
+"""The JSON files of a tokenizer; errors name the place inside the file as a JSON path."""
 
-import collections
-import json
-import math
 from pathlib import Path
 from typing import Any, Final
 
 from bitnet.errors import TokenizerError
+from bitnet.strict_json import parse_strict_json
 
 __all__ = ["FILE_BYTES_MAX", "Node", "parse_json", "read_bounded"]
 
 # Vocabularies of 250,000 entries with pretty-printed merges stay below 40 MB.
 FILE_BYTES_MAX: Final = 128 << 20
-
-
-class _RefusedJsonError(ValueError):
-    """What the standard parser would let through."""
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        counts = collections.Counter(key for key, _ in pairs)
-        twice = counts.most_common(1)[0][0]
-        raise _RefusedJsonError(f"key {twice[:64]!a} stands twice in one object")
-    return result
-
-
-def _refuse_constant(text: str) -> Any:
-    raise _RefusedJsonError(f"{text} is not a JSON number")
-
-
-def _finite_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise _RefusedJsonError(f"number {text[:32]} is out of range")
-    return value
 
 
 def read_bounded(file: Path, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
@@ -58,29 +32,12 @@ def read_bounded(file: Path, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
 
 
 def parse_json(data: bytes, *, file: Path) -> Any:
-    """Returns the JSON value of `data`: UTF-8, no key twice, no NaN, no lone surrogate.
+    """Returns the JSON value of `data`, strictly read.
 
     Raises:
         TokenizerError: The text is not such a value.
     """
-    try:
-        text = data.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_float=_finite_float,
-        )
-    except RecursionError:
-        raise TokenizerError(f"`{file.name}` is nested too deeply", where=f"file {file}") from None
-    except ValueError as error:
-        # JSONDecodeError, UnicodeDecodeError, over-long integers, and our own refusals.
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        place = f", offset {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise TokenizerError(
-            f"`{file.name}` is not valid JSON", where=(f"file {file}{place}", reason[:200])
-        ) from None
-    return value
+    return parse_strict_json(data, file=file, what=f"`{file.name}`", error=TokenizerError)
 
 
 class Node:
