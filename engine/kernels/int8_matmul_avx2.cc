@@ -59,6 +59,7 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const float* row_s
   __m256i hi[kTokens][kHalves] = {};
   __m256i lo[kTokens][kHalves] = {};
   for (uint32_t col = 0; col < cols_padded; col += kInt8BlockCols) {
+    if constexpr (kTokens == 1) prefetch_weights(tile + size_t{col} * kTileRows);
     const __m256i* block = reinterpret_cast<const __m256i*>(tile + size_t{col} * kTileRows);
     const Widened weights[kHalves] = {widen_unsigned(_mm256_load_si256(block)),
                                       widen_unsigned(_mm256_load_si256(block + 1))};

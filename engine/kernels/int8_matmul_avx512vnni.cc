@@ -42,6 +42,7 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const float* row_s
   for (uint32_t col = 0; col < cols_padded; col += kLanes) {
     for (uint32_t b = 0; b < kBlocksPerStep; ++b) {
       const uint32_t block_col = col + b * kInt8BlockCols;
+      if constexpr (kTokens == 1) prefetch_weights(tile + size_t{block_col} * kTileRows);
       const __m512i block = _mm512_load_si512(tile + size_t{block_col} * kTileRows);
       for (uint32_t t = 0; t < kTokens; ++t) {
         const size_t at = t * x.stride + block_col;

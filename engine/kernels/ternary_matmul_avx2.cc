@@ -58,6 +58,7 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& 
     const uint32_t end = begin + (left < kColsPerWidening ? left : kColsPerWidening);
     __m256i acc[kTokens][kHalves] = {};
     for (uint32_t col = begin; col < end; col += kTernaryBlockCols) {
+      if constexpr (kTokens == 1) prefetch_weights(tile + size_t{col} * (kTileRows / 4));
       add_block<kTokens>(tile + size_t{col} * (kTileRows / 4), x.codes + col, x.stride, acc);
     }
     for (uint32_t t = 0; t < kTokens; ++t) {

@@ -32,6 +32,7 @@ void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& 
     for (uint32_t p = 0; p < 4; ++p) acc[t][p] = _mm512_setzero_si512();
   }
   for (uint32_t col = 0; col < cols_padded; col += kTernaryBlockCols) {
+    if constexpr (kTokens == 1) prefetch_weights(tile + size_t{col} * (kTileRows / 4));
     const __m512i block = _mm512_load_si512(tile + size_t{col} * (kTileRows / 4));
     const __m512i scaled[4] = {
         _mm512_and_si512(block, _mm512_set1_epi8(0x03)),
