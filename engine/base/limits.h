@@ -21,6 +21,7 @@ inline constexpr uint32_t kContextMax = 1u << 20;
 inline constexpr uint32_t kEosCountMax = 8;
 
 inline constexpr uint32_t kThreadCountMax = 64;
+inline constexpr uint32_t kCoreMax = 1023;
 inline constexpr uint32_t kPrefillChunkMax = 512;
 inline constexpr uint32_t kPromptBytesMax = 64u << 20;
 inline constexpr uint32_t kConfigBytesMax = 65536;

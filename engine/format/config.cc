@@ -189,15 +189,21 @@ bool parse_choice(Parser& parser, const char* if_true, const char* if_false) {
   return false;
 }
 
-KvCacheKind parse_kv_cache(Parser& parser) {
-  constexpr const char* kWords[kKvCacheKindCount] = {"f32", "f16", "int8"};
+/// One of the words, as the enumeration whose values are their places.
+template <typename Enum, uint32_t kCount>
+Enum parse_one_of(Parser& parser, const char* const (&words)[kCount]) {
   const Text word = parse_word(parser);
-  for (uint32_t i = 0; i < kKvCacheKindCount; ++i) {
-    if (equals(word, kWords[i])) return static_cast<KvCacheKind>(i);
+  for (uint32_t i = 0; i < kCount; ++i) {
+    if (equals(word, words[i])) return static_cast<Enum>(i);
   }
   parser.fail(Status::kConfigValue);
-  return KvCacheKind::kF32;
+  return Enum{};
 }
+
+constexpr const char* kKvCacheWords[] = {"f32", "f16", "int8"};
+constexpr const char* kWeightsWords[] = {"mapped", "resident"};
+constexpr const char* kLockWords[] = {"all", "arena"};
+constexpr const char* kVerifyWords[] = {"full", "lazy", "off"};
 
 /// `word` or `"quoted"`.
 Text parse_text(Parser& parser) {
@@ -207,10 +213,9 @@ Text parse_text(Parser& parser) {
   return text;
 }
 
-/// `[]` or `["one", "two"]`.
-void parse_stop(Parser& parser) {
+/// `[]` or `[one, two]`; `item` parses one element.
+void parse_list(Parser& parser, void (*item)(Parser& parser)) {
   Line& line = parser.line;
-  Config& config = parser.config;
   if (line.begin == line.end || *line.begin++ != '[') return parser.fail(Status::kConfigValue);
   skip_spaces(line);
   if (line.begin < line.end && *line.begin == ']') {
@@ -218,15 +223,8 @@ void parse_stop(Parser& parser) {
     return;
   }
   while (!failed(parser.error)) {
-    const Text text = parse_quoted(parser);
+    item(parser);
     if (failed(parser.error)) return;
-    if (config.stop_count == kStopStringCountMax) {
-      return parser.fail(Status::kConfigRange, config.stop_count + 1, kStopStringCountMax);
-    }
-    if (text.empty() || text.size() > kStopStringBytesMax) {
-      return parser.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
-    }
-    config.stop[config.stop_count++] = text;
     skip_spaces(line);
     if (line.begin == line.end) return parser.fail(Status::kConfigSyntax);
     const uint8_t c = *line.begin++;
@@ -234,6 +232,55 @@ void parse_stop(Parser& parser) {
     if (c != ',') return parser.fail(Status::kConfigSyntax);
     skip_spaces(line);
   }
+}
+
+void parse_stop(Parser& parser) {
+  Config& config = parser.config;
+  const Text text = parse_quoted(parser);
+  if (failed(parser.error)) return;
+  if (config.stop_count == kStopStringCountMax) {
+    return parser.fail(Status::kConfigRange, config.stop_count + 1, kStopStringCountMax);
+  }
+  if (text.empty() || text.size() > kStopStringBytesMax) {
+    return parser.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
+  }
+  config.stop[config.stop_count++] = text;
+}
+
+void parse_layer(Parser& parser) {
+  const Text text = parse_quoted(parser);
+  for (uint32_t i = 0; i < kLayerKindCount; ++i) {
+    if (equals(text, kLayerNames[i])) {
+      parser.config.accept_missing |= 1u << i;
+      return;
+    }
+  }
+  parser.fail(Status::kConfigValue);
+}
+
+/// The digits of one processor's number; a list has no spaces before its separators.
+void parse_core(Parser& parser) {
+  Config& config = parser.config;
+  uint8_t* begin = parser.line.begin;
+  uint8_t* end = begin;
+  while (end < parser.line.end && *end >= '0' && *end <= '9') ++end;
+  uint8_t* const line_end = parser.line.end;
+  parser.line.end = end;
+  const uint32_t core = parse_count(parser, 0, kCoreMax);
+  parser.line.end = line_end;
+  if (failed(parser.error)) return;
+  if (config.core_count == kThreadCountMax) {
+    return parser.fail(Status::kConfigRange, config.core_count + 1, kThreadCountMax);
+  }
+  config.cores[config.core_count++] = core;
+}
+
+/// `any` or `[0, 1]`.
+void parse_cores(Parser& parser) {
+  const Line& line = parser.line;
+  if (line.begin < line.end && *line.begin == '[') return parse_list(parser, parse_core);
+  const Text word = parse_word(parser);
+  if (!failed(parser.error) && !equals(word, "any")) parser.fail(Status::kConfigValue);
 }
 
 struct Key {
@@ -244,13 +291,21 @@ struct Key {
 constexpr Key kKeys[] = {
     {"model", [](Parser& p) { p.config.model = parse_text(p); }},
     {"context", [](Parser& p) { p.config.context = parse_count(p, 16, kContextMax); }},
-    {"kv_cache", [](Parser& p) { p.config.kv_cache = parse_kv_cache(p); }},
+    {"kv_cache",
+     [](Parser& p) { p.config.kv_cache = parse_one_of<KvCacheKind>(p, kKvCacheWords); }},
     {"max_new_tokens", [](Parser& p) { p.config.max_new_tokens = parse_count(p, 1, kContextMax); }},
     {"prompt_bytes_max",
      [](Parser& p) { p.config.prompt_bytes_max = parse_count(p, 1, kPromptBytesMax); }},
     {"prefill_chunk",
      [](Parser& p) { p.config.prefill_chunk = parse_count(p, 1, kPrefillChunkMax); }},
     {"threads", [](Parser& p) { p.config.threads = parse_count(p, 1, kThreadCountMax); }},
+    {"cores", parse_cores},
+    {"weights", [](Parser& p) { p.config.weights = parse_one_of<WeightsPlace>(p, kWeightsWords); }},
+    {"lock", [](Parser& p) { p.config.lock = parse_one_of<LockScope>(p, kLockWords); }},
+    {"accept_missing", [](Parser& p) { parse_list(p, parse_layer); }},
+    {"verify", [](Parser& p) { p.config.verify = parse_one_of<VerifyMode>(p, kVerifyWords); }},
+    {"log", [](Parser& p) { p.config.log = parse_text(p); }},
+    {"log_text", [](Parser& p) { p.config.log_text = parse_choice(p, "yes", "no"); }},
     {"isa", [](Parser& p) { p.config.isa = parse_word(p); }},
     {"prompt", [](Parser& p) { p.config.chat = parse_choice(p, "chat", "raw"); }},
     {"system", [](Parser& p) { p.config.system = parse_quoted(p); }},
@@ -259,10 +314,11 @@ constexpr Key kKeys[] = {
     {"top_p", [](Parser& p) { p.config.top_p = parse_number(p, 0, 1, true); }},
     {"repetition_penalty",
      [](Parser& p) { p.config.repetition_penalty = parse_number(p, 0, 10, true); }},
-    {"stop", [](Parser& p) { parse_stop(p); }},
+    {"stop", [](Parser& p) { parse_list(p, parse_stop); }},
 };
 constexpr uint32_t kKeyCount = sizeof kKeys / sizeof kKeys[0];
 constexpr uint32_t kMaxNewTokensKey = 3;
+constexpr uint32_t kCoresKey = 7;
 
 /// Finds the key of the line and moves to its value; kKeyCount if the line is at fault.
 uint32_t parse_key(Parser& parser) {
@@ -337,6 +393,10 @@ Result<Config> parse_config(std::span<uint8_t> buffer) {
   if (parser.config.max_new_tokens > parser.config.context) {
     return Error{Status::kConfigRange, "max_new_tokens", line_of[kMaxNewTokensKey],
                  parser.config.max_new_tokens, parser.config.context};
+  }
+  if (parser.config.core_count != 0 && parser.config.core_count != parser.config.threads) {
+    return Error{Status::kConfigRange, "cores", line_of[kCoresKey], parser.config.core_count,
+                 parser.config.threads};
   }
   return parser.config;
 }

@@ -19,6 +19,33 @@ using Text = std::span<const uint8_t>;
 enum class KvCacheKind : uint32_t { kF32 = 0, kF16 = 1, kInt8 = 2 };
 inline constexpr uint32_t kKvCacheKindCount = 3;
 
+/// Where the weights are read from: the file's own pages, or a copy in locked huge pages.
+enum class WeightsPlace : uint32_t { kMapped = 0, kResident = 1 };
+/// What is kept from being swapped: the arena and the weights, or the arena alone.
+enum class LockScope : uint32_t { kAll = 0, kArena = 1 };
+/// When the model's leaves are checked: before the first token, each before its first use, never.
+enum class VerifyMode : uint32_t { kFull = 0, kLazy = 1, kOff = 2 };
+
+/// A layer of the lock-down; docs/threat_model.md. One that is missing stops the start unless
+/// `accept_missing` names it.
+enum class Layer : uint32_t {
+  kMemoryLock,
+  kDontDump,
+  kNotDumpable,
+  kCoreLimit,
+  kNoNewPrivileges,
+  kMdwe,
+  kMseal,
+  kLandlock,
+  kDescriptors,
+  kFilter,
+};
+inline constexpr uint32_t kLayerKindCount = 10;
+/// Names of the layers in config.yaml and in reports, in the order of the enumeration.
+inline constexpr const char* kLayerNames[kLayerKindCount] = {
+    "memory_lock", "dont_dump", "not_dumpable", "core_limit",  "no_new_privileges",
+    "mdwe",        "mseal",     "landlock",     "descriptors", "filter"};
+
 /// Every setting of a run. There is no default: the parser refuses a file in which a key is
 /// missing.
 struct Config {
@@ -29,6 +56,14 @@ struct Config {
   uint32_t prompt_bytes_max;
   uint32_t prefill_chunk;  ///< tokens of the prompt computed together
   uint32_t threads;
+  uint32_t cores[kThreadCountMax];  ///< thread i runs on processor cores[i]
+  uint32_t core_count;              ///< 0: any; else as many as threads
+  WeightsPlace weights;
+  LockScope lock;
+  VerifyMode verify;
+  uint32_t accept_missing;   ///< bit i: Layer i may be missing
+  Text log;                  ///< "off", or the path of the ring in shared memory
+  bool log_text;             ///< whether prompt and answer go to the log
   Text isa;                  ///< "auto" or a name
   bool chat;                 ///< prompt: chat | raw
   Text system;               ///< system message; empty for none

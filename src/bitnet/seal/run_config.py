@@ -19,7 +19,7 @@ _ANSWER_DEFAULT_MAX: Final = 1024
 _PROMPT_BYTES_PER_POSITION: Final = 16
 # Without quotes only what every YAML reader takes for text: `12`, `yes` or `1e5` would be
 # something else.
-_PLAIN_TEXT: Final = r"sealed|[A-Za-z0-9_.+-]*/[A-Za-z0-9_./+-]*|[A-Za-z0-9_+-]+\.bin"
+_PLAIN_TEXT: Final = r"sealed|off|[A-Za-z0-9_.+-]*/[A-Za-z0-9_./+-]*|[A-Za-z0-9_+-]+\.bin"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +36,18 @@ _ISA_COMMENT: Final = (
 )
 _KV_CACHE_COMMENT: Final = (
     "How keys and values are kept: f32, f16 or int8. Smaller is faster late in a long context."
+)
+_CORES_COMMENT: Final = (
+    "`any`, or one processor for each thread, such as [0, 1]; docs/performance.md says when."
+)
+_WEIGHTS_COMMENT: Final = (
+    "`mapped`: read from the file's own pages. `resident`: copied to huge pages at start."
+)
+_ACCEPT_COMMENT: Final = (
+    'Layers of the lock-down that may be missing, such as ["mseal"]; any other stops the start.'
+)
+_VERIFY_COMMENT: Final = (
+    "When the model's digests are checked: full (before the first token), lazy, off."
 )
 _CHUNK_COMMENT: Final = (
     "Tokens of the prompt computed together, 1 to 512. Changes speed and memory, never the answer."
@@ -55,6 +67,13 @@ KEYS: Final = (
     Key("prompt_bytes_max", "count", "Longest prompt, in bytes."),
     Key("prefill_chunk", "count", _CHUNK_COMMENT),
     Key("threads", "count", "Threads, 1 to 64. Changes speed, never the answer."),
+    Key("cores", "cores", _CORES_COMMENT),
+    Key("weights", "word", _WEIGHTS_COMMENT),
+    Key("lock", "word", "What never reaches swap: `all`, weights too, or `arena`, all but them."),
+    Key("accept_missing", "strings", _ACCEPT_COMMENT),
+    Key("verify", "word", _VERIFY_COMMENT),
+    Key("log", "text", "`off`, or the path of the event ring, such as /dev/shm/bitnet.log."),
+    Key("log_text", "word", "Whether prompts and answers go to the log: yes or no."),
     Key("isa", "word", _ISA_COMMENT),
     Key("prompt", "word", _PROMPT_COMMENT),
     Key("system", "string", 'System message of the chat template; "" for none.'),
@@ -79,6 +98,13 @@ def default_values(
         "prompt_bytes_max": context * _PROMPT_BYTES_PER_POSITION,
         "prefill_chunk": 64,
         "threads": threads,
+        "cores": "any",
+        "weights": "mapped",
+        "lock": "all",
+        "accept_missing": [],
+        "verify": "full",
+        "log": "off",
+        "log_text": "no",
         "isa": "auto",
         "prompt": "chat" if chat else "raw",
         "system": "",
@@ -111,6 +137,8 @@ def _emit_value(key: Key, value: object) -> str:
     if key.kind == "strings":
         assert isinstance(value, list)
         return "[" + ", ".join(_quote(key, word) for word in value) + "]"
+    if key.kind == "cores" and isinstance(value, list):
+        return "[" + ", ".join(str(int(core)) for core in value) + "]"
     if key.kind == "text":
         text = str(value)
         return text if re.fullmatch(_PLAIN_TEXT, text) else _quote(key, text)
