@@ -247,10 +247,10 @@ void parse_stop(Parser& parser) {
   config.stop[config.stop_count++] = text;
 }
 
-void parse_layer(Parser& parser) {
+void parse_protection(Parser& parser) {
   const Text text = parse_quoted(parser);
-  for (uint32_t i = 0; i < kLayerKindCount; ++i) {
-    if (equals(text, kLayerNames[i])) {
+  for (uint32_t i = 0; i < kProtectionCount; ++i) {
+    if (equals(text, kProtectionNames[i])) {
       parser.config.accept_missing |= 1u << i;
       return;
     }
@@ -302,7 +302,7 @@ constexpr Key kKeys[] = {
     {"cores", parse_cores},
     {"weights", [](Parser& p) { p.config.weights = parse_one_of<WeightsPlace>(p, kWeightsWords); }},
     {"lock", [](Parser& p) { p.config.lock = parse_one_of<LockScope>(p, kLockWords); }},
-    {"accept_missing", [](Parser& p) { parse_list(p, parse_layer); }},
+    {"accept_missing", [](Parser& p) { parse_list(p, parse_protection); }},
     {"verify", [](Parser& p) { p.config.verify = parse_one_of<VerifyMode>(p, kVerifyWords); }},
     {"log", [](Parser& p) { p.config.log = parse_text(p); }},
     {"log_text", [](Parser& p) { p.config.log_text = parse_choice(p, "yes", "no"); }},

@@ -28,7 +28,7 @@ enum class VerifyMode : uint32_t { kFull = 0, kLazy = 1, kOff = 2 };
 
 /// A layer of the lock-down; docs/threat_model.md. One that is missing stops the start unless
 /// `accept_missing` names it.
-enum class Layer : uint32_t {
+enum class Protection : uint32_t {
   kMemoryLock,
   kDontDump,
   kNotDumpable,
@@ -40,9 +40,9 @@ enum class Layer : uint32_t {
   kDescriptors,
   kFilter,
 };
-inline constexpr uint32_t kLayerKindCount = 10;
+inline constexpr uint32_t kProtectionCount = 10;
 /// Names of the layers in config.yaml and in reports, in the order of the enumeration.
-inline constexpr const char* kLayerNames[kLayerKindCount] = {
+inline constexpr const char* kProtectionNames[kProtectionCount] = {
     "memory_lock", "dont_dump", "not_dumpable", "core_limit",  "no_new_privileges",
     "mdwe",        "mseal",     "landlock",     "descriptors", "filter"};
 
@@ -61,7 +61,7 @@ struct Config {
   WeightsPlace weights;
   LockScope lock;
   VerifyMode verify;
-  uint32_t accept_missing;   ///< bit i: Layer i may be missing
+  uint32_t accept_missing;   ///< bit i: Protection i may be missing
   Text log;                  ///< "off", or the path of the ring in shared memory
   bool log_text;             ///< whether prompt and answer go to the log
   Text isa;                  ///< "auto" or a name
