@@ -105,10 +105,12 @@ struct alignas(64) Totals {
   int32_t rows[kGroupTokens][kTileRows];
 };
 
-/// `cols` columns (a multiple of 16) from `blocks` on, one code a byte.
-void unpack(const uint8_t* blocks, uint32_t cols, Part* part) {
+/// `cols` columns (a multiple of 16) from `blocks` on, one code a byte; asks for the same columns
+/// of the next tile.
+void unpack(const uint8_t* blocks, size_t tile_bytes, uint32_t cols, Part* part) {
   const __m256i mask = _mm256_set1_epi8(3);
   for (uint32_t col = 0; col < cols; col += kTernaryBlockCols) {
+    __builtin_prefetch(blocks + tile_bytes + size_t{col} * (kTileRows / 4));
     for (uint32_t half = 0; half < kHalves; ++half) {
       const __m256i packed = load(blocks + size_t{col} * (kTileRows / 4) + half * sizeof(__m256i));
       const __m256i codes[4] = {
@@ -165,7 +167,8 @@ void multiply_tile_group(const uint8_t* tile, uint32_t cols_padded, const Int8To
   for (uint32_t col = 0; col < cols_padded; col += kPartCols) {
     const uint32_t left = cols_padded - col;
     const uint32_t cols = left < kPartCols ? left : kPartCols;
-    unpack(tile + size_t{col} * (kTileRows / 4), cols, &part);
+    unpack(tile + size_t{col} * (kTileRows / 4), size_t{cols_padded} * (kTileRows / 4), cols,
+           &part);
     for (uint32_t t = 0; t < x.token_count; t += kBlockTokens) {
       const uint32_t tokens = token_block(x, t, kBlockTokens).token_count;
       kMultiplyPart[tokens - 1](part, cols / kStepCols, x.codes + t * x.stride + col, x.stride,
