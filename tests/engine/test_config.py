@@ -1,5 +1,6 @@
 """config.yaml: the engine's parser against PyYAML, and every way in which it refuses."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -490,3 +491,13 @@ def test_parser_empty_file_misses_the_first_key() -> None:
         failure = parse_config(text)
         assert isinstance(failure, Failure)
         assert (failure.status, failure.subject) == ("kConfigMissingKey", "model")
+
+
+def test_default_weights_large_model_is_copied_small_one_is_mapped() -> None:
+    """If this fails, a large model is read through pages of 4 KiB, or a demo is copied for nothing."""
+    large = dataclasses.replace(
+        SPEC, hidden_size=2560, intermediate_size=6912, layer_count=30, head_count=20,
+        kv_head_count=5, head_dim=128,
+    )  # fmt: skip
+    assert default_values(large)["weights"] == "resident"
+    assert default_values(SPEC)["weights"] == "mapped"
