@@ -494,7 +494,7 @@ def test_parser_empty_file_misses_the_first_key() -> None:
 
 
 def test_default_weights_large_model_is_copied_small_one_is_mapped() -> None:
-    """If this fails, a large model is read through pages of 4 KiB, or a demo is copied for nothing."""
+    """If this fails, a large model is read through small pages, or a demo is copied for nothing."""
     large = dataclasses.replace(
         SPEC, hidden_size=2560, intermediate_size=6912, layer_count=30, head_count=20,
         kv_head_count=5, head_dim=128,
