@@ -83,6 +83,8 @@ class Transformer {
   uint32_t intermediate_padded_ = 0;
   uint32_t head_dim_padded_ = 0;
   uint32_t vocab_padded_ = 0;
+  uint32_t score_rows_ = 0;
+  size_t score_stride_ = 0;
   size_t code_stride_ = 0, qkv_stride_ = 0, width_max_ = 0, angle_stride_ = 0;
 
   // The call under way.
@@ -101,8 +103,8 @@ class Transformer {
   std::span<float> scales_;
   std::span<float> normed_;       ///< [thread][width_max]
   std::span<float> multipliers_;  ///< [thread][chunk]
-  std::span<float> scores_;       ///< [thread][context padded]
-  std::span<float> head_out_;     ///< [thread][head_dim_padded]
+  std::span<float> scores_;       ///< [thread][score_rows][score_stride]
+  std::span<float> head_out_;     ///< [thread][score_rows][head_dim_padded]
   std::span<float> sin_, cos_;    ///< [chunk][head_dim / 2 padded]
   std::span<float> final_;        ///< [max(logits_rows, threads)][hidden_padded]
   std::span<int8_t> hi_, lo_;     ///< the same, [code_stride]

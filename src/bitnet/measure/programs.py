@@ -146,9 +146,18 @@ class DecodeProgram(MeasuringProgram):
     """
 
     def __init__(
-        self, path: Path, model: Path, *, isa: str, threads: int, chunk: int, context: int
+        self,
+        path: Path,
+        model: Path,
+        *,
+        isa: str,
+        threads: int,
+        chunk: int,
+        context: int,
+        kv_cache: str = "f32",
     ) -> None:
-        super().__init__(path, [str(model), isa, str(threads), str(chunk), str(context)])
+        numbers = [threads, chunk, context, ("f32", "f16", "int8").index(kv_cache)]
+        super().__init__(path, [str(model), isa, *map(str, numbers)])
 
     def decode(self, position: int, count: int) -> DecodeTimes:
         """Returns the times of `count` tokens from `position` on."""
