@@ -47,6 +47,8 @@ class Session {
   Transformer& transformer() { return transformer_; }
   Generator& generator() { return generator_; }
   size_t arena_bytes() const { return memory_.size(); }
+  std::span<uint8_t> arena() { return memory_; }
+  runtime::ThreadTeam& team() { return team_; }
 
  private:
   void take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra);
