@@ -86,6 +86,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   Error error = model.ok() ? team_.start(options.threads, options.cores) : model.error();
   if (failed(error)) {
     platform::release_memory(memory_);
+    memory_ = {};
     return error;
   }
   transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_);
