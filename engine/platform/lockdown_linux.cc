@@ -176,6 +176,13 @@ std::span<const uint8_t> own_stack() {
   if (pthread_getattr_np(pthread_self(), &attributes) != 0) return {};
   pthread_attr_getstack(&attributes, &begin, &bytes);
   pthread_attr_destroy(&attributes);
+  const uintptr_t name = getauxval(AT_EXECFN);
+  if (gettid() == getpid() && name > reinterpret_cast<uintptr_t>(begin)) {
+    // Above the C library's idea of the stack the kernel has put arguments and environment; the
+    // name of the program is the last of them.
+    bytes = name + std::strlen(reinterpret_cast<const char*>(name)) + 1 -
+            reinterpret_cast<uintptr_t>(begin);
+  }
   return {static_cast<const uint8_t*>(begin), bytes};
 }
 

@@ -4,7 +4,9 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,15 @@ from typing import Any
 
 from tests.support.infer import QUESTION, sealed_program
 
-__all__ = ["NOBODY", "Mapping", "Paused", "mappings_of", "paused_run"]
+__all__ = [
+    "NOBODY",
+    "Mapping",
+    "Paused",
+    "become_nobody",
+    "mappings_of",
+    "paused_run",
+    "public_folder",
+]
 
 # The user that owns nothing.
 NOBODY = 65534
@@ -68,6 +78,23 @@ def mappings_of(process: Path) -> list[Mapping]:
 
 
 @contextlib.contextmanager
+def public_folder() -> Iterator[Path]:
+    """Yields a folder that every user may enter, with the sealed program in it."""
+    with tempfile.TemporaryDirectory(prefix="bitnet-public-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        shutil.copy(sealed_program(), folder / "bitnet-infer")
+        yield folder
+
+
+def become_nobody() -> None:
+    """Gives up every right, in a child before it starts."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+@contextlib.contextmanager
 def paused_run(
     config: Path, *, program: Path | None = None, question: bytes = QUESTION, **options: Any
 ) -> Iterator[Paused]:
@@ -88,6 +115,7 @@ def paused_run(
         assert process.stdin is not None
         process.stdin.write(question)
         process.stdin.close()
+        process.stdin = None
         deadline = time.monotonic() + 30
         while (paused.proc / "syscall").read_text().split()[0:2] != [str(_WRITE), "0x1"]:
             assert process.poll() is None, process.stderr and process.stderr.read()
