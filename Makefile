@@ -104,6 +104,10 @@ exactness: $(SETUP_TEST)
 attack: $(SETUP_TEST)
 	@$(RUN) -m tests.support.attacks
 
+.PHONY: audit
+audit: $(SETUP_TEST)
+	@$(RUN) scripts/audit.py
+
 .PHONY: bench
 bench: $(SETUP_TEST)
 	@$(RUN) -m bench

@@ -123,7 +123,7 @@ def system_calls(arch: str) -> dict[str, int]:
     x86_64 = "x86-linux-any/asm/unistd_64.h"
     generic = "any-linux-any/asm-generic/unistd.h"
     text = (include / (x86_64 if arch == "x86_64" else generic)).read_text(encoding="utf-8")
-    rows = re.findall(r"#define __NR_(\w+)\s+(\d+)$", text, re.MULTILINE)
+    rows = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)$", text, re.MULTILINE)
     return {name: int(number) for name, number in rows}
 
 
