@@ -164,8 +164,9 @@ def kernel_calls(program: Path, arch: str) -> list[SystemCallSite]:
 
     def name_at(address: int) -> str:
         # Functions in assembly may have no size: the last name before the place.
-        index = bisect.bisect_right(starts, address) - 1
-        return symbols[index].name if index >= 0 else "?"
+        # Of several names for one place, the first.
+        index = bisect.bisect_left(starts, starts[bisect.bisect_right(starts, address) - 1])
+        return symbols[index].name
 
     return [SystemCallSite(name_at(address), address, number) for address, number in found]
 
