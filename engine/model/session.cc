@@ -65,6 +65,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
     if (!copy.ok()) return copy.error();
     file = copy.value();
   }
+  weights_ = file;
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();

@@ -295,7 +295,8 @@ Error set_up(Program& self) {
     return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
   }
   // 6. Lock the memory, then all threads.
-  const runtime::RunMemory memory{file.value(), self.session.arena(), self.config.lock};
+  const runtime::RunMemory memory{file.value(), self.session.weights(), self.session.arena(),
+                                  self.config.lock};
   const Error error = self.lockdown.after_threads(memory, self.session.team());
   return self.arguments.report ? kNoError : error;
 }

@@ -112,6 +112,9 @@ void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
     if (constant && memory.lock == format::LockScope::kArena) break;
     for (const Region& region : std::span(regions, count)) {
       if (region.constant != constant) continue;
+      // What was copied is not read again.
+      if (contains(region.memory, memory.file) && !contains(region.memory, memory.weights))
+        continue;
       lock.add(platform::lock_memory(region.memory), region.memory.size());
     }
   }

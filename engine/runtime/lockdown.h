@@ -24,7 +24,8 @@ struct LayerState {
 
 /// Memory of the run besides the program's own segments and stacks.
 struct RunMemory {
-  std::span<const uint8_t> weights;  ///< may lie in a segment of the program
+  std::span<const uint8_t> file;     ///< model.bin; may lie in a segment of the program
+  std::span<const uint8_t> weights;  ///< what is read of it: the same, or a copy elsewhere
   std::span<const uint8_t> arena;
   format::LockScope lock;
 };

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import PROTECTIONS
+from tests.support.engine import PROTECTIONS, demo_model
 from tests.support.infer import (
     ANSWER,
     QUESTION,
@@ -162,7 +162,9 @@ def test_report_counts_what_the_kernel_counts(tmp_path: Path) -> None:
         told = layers_of(report)["memory_lock"]["bytes"]
         with paused_run(config) as paused:
             status = (paused.proc / "status").read_text()
-        locked = 1024 * int(re.search(r"^VmLck:\s+(\d+) kB", status, re.MULTILINE)[1])  # type: ignore[index]
+        found = re.search(r"^VmLck:\s+(\d+) kB", status, re.MULTILINE)
+        assert found is not None
+        locked = 1024 * int(found[1])
         # Regions end within pages.
         assert told <= locked <= told + 20 * 4096
 
@@ -178,28 +180,38 @@ def test_report_options_that_do_not_belong_together_are_refused(tmp_path: Path) 
 # A locked process, looked at from outside.
 
 
+@pytest.mark.parametrize("weights", ["mapped", "resident"])
 @pytest.mark.parametrize("lock", ["all", "arena"])
-def test_memory_of_a_run_is_locked_sealed_and_not_dumped(tmp_path: Path, lock: str) -> None:
+def test_memory_of_a_run_is_locked_sealed_and_not_dumped(
+    tmp_path: Path, lock: str, weights: str
+) -> None:
     """If this fails, pages of a prompt can reach swap or a dump, or weights can be remapped."""
-    with paused_run(write_config(tmp_path, threads=3, lock=lock)) as paused:
+    config = write_config(tmp_path, threads=3, lock=lock, weights=weights)
+    with paused_run(config) as paused:
         mappings = mappings_of(paused.proc)
         assert paused.finish() == ANSWER
     own = [each for each in mappings if not each.path.startswith(("[v", "[uprobes"))]
     guards = [each for each in own if each.permissions == "---p"]
     assert len(guards) == 2  # of the workers' stacks
+    model_bytes = demo_model().stat().st_size
+    holders = [
+        each for each in own if each.permissions == "r--p" and each.end - each.begin >= model_bytes
+    ]
+    read = [each for each in holders if bool(each.path) == (weights == "mapped")]
+    assert len(read) == 1
     for each in own:
-        if each in guards:
+        if each in guards or (each in holders and each not in read):
             continue
-        assert "dd" in each.flags, each
+        # The copy begins and ends inside the pages that were reserved for it.
+        spare = weights == "resident" and not each.path and each.permissions == "r--p"
+        assert "dd" in each.flags or (spare and each not in read), each
         writable = "w" in each.permissions
-        # The C library's tables are read-only once they are relocated; they hold no secret.
-        if lock == "all" or writable:
+        if writable or (lock == "all" and (each in read or not spare)):
             assert "lo" in each.flags, each
             assert each.fields["Size"] == each.fields["Rss"], each
         assert "x" not in each.permissions or not writable
-    constant = [each for each in own if each.permissions == "r--p"]
-    weights = max(constant, key=lambda each: each.end - each.begin)
-    assert ("lo" in weights.flags) == (lock == "all")
+    assert ("lo" in read[0].flags) == (lock == "all")
+    assert "sl" in read[0].flags or not any("sl" in each.flags for each in own)
 
 
 def test_process_is_bound_as_it_says(tmp_path: Path) -> None:

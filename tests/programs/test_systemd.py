@@ -170,8 +170,8 @@ def test_program_under_the_limits_of_the_unit_answers(kind: str) -> None:
         process = subprocess.Popen(
             [folder / "bitnet-infer", "--config", folder / "config.yaml", "--seed", "42"],
             stdin=theirs or subprocess.PIPE, stdout=theirs or subprocess.PIPE,
-            stderr=subprocess.PIPE, env={}, preexec_fn=confined,  # noqa: PLW1509 - no other thread runs here
-            start_new_session=True,
+            stderr=subprocess.PIPE, env={}, start_new_session=True,
+            preexec_fn=confined,  # noqa: PLW1509 - no other thread runs here
         )  # fmt: skip
         if ours is None or theirs is None:
             output, errors = process.communicate(QUESTION, timeout=60)
