@@ -26,7 +26,10 @@ help:
 	@echo 'make unit         run the unit tests only'
 	@echo 'make lint types   check style; check types'
 	@echo 'make exactness    hash of the logits on every instruction set, thread count and chunk size'
+	@echo 'make attack       try every system call from inside a locked process'
+	@echo 'make audit        lines, system calls and symbols of what runs in the gap'
 	@echo 'make bench        measure'
+	@echo 'make bench-hardening  what locking down costs'
 	@echo 'make setup        set up everything that the tests need, without running them'
 	@echo 'make clean        remove what was built; the Python environment stays'
 	@echo
@@ -96,6 +99,14 @@ types: $(SETUP_TEST)
 .PHONY: exactness
 exactness: $(SETUP_TEST)
 	@$(RUN) tests/pipeline/exactness.py
+
+.PHONY: attack
+attack: $(SETUP_TEST)
+	@$(RUN) -m tests.support.attacks
+
+.PHONY: audit
+audit: $(SETUP_TEST)
+	@$(RUN) scripts/audit.py
 
 .PHONY: bench
 bench: $(SETUP_TEST)

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "base/check.h"
+
 namespace bitnet::format {
 namespace {
 
@@ -22,6 +24,7 @@ static_assert(sizeof(ProgramHeader) == 56);
 constexpr uint32_t kTypeLoad = 1;
 constexpr uint32_t kTypeProgramHeaders = 6;
 constexpr uint32_t kTypeRelro = 0x6474e552;
+constexpr uint32_t kFlagWrite = 2;
 constexpr uint32_t kFlagRead = 4;
 constexpr uint8_t kMagic[8] = {'B', 'N', 'A', 'G', 'M', 'O', 'D', 'L'};
 
@@ -103,6 +106,19 @@ std::span<const uint8_t> find_relro(const uint8_t* headers, size_t header_count)
     if (header.type == kTypeRelro) return in_memory(header, bias);
   }
   return {};
+}
+
+size_t list_segments(const uint8_t* headers, size_t header_count,
+                     std::span<Segment, kSegmentCountMax> out) {
+  const LoadBias bias = find_bias(headers, header_count);
+  size_t count = 0;
+  for (size_t i = 0; bias.known && i < header_count; ++i) {
+    const ProgramHeader header = read_header(headers, i);
+    if (header.type != kTypeLoad) continue;
+    ENGINE_CHECK(count < kSegmentCountMax);
+    out[count++] = {in_memory(header, bias), (header.flags & kFlagWrite) != 0};
+  }
+  return count;
 }
 
 std::span<const uint8_t, kRootBytes> sealed_root() {

@@ -65,6 +65,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
     if (!copy.ok()) return copy.error();
     file = copy.value();
   }
+  weights_ = file;
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();
@@ -86,6 +87,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   Error error = model.ok() ? team_.start(options.threads, options.cores) : model.error();
   if (failed(error)) {
     platform::release_memory(memory_);
+    memory_ = {};
     return error;
   }
   transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_);

@@ -47,12 +47,17 @@ class Session {
   Transformer& transformer() { return transformer_; }
   Generator& generator() { return generator_; }
   size_t arena_bytes() const { return memory_.size(); }
+  std::span<uint8_t> arena() { return memory_; }
+  /// The model's bytes that a run reads: the file's own pages, or their copy.
+  std::span<const uint8_t> weights() const { return weights_; }
+  runtime::ThreadTeam& team() { return team_; }
 
  private:
   void take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra);
 
   const format::ModelHeader* header_ = nullptr;
   std::span<uint8_t> memory_;
+  std::span<const uint8_t> weights_;
   std::span<format::Layer> layers_;
   Transformer transformer_;
   Generator generator_;

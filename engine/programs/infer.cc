@@ -1,18 +1,21 @@
 // bitnet-infer: one prompt on standard input, one answer on standard output.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), then
-// run (read the prompt, compute, write the answer). After set-up nothing is opened and nothing
-// allocated.
+// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), lock
+// (set_up numbers the steps of both), then run (read the prompt, compute, write the answer). A
+// locked process reads standard input, writes its two streams, and exits; nothing else.
 #include <cstring>
 
 #include "base/version.h"
 #include "format/config.h"
 #include "format/payload.h"
 #include "model/session.h"
+#include "platform/lockdown.h"
 #include "platform/os.h"
 #include "programs/bench.h"
+#include "programs/hardening.h"
 #include "programs/report.h"
+#include "runtime/lockdown.h"
 #include "tokenizer.inc"
 #include "tokenizer/tables.h"
 #include "tokenizer/tokenizer.h"
@@ -26,6 +29,7 @@ constexpr size_t kPathBytesMax = 4096;
 constexpr char kHelp[] =
     "usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--bench COUNT]\n"
     "                    [--debug-vocab FILE]\n"
+    "       bitnet-infer --config FILE --hardening-report [--json]\n"
     "\n"
     "Reads one prompt from standard input and writes the model's answer to standard output.\n"
     "The same input, configuration and seed give the same answer on every processor.\n"
@@ -37,6 +41,8 @@ constexpr char kHelp[] =
     "  --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON\n"
     "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard "
     "error\n"
+    "  --hardening-report  lock down as for a run, print the state of each layer, and exit;\n"
+    "                      with --json as one JSON object\n"
     "  --version           print the version\n"
     "\n"
     "example: echo \"show failed systemd units\" | ./bitnet-infer --config config.yaml --seed 42\n"
@@ -50,6 +56,8 @@ struct Arguments {
   bool seed_given = false;
   uint32_t bench = 0;  ///< tokens to time; 0: answer a prompt
   bool stats = false;
+  bool report = false;
+  bool json = false;
 };
 
 /// Everything that lives as long as the program.
@@ -57,6 +65,7 @@ struct Program {
   Arguments arguments;
   format::Config config;
   uint8_t config_text[kConfigBytesMax];
+  runtime::Lockdown lockdown;
   model::Session session;
   std::span<uint8_t> prompt;   ///< prompt_bytes_max + 1, so that one byte too many is noticed
   std::span<uint8_t> scratch;  ///< of the tokenizer
@@ -97,8 +106,12 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
       *done = true;
       return kNoError;
     }
-    if (std::strcmp(name, "--stats") == 0) {
-      out->stats = true;
+    bool* flag = std::strcmp(name, "--stats") == 0              ? &out->stats
+                 : std::strcmp(name, "--hardening-report") == 0 ? &out->report
+                 : std::strcmp(name, "--json") == 0             ? &out->json
+                                                                : nullptr;
+    if (flag != nullptr) {
+      *flag = true;
       continue;
     }
     const char** target = std::strcmp(name, "--config") == 0        ? &out->config
@@ -126,7 +139,8 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
     out->bench = static_cast<uint32_t>(number);
   }
   if (out->config == nullptr) return Error{Status::kOptionMissing, "--config"};
-  if (!out->seed_given) return Error{Status::kOptionMissing, "--seed"};
+  if (out->json && !out->report) return Error{Status::kOptionMissing, "--hardening-report"};
+  if (!out->seed_given && !out->report) return Error{Status::kOptionMissing, "--seed"};
   return kNoError;
 }
 
@@ -233,7 +247,12 @@ Error protect_relocated() {
   return platform::protect_read_only(format::find_relro(headers.data, headers.count));
 }
 
+/// Steps 1 to 6: everything that will ever be opened is, then files are out of reach, then the
+/// threads start, and last the filter falls. The order matters: a thread inherits step 4, Landlock
+/// of most kernels does not reach one that runs already; pipes take the lowest numbers that step 4
+/// has freed; starting a thread needs system calls that step 6 takes away.
 Error set_up(Program& self) {
+  // 1. Pointers read-only; settings.
   if (const Error error = protect_relocated(); failed(error)) return error;
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
@@ -241,9 +260,22 @@ Error set_up(Program& self) {
       format::parse_config(std::span(self.config_text, config_bytes.value()));
   if (!config.ok()) return config.error();
   self.config = config.value();
+  // 2. The model's bytes.
   const bool sealed = is_text(self.config.model, "sealed");
   const Result<std::span<const uint8_t>> file = find_model(self.config);
   if (!file.ok()) return file.error();
+  // 3. Other files.
+  if (self.arguments.vocabulary != nullptr) {
+    if (const Error error = check_vocabulary_file(self.arguments.vocabulary); failed(error))
+      return error;
+  }
+  // 4. Lock the process. A report goes on, to tell the state of every layer.
+  self.lockdown = runtime::Lockdown(self.config.accept_missing);
+  if (const Error error = self.lockdown.before_threads();
+      failed(error) && (!self.arguments.report || error.status == Status::kStreamClosed)) {
+    return error;
+  }
+  // 5. One arena, the kernels, the threads.
   const model::SessionOptions options{
       self.config.context,
       self.config.prefill_chunk,
@@ -262,8 +294,11 @@ Error set_up(Program& self) {
   if (self.config.top_k > header.vocab_size) {
     return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
   }
-  return self.arguments.vocabulary == nullptr ? kNoError
-                                              : check_vocabulary_file(self.arguments.vocabulary);
+  // 6. Lock the memory, then all threads.
+  const runtime::RunMemory memory{file.value(), self.session.weights(), self.session.arena(),
+                                  self.config.lock};
+  const Error error = self.lockdown.after_threads(memory, self.session.team());
+  return self.arguments.report ? kNoError : error;
 }
 
 /// Reads the prompt; one line break at its end is not part of it.
@@ -369,9 +404,14 @@ int main(int argument_count, char** argument_values) {
   Error error = parse_arguments(argument_count, argument_values, &program.arguments, &done);
   if (!failed(error) && done) return 0;
   if (!failed(error)) error = set_up(program);
-  if (!failed(error)) {
+  int code = 0;
+  if (!failed(error) && program.arguments.report) {
+    code = programs::print_hardening(program.lockdown, program.arguments.json);
+  } else if (!failed(error)) {
     error = program.arguments.bench != 0 ? programs::bench(program.session, program.times)
                                          : answer(program, start_ns);
   }
-  platform::exit_process(failed(error) ? programs::report(error) : 0);
+  if (failed(error)) code = programs::report(error);
+  platform::wipe(program.session.arena());
+  platform::exit_process(code);
 }

@@ -65,7 +65,7 @@ PROGRAMS: Final = {
     "bitnet-infer": Program(
         "bitnet-infer",
         "programs/infer.cc",
-        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/report.cc"),
+        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/hardening.cc", "programs/report.cc"),
         tokenizer=True,
     ),
     "library": Program(
