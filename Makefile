@@ -16,6 +16,7 @@ MAKEFLAGS += --no-builtin-rules
 
 SETUP_RUNTIME := $(VENV)/.setup-runtime
 SETUP_TEST := $(VENV)/.setup-test
+SETUP_BENCH := $(VENV)/.setup-bench
 LOCK_RUNTIME := pyproject.toml scripts/setup.sh requirements/build.txt requirements/runtime.txt
 LOCK_TEST := $(LOCK_RUNTIME) requirements/test.txt requirements/torch-cpu.txt requirements/torch.txt
 
@@ -30,6 +31,7 @@ help:
 	@echo 'make audit        lines, system calls and symbols of what runs in the gap'
 	@echo 'make bench        measure'
 	@echo 'make bench-hardening  what locking down costs'
+	@echo 'make bench-peers  measure beside llama.cpp and ONNX Runtime; set-up compiles llama.cpp'
 	@echo 'make setup        set up everything that the tests need, without running them'
 	@echo 'make clean        remove what was built; the Python environment stays'
 	@echo
@@ -45,6 +47,9 @@ $(SETUP_RUNTIME): $(LOCK_RUNTIME)
 $(SETUP_TEST): $(LOCK_TEST)
 	@PYTHON='$(PYTHON)' bash scripts/setup.sh test
 	@touch $(SETUP_RUNTIME)
+
+$(SETUP_BENCH): requirements/bench-build.txt requirements/bench.txt | $(SETUP_RUNTIME)
+	@PYTHON='$(PYTHON)' bash scripts/setup.sh bench
 
 .PHONY: setup
 setup: $(SETUP_TEST)
@@ -111,6 +116,10 @@ audit: $(SETUP_TEST)
 .PHONY: bench
 bench: $(SETUP_TEST)
 	@$(RUN) -m bench
+
+.PHONY: bench-peers
+bench-peers: $(SETUP_BENCH)
+	@$(RUN) -m bench.peers $(PEERS_OPTIONS)
 
 .PHONY: clean
 clean:
