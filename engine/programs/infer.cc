@@ -284,7 +284,8 @@ Error set_up(Program& self) {
       self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa),
       self.config.kv_cache,
       self.config.weights,
-      std::span(self.config.cores).first(self.config.core_count)};
+      std::span(self.config.cores).first(self.config.core_count),
+      self.config.verify};
   if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self});
       failed(error)) {
     return error;
