@@ -16,17 +16,30 @@ Line& Line::text(const char* words) {
   return *this;
 }
 
-Line& Line::escaped(std::span<const uint8_t> bytes) {
+Line& Line::hex(std::span<const uint8_t> bytes) {
   constexpr char kHex[] = "0123456789abcdef";
   for (const uint8_t byte : bytes) {
-    if (byte >= 0x20 && byte < 0x7f && byte != '\\') {
-      put(byte);
-      continue;
-    }
-    text("\\x");
     put(static_cast<uint8_t>(kHex[byte >> 4]));
     put(static_cast<uint8_t>(kHex[byte & 15]));
   }
+  return *this;
+}
+
+Line& Line::escaped(std::span<const uint8_t> bytes) {
+  for (const uint8_t& byte : bytes) {
+    const bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\';
+    plain ? put(byte) : void(text("\\x").hex({&byte, 1}));
+  }
+  return *this;
+}
+
+Line& Line::quoted(std::span<const uint8_t> bytes) {
+  put('"');
+  for (const uint8_t& byte : bytes) {
+    const bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\' && byte != '"';
+    plain ? put(byte) : void(text("\\u00").hex({&byte, 1}));
+  }
+  put('"');
   return *this;
 }
 

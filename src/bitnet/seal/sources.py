@@ -60,13 +60,20 @@ _ENGINE_FOLDERS: Final = (
     "tokenizer",
 )
 
+_TOLD: Final = ("programs/arguments.cc", "programs/report.cc")
+
 # A further program is one more row.
 PROGRAMS: Final = {
     "bitnet-infer": Program(
         "bitnet-infer",
         "programs/infer.cc",
-        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/hardening.cc", "programs/report.cc"),
+        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/hardening.cc", *_TOLD),
         tokenizer=True,
+    ),
+    "bitnet-log": Program(
+        "bitnet-log",
+        "programs/log.cc",
+        ("base", "crypto/crypto.zig", "platform", "runtime/log_ring.cc", *_TOLD),
     ),
     "library": Program(
         "libbitnet.so", "programs/library.cc", (*_ENGINE_FOLDERS, "programs/report.cc")

@@ -1,0 +1,27 @@
+// Files read from outside, at any place; for the programs that look at others.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+
+namespace bitnet::platform {
+
+/// Opens a file for reading, without waiting for what is no regular file. kReadFailed (value =
+/// errno).
+Result<int> open_for_reading(const char* path);
+void close_file(int descriptor);
+
+/// Reads at a place until `buffer` is full or the file ends; returns the count. kReadFailed.
+Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer);
+
+struct FileFacts {
+  uint64_t bytes, links, device, inode;
+};
+/// kReadFailed.
+Result<FileFacts> file_facts(int descriptor);
+
+}  // namespace bitnet::platform
