@@ -114,6 +114,8 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                                               options->logits_rows,
                                               bytes_of(options->isa),
                                               static_cast<format::KvCacheKind>(options->kv_cache),
+                                              format::WeightsPlace::kMapped,
+                                              {},
                                               static_cast<format::VerifyMode>(options->verify)};
   const Error failure =
       engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
