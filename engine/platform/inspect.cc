@@ -14,8 +14,6 @@ Result<int> open_for_reading(const char* path) {
   return descriptor;
 }
 
-void close_file(int descriptor) { close(descriptor); }
-
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
   size_t count = 0;
   while (count < buffer.size()) {
@@ -29,13 +27,19 @@ Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffe
   return count;
 }
 
+Error read_link(const char* path, std::span<char> target) {
+  const ssize_t count = readlink(path, target.data(), target.size() - 1);
+  if (count < 0) return Error{Status::kProcessHidden, "exe", 0, static_cast<uint64_t>(errno)};
+  target[static_cast<size_t>(count)] = 0;
+  return kNoError;
+}
+
 Result<FileFacts> file_facts(int descriptor) {
   struct stat facts;
   if (fstat(descriptor, &facts) != 0) {
     return Error{Status::kReadFailed, "", 0, static_cast<uint64_t>(errno)};
   }
-  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink, facts.st_dev,
-                   facts.st_ino};
+  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink};
 }
 
 }  // namespace bitnet::platform

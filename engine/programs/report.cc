@@ -43,6 +43,14 @@ Line& Line::quoted(std::span<const uint8_t> bytes) {
   return *this;
 }
 
+Line& Line::hex_number(uint64_t value) {
+  uint8_t bytes[8];
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<uint8_t>(value >> (56 - 8 * i));
+  int first = 0;
+  while (first < 7 && bytes[first] == 0) ++first;
+  return hex(std::span<const uint8_t>(bytes).subspan(static_cast<size_t>(first)));
+}
+
 Line& Line::number(uint64_t value) { return decimal(value, 0); }
 
 Line& Line::decimal(uint64_t value, uint32_t digits) {

@@ -232,7 +232,8 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
 # run.
 _STATUS_ERRORS: Final[tuple[tuple[Collection[int], type[ToolkitError]], ...]] = (
     (range(1, 20), UsageError),
-    ((27, 31, 73, 74), IntegrityError),
+    ((27, 31, 33, 34, 35, 73, 74), IntegrityError),
+    ((36,), ToolchainError),
     (range(20, 40), FormatError),
     (range(40, 60), EvaluationError),
     (range(60, 80), ToolchainError),

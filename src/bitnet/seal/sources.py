@@ -70,6 +70,14 @@ PROGRAMS: Final = {
         (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/hardening.cc", *_TOLD),
         tokenizer=True,
     ),
+    "bitnet-integrity": Program(
+        "bitnet-integrity",
+        "programs/integrity.cc",
+        (
+            *("base", "crypto", "platform", "format/elf_file.cc", "format/leaves.cc"),
+            *("format/model_file.cc", "format/payload.cc", "programs/regions.cc", *_TOLD),
+        ),
+    ),
     "bitnet-log": Program(
         "bitnet-log",
         "programs/log.cc",
