@@ -29,6 +29,7 @@ help:
 	@echo 'make exactness    hash of the logits on every instruction set, thread count and chunk size'
 	@echo 'make attack       try every system call from inside a locked process'
 	@echo 'make audit        lines, system calls and symbols of what runs in the gap'
+	@echo 'make fuzz SECONDS=60  every parser of the gap under a coverage-guided fuzzer'
 	@echo 'make bench        measure'
 	@echo 'make bench-hardening  what locking down costs'
 	@echo 'make bench-peers  measure beside llama.cpp and ONNX Runtime; set-up compiles llama.cpp'
@@ -112,6 +113,11 @@ attack: $(SETUP_TEST)
 .PHONY: audit
 audit: $(SETUP_TEST)
 	@$(RUN) scripts/audit.py
+
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(SETUP_TEST)
+	@$(RUN) -m tests.fuzz.run --seconds $(SECONDS)
 
 .PHONY: bench
 bench: $(SETUP_TEST)

@@ -78,10 +78,11 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
 }
 
 void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels,
-                       runtime::ThreadTeam& team) {
+                       runtime::ThreadTeam& team, LeafGuard& leaves) {
   model_ = model;
   kernels_ = kernels;
   team_ = &team;
+  leaves_ = &leaves;
   ENGINE_CHECK(team.size() == options_.thread_count);
 }
 
@@ -102,7 +103,7 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   mode_ = mode;
   for (uint32_t t = 0; t < token_count_; ++t) embed(t, ids[t]);
   team_->run(work_entry, this);
-  return kNoError;
+  return leaves_->error();
 }
 
 std::span<float> Transformer::logits(uint32_t index) {
@@ -120,11 +121,14 @@ void Transformer::embed(uint32_t token_index, uint32_t id) {
   float* x = x_.data() + size_t{token_index} * hidden_padded_;
   const format::Table& table = model_.embedding;
   if (table.kind == format::kF32Rows) {
-    std::memcpy(x, table.data + size_t{id} * hidden_padded_ * 4, size_t{hidden_padded_} * 4);
+    const uint8_t* values = table.data + size_t{id} * hidden_padded_ * 4;
+    leaves_->need(values, size_t{hidden_padded_} * 4);
+    std::memcpy(x, values, size_t{hidden_padded_} * 4);
     return;
   }
   // Row r of a tile has four columns in each block of 64 bytes.
   const uint8_t* tile = table.data + size_t{id / kTileRows} * kTileRows * hidden_padded_;
+  leaves_->need(tile, size_t{kTileRows} * hidden_padded_);
   const uint8_t* row = tile + id % kTileRows * 4;
   const float scale = table.row_scales[id];
   for (uint32_t i = 0; i < hidden_padded_; ++i) {
@@ -175,6 +179,8 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
 void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
                            uint32_t thread) {
   if (tiles.begin == tiles.end) return;
+  const size_t tile_bytes = size_t{kTileRows} * matrix.cols_padded() / 4;
+  leaves_->need(matrix.weights + tiles.begin * tile_bytes, (tiles.end - tiles.begin) * tile_bytes);
   const uint32_t slot = token_count_ == 1 ? thread : 0;
   float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
   for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];
@@ -317,6 +323,8 @@ void Transformer::head_block(uint32_t thread) {
   const Range tiles = share(vocab_padded_ / kTileRows, thread);
   if (tiles.begin == tiles.end) return;
   if (head.kind == format::kInt8Rows) {
+    const size_t tile_bytes = size_t{kTileRows} * hidden_padded_;
+    leaves_->need(head.data + tiles.begin * tile_bytes, (tiles.end - tiles.begin) * tile_bytes);
     const kernels::SplitTokens x{hi_.data() + slot * code_stride_,
                                  lo_.data() + slot * code_stride_,
                                  code_stride_,
@@ -331,6 +339,8 @@ void Transformer::head_block(uint32_t thread) {
   const uint32_t row_begin = tiles.begin * kTileRows;
   const uint32_t row_end = tiles.end * kTileRows < head.rows ? tiles.end * kTileRows : head.rows;
   if (row_begin >= row_end) return;
+  const size_t row_bytes = size_t{hidden_padded_} * 4;
+  leaves_->need(head.data + row_begin * row_bytes, (row_end - row_begin) * row_bytes);
   kernels_.f32_matmul(reinterpret_cast<const float*>(head.data), hidden_padded_, row_begin, row_end,
                       final_.data() + size_t{slot} * hidden_padded_, hidden_padded_, count,
                       logits_.data(), vocab_padded_);

@@ -10,6 +10,7 @@
 #include "format/model_file.h"
 #include "kernels/table.h"
 #include "model/kv_cache.h"
+#include "model/leaf_guard.h"
 #include "runtime/threads.h"
 
 namespace bitnet::model {
@@ -35,10 +36,10 @@ class Transformer {
   /// Takes all memory. With a counting arena nothing else may be called.
   Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options);
   void bind(const format::Model& model, const kernels::KernelTable& kernels,
-            runtime::ThreadTeam& team);
+            runtime::ThreadTeam& team, LeafGuard& leaves);
 
   /// Computes `ids` (1 … prefill_chunk of them) at positions position, position + 1 …, whose
-  /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow.
+  /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow, kModelLeaf.
   Error forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode);
 
   /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll, of the last token
@@ -75,6 +76,7 @@ class Transformer {
   format::Model model_{};
   kernels::KernelTable kernels_{};
   runtime::ThreadTeam* team_ = nullptr;
+  LeafGuard* leaves_ = nullptr;
   TransformerOptions options_{};
 
   uint32_t hidden_padded_ = 0;
