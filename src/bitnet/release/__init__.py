@@ -1,0 +1,1 @@
+"""Releases: keys, signed containers, manifests, trust roots, bundles. Bytes in, bytes out."""
