@@ -18,6 +18,7 @@ SUBCOMMANDS: Final = (
     "config",
     "vocabulary",
     "bench",
+    "keys",
 )
 
 _HELP: Final = """Seals 1-bit language models into static executables for machines with no network.

@@ -198,7 +198,7 @@ class _TarReader:
         self._source = source
         self._progress = progress
         self._total = total
-        self._stream: "zstandard.ZstdDecompressionObj | None" = None
+        self._stream: zstandard.ZstdDecompressionObj | None = None
         self._fresh = memoryview(b"")
         self._rest = bytearray()
 
