@@ -19,6 +19,8 @@ SUBCOMMANDS: Final = (
     "vocabulary",
     "bench",
     "keys",
+    "sign",
+    "bundle",
 )
 
 _HELP: Final = """Seals 1-bit language models into static executables for machines with no network.

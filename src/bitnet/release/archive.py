@@ -21,6 +21,7 @@ from bitnet.release.manifest import MANIFEST_BYTES_MAX, FileEntry, Manifest, par
 __all__ = [
     "WINDOW_LOG",
     "BundleDigest",
+    "Progress",
     "Sink",
     "bundle_name",
     "check_bundle",
@@ -176,11 +177,17 @@ def write_bundle(
         data = stream.compress(chunk)
         digest.update(data)
         size += len(data)
-        output.write(data)
+        _write_all(output, data)
     data = stream.flush()
     digest.update(data)
-    output.write(data)
+    _write_all(output, data)
     return BundleDigest(digest.hexdigest(), size + len(data))
+
+
+def _write_all(output: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[output.write(view) :]
 
 
 class _TarReader:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bitnet.errors import BundleError, IntegrityError, UsageError
-from bitnet.release.archive import BundleDigest
+from bitnet.release.archive import BundleDigest, Progress
 from bitnet.release.text import DIGEST, NUMBER, LineReader
+from bitnet.seal.output import new_file
 
 __all__ = [
     "PART_COUNT_MAX",
@@ -24,6 +25,7 @@ __all__ = [
     "part_name",
     "plan_parts",
     "read_part",
+    "write_parts",
 ]
 
 PART_HEADER_BYTES: Final = 512
@@ -78,6 +80,53 @@ def plan_parts(bundle_bytes: int, split_bytes: int) -> list[tuple[int, int]]:
             where=f"{count} parts, limit {PART_COUNT_MAX}",
         )
     return [(at, min(size, bundle_bytes - at)) for at in range(0, bundle_bytes, size)]
+
+
+def write_parts(
+    bundle: Path,
+    digest: BundleDigest,
+    plan: list[tuple[int, int]],
+    output: Path,
+    progress: Progress = lambda *_: None,
+) -> list[Path]:
+    """Writes the parts of a bundle beside each other and returns their paths.
+
+    Raises:
+        BundleError: The bundle cannot be read, or is not what the digest says.
+        ToolchainError: A part cannot be written.
+    """
+    whole = hashlib.sha384()
+    paths = []
+    with bundle.open("rb") as file:
+        for index, (offset, size) in enumerate(plan, 1):
+            name = part_name(bundle.name, index, len(plan))
+            progress(name, offset, digest.size)
+            with new_file(output / name, mode=0o644) as new:
+                piece = _copy_piece(file, size, whole, new.file)
+                new.file.seek(0)
+                header = Part(digest, index, len(plan), offset, size, piece).emit()
+                new.file.write(header)
+            paths.append(output / name)
+    if whole.hexdigest() != digest.digest:
+        raise BundleError(f"bundle changed while it was split: `{bundle}`")
+    return paths
+
+
+def _copy_piece(source: BinaryIO, size: int, whole: "hashlib._Hash", out: BinaryIO) -> str:
+    """Copies `size` bytes behind the place of a header and returns their digest in hex."""
+    digest = hashlib.sha384()
+    out.seek(PART_HEADER_BYTES)
+    while size:
+        data = source.read(min(size, _CHUNK_BYTES))
+        if not data:
+            raise BundleError("bundle changed while it was split")
+        digest.update(data)
+        whole.update(data)
+        size -= len(data)
+        view = memoryview(data)
+        while view:
+            view = view[out.write(view) :]
+    return digest.hexdigest()
 
 
 def parse_part(header: bytes) -> Part:
