@@ -21,6 +21,7 @@ SUBCOMMANDS: Final = (
     "keys",
     "sign",
     "bundle",
+    "rebuild",
 )
 
 _HELP: Final = """Seals 1-bit language models into static executables for machines with no network.
