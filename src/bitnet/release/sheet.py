@@ -21,24 +21,23 @@ _STYLE: Final = """
 @page { size: A4; margin: 14mm 14mm 12mm 14mm; }
 * { box-sizing: border-box; }
 body { font: 9.5pt/1.35 "DejaVu Sans", Helvetica, Arial, sans-serif; color: #000;
-       margin: 0 auto; max-width: 182mm; }
-h1 { font-size: 15pt; margin: 0 0 1mm; }
+       margin: 0 auto; max-width: 180mm; }
+h1 { font-size: 15pt; margin: 0 0 1mm; overflow-wrap: anywhere; }
 h2 { font-size: 10.5pt; margin: 4mm 0 1mm; border-bottom: 0.4mm solid #000; }
 p { margin: 0 0 1.5mm; }
 table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: 0.4mm 2mm 0.4mm 0; }
 th { font-weight: normal; width: 32mm; white-space: nowrap; }
 .hex, .words td { font-family: "DejaVu Sans Mono", "Liberation Mono", Courier, monospace; }
-.hex { font-size: 9.5pt; word-spacing: 0.6mm; }
+.hex { font-size: 11pt; word-spacing: 1mm; }
 .words { margin-top: 1mm; table-layout: fixed; }
-.words td { font-size: 7.6pt; padding: 0.2mm 0.6mm 0.2mm 0; overflow-wrap: anywhere; }
+.words td { font-size: 8.2pt; padding: 0.2mm 0.6mm 0.2mm 0; overflow-wrap: anywhere; }
 .words td:first-child { width: 7mm; font-weight: bold; }
-.parts td { font-size: 7.2pt; }
+.parts td, .parts .hex { font-size: 7.6pt; }
 .box { display: inline-block; width: 3.2mm; height: 3.2mm; border: 0.3mm solid #000;
        margin-right: 1.5mm; vertical-align: -0.4mm; }
 .sign td { border: 0.3mm solid #000; width: 50%; height: 25mm; padding: 1.5mm 2mm; }
-.line { border-bottom: 0.2mm solid #000; height: 7.5mm; font-size: 8pt; }
-.small { font-size: 8pt; }
+.line { border-bottom: 0.2mm solid #000; height: 9mm; font-size: 8pt; }
 """
 
 
@@ -76,7 +75,7 @@ def emit_sheet(
         f"<h1>Transfer sheet: {_escape(bundle_name(manifest))}</h1>",
         _INTRODUCTION,
         _facts(manifest, signers),
-        _digest_section(f"Bundle, {bundle.size:,} bytes".replace(",", " "), bundle.digest),
+        _digest_section(f"the bundle, {bundle.size} bytes", bundle.digest),
         _digest_section("MANIFEST", manifest.digest),
         _parts_section(parts),
         _steps(manifest, parts),
@@ -143,9 +142,9 @@ def _steps(manifest: Manifest, parts: Sequence[SheetPart]) -> str:
     boxes = '<span class="box"></span>'
     return (
         "<h2>On arrival</h2>\n"
-        f"<p>{boxes}Media scanned by the rules of the site &nbsp; {boxes}Digests compared with "
-        f"this paper &nbsp; {boxes}<b>bitnet-update apply</b> {media}, update.sig beside "
-        f"&nbsp; {boxes}<b>bitnet-update status</b> shows counter {manifest.counter}</p>"
+        f"<p>{boxes}Media scanned by the rules of the site <br>{boxes}Digests compared with "
+        f"this paper <br>{boxes}<b>bitnet-update apply</b> {media}, update.sig beside "
+        f"<br>{boxes}<b>bitnet-update status</b> shows counter {manifest.counter}</p>"
     )
 
 

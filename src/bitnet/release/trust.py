@@ -83,6 +83,9 @@ class TrustRoot:
         ids = [key.key_id for key in self.keys]
         if ids != sorted(set(ids)) or len(ids) > KEY_COUNT_MAX:
             return f"keys must increase by key id, each once, at most {KEY_COUNT_MAX}"
+        for half in ("ed25519", "ml_dsa_87"):
+            if len({getattr(key, half) for key in self.keys}) != len(self.keys):
+                return "two keys share a half"
         if list(self.revoked) != sorted(set(self.revoked)):
             return "revoked key ids must increase, each once"
         for name, role in self.roles.items():
