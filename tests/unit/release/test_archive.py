@@ -188,9 +188,7 @@ def replace_at(data: bytes, offset: int, new: bytes) -> bytes:
         (lambda _tar: b"", "archive ends too early"),
     ],
 )
-def test_bundle_with_another_tar_is_refused(
-    tmp_path: Path, change: object, reason: str
-) -> None:
+def test_bundle_with_another_tar_is_refused(tmp_path: Path, change: object, reason: str) -> None:
     """One byte that does not follow from the manifest is one that nobody signed for."""
     changed = change(tar_of(tmp_path))  # type: ignore[operator]
     with pytest.raises(BundleError) as caught:
