@@ -1,0 +1,228 @@
+"""One bundle from any host: folder, time, zone, locale, umask, user, order, cores, home."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bitnet.cli import app, render
+from bitnet.release.archive import check_bundle
+from bitnet.seal.toolchain import host_arch
+from tests.support.infer import demo_config
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "models" / "demo"
+NOBODY = "65534"
+NAME = "bitnet-v2.1.0.tar.zst"
+
+# Everything from the checkpoint to the bundle, in the folder given.
+SCRIPT = """
+import os, sys
+from bitnet.cli import app, render
+if len(sys.argv) > 2:
+    os.umask(int(sys.argv[2], 8))
+def bitnet(*arguments):
+    code = render.run_app(app.create(), "bitnet", arguments)
+    if code:
+        sys.exit(code)
+os.chdir(sys.argv[1])
+kind = ("--bits", "1", "--format", "bin")
+bitnet("quantize", *kind, "--model", "checkpoint", "--output", "model.bin")
+tokenizer = ("--tokenizer", "checkpoint/tokenizer.json")
+bitnet("seal", "--model", "model.bin", *tokenizer, "--output", "bitnet-infer")
+os.mkdir("out")
+version = ("--version", "2.1.0", "--counter", "7", "--minimum-counter", "3")
+more = ("--checkpoint", "checkpoint", "--training-data", "tldr-pages")
+files = ("--executable", "bitnet-infer", "--config", "config.yaml")
+bitnet("bundle", *files, *version, *more, "--output", "out")
+"""
+
+
+def lay_out(folder: Path, *, reverse: bool = False) -> None:
+    """Writes the inputs; the order of creation is what the folder's listing may follow."""
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    for path in sorted(DEMO.iterdir(), reverse=reverse):
+        shutil.copyfile(path, checkpoint / path.name)
+    (folder / "config.yaml").write_text(demo_config(), encoding="utf-8")
+
+
+def build(
+    folder: Path,
+    *,
+    before: tuple[str, ...] = (),
+    umask: str = "022",
+    source: Path = ROOT,
+    **environment: str,
+) -> bytes:
+    """Returns the bundle that a process of its own makes in a folder."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ.get("HOME", "/"),
+        "PYTHONPATH": str(source / "src"),
+        **environment,
+    }
+    command = [*before, sys.executable, "-c", SCRIPT, str(folder), umask]
+    result = subprocess.run(command, env=environ, capture_output=True, check=False)
+    assert result.returncode == 0, result.stderr.decode()
+    return (folder / "out" / NAME).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle that all others are compared with."""
+    folder = tmp_path_factory.mktemp("original")
+    lay_out(folder)
+    build(folder)
+    return folder / "out" / NAME
+
+
+def somebody_else() -> tuple[str, ...]:
+    """Returns what runs a command as another user who can read what this one can."""
+    capability = "+dac_override"
+    user = ("--reuid", NOBODY, "--regid", NOBODY, "--clear-groups")
+    return ("setpriv", *user, f"--inh-caps={capability}", f"--ambient-caps={capability}", "--")
+
+
+# Name → what is put before the command, umask, environment. Folder and process differ in all.
+VARIATIONS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
+    "folder": ((), "022", {}),
+    "time": (("faketime", "2031-05-06 07:08:09"), "022", {}),
+    "date of the source": ((), "022", {"SOURCE_DATE_EPOCH": "86400"}),
+    "time zone": ((), "022", {"TZ": "Asia/Kathmandu"}),
+    "locale": ((), "022", {"LC_ALL": "tr_TR.UTF-8", "LANGUAGE": "tr"}),
+    "umask": ((), "077", {}),
+    "user": (somebody_else(), "022", {}),
+    "order of files": ((), "022", {}),
+    "cores": (("taskset", "--cpu-list", "0"), "022", {}),
+    "home": ((), "022", {"HOME": "/nonexistent"}),
+    "hashes": ((), "022", {"PYTHONHASHSEED": "7"}),
+    "host name": (("unshare", "--uts", "sh", "-c", 'hostname other; exec "$0" "$@"'), "022", {}),
+}
+
+
+@pytest.mark.parametrize("variation", list(VARIATIONS))
+def test_bundle_in_another_environment_is_the_same_bytes(
+    original: Path, tmp_path: Path, variation: str
+) -> None:
+    """Else nobody could confirm a release but the one who made it."""
+    before, umask, environment = VARIATIONS[variation]
+    if before and shutil.which(before[0]) is None:
+        pytest.skip(f"{before[0]} is not installed")
+    if variation in ("user", "host name") and os.getuid() != 0:
+        pytest.skip("only root can do this")
+    folder = tmp_path / "a folder" / variation
+    lay_out(folder, reverse=variation == "order of files")
+    if variation == "user":
+        for path in (folder, *tmp_path.rglob("*")):
+            os.chown(path, int(NOBODY), int(NOBODY))
+    data = build(folder, before=before, umask=umask, **environment)
+    assert hashlib.sha384(data).hexdigest() == hashlib.sha384(original.read_bytes()).hexdigest()
+
+
+@pytest.mark.timeout(900)
+def test_bundle_from_another_checkout_with_nothing_cached_is_the_same_bytes(
+    original: Path, tmp_path: Path
+) -> None:
+    """Everything at once, compiler included."""
+    source = tmp_path / "another checkout"
+    for name in ("src", "engine"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    home = tmp_path / "home"
+    home.mkdir()
+    folder = tmp_path / "work"
+    lay_out(folder, reverse=True)
+    environment = {"HOME": str(home), "TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8"}
+    before = ("taskset", "--cpu-list", "0")
+    data = build(folder, before=before, umask="077", source=source, **environment)
+    assert data == original.read_bytes()
+
+
+def rebuild(bundle: Path, checkpoint: Path) -> int:
+    arguments = ["rebuild", "--check", str(bundle), "--checkpoint", str(checkpoint)]
+    return render.run_app(app.create(), "bitnet", arguments)
+
+
+def test_rebuild_of_the_same_checkpoint_confirms_every_byte(
+    original: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command that a second builder types before signing."""
+    assert rebuild(original, DEMO) == 0
+    assert "every byte the same" in capsys.readouterr().out
+
+
+def copy_changed(tmp_path: Path, name: str, offset: int) -> Path:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(DEMO, checkpoint)
+    data = bytearray((checkpoint / name).read_bytes())
+    data[offset] ^= 1
+    (checkpoint / name).write_bytes(data)
+    return checkpoint
+
+
+def test_rebuild_of_another_checkpoint_names_the_file(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The cause is the checkpoint: its digests are in the provenance."""
+    assert rebuild(original, copy_changed(tmp_path, "model.safetensors", 900_000)) == 3
+    assert "checkpoint is not the one of the bundle: `model.safetensors`" in capsys.readouterr().err
+
+
+def test_rebuild_that_differs_names_file_and_offset(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without recorded digests the difference is found in the result."""
+    lay_out(tmp_path)
+    script = SCRIPT.replace('more = ("--checkpoint", "checkpoint", ', "more = (")
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environ, check=True)
+    bundle = tmp_path / "out" / NAME
+    assert rebuild(bundle, DEMO) == 0
+    changed = copy_changed(tmp_path / "other", "model.safetensors", 900_000)
+    capsys.readouterr()
+    assert rebuild(bundle, changed) == 3
+    told = capsys.readouterr().err
+    assert told.startswith("error: rebuild differs: `bitnet-infer`\n  offset ")
+
+
+def test_rebuild_of_a_damaged_bundle_is_refused(original: Path, tmp_path: Path) -> None:
+    """What is not whole is not compared."""
+    data = bytearray(original.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = tmp_path / NAME
+    damaged.write_bytes(data)
+    assert rebuild(damaged, DEMO) in (1, 3)
+
+
+def test_foreign_bundle_has_the_answer_of_this_host(original: Path, tmp_path: Path) -> None:
+    """One answer on every architecture: a builder need not own both kinds of machine."""
+    arch = "aarch64" if host_arch() == "x86_64" else "x86_64"
+    lay_out(tmp_path)
+
+    def bitnet(*arguments: object) -> int:
+        return render.run_app(app.create(), "bitnet", [str(each) for each in arguments])
+
+    model, program = tmp_path / "model.bin", tmp_path / "bitnet-infer"
+    tokenizer = ("--tokenizer", DEMO / "tokenizer.json")
+    kind = ("--bits", 1, "--format", "bin")
+    assert bitnet("quantize", *kind, "--model", DEMO, "--output", model) == 0
+    output = ("--output", program)
+    assert bitnet("seal", "--model", model, *tokenizer, "--arch", arch, *output) == 0
+    files = ("--executable", program, "--config", tmp_path / "config.yaml", "--arch", arch)
+    version = ("--version", "2.1.0", "--counter", 7, "--output", tmp_path)
+    assert bitnet("bundle", *files, *version) == 2  # does not run here, and no tokenizer is given
+    assert bitnet("bundle", *files, *version, *tokenizer) == 0
+    assert answer_of(tmp_path / NAME) == answer_of(original)
+    assert rebuild(tmp_path / NAME, DEMO) == 0
+
+
+def answer_of(bundle: Path) -> str:
+    with bundle.open("rb") as file:
+        manifest, _ = check_bundle(file, bundle.name, 0)
+    entry = manifest.find("selftest.answer")
+    assert entry is not None and entry.size > 1
+    return entry.digest
