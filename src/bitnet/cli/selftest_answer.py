@@ -6,7 +6,6 @@ from typing import Any, Final
 import yaml
 
 from bitnet.cli.key_files import read_small
-from bitnet.engine import Engine
 from bitnet.errors import UsageError
 from bitnet.release.assemble import Draft
 from bitnet.release.contents import copy_payload
@@ -53,6 +52,8 @@ def find_answer(draft: Draft, staging: Path, tokenizer: Path | None, timeout_s: 
 
 
 def _compute(draft: Draft, staging: Path, tokenizer: Path) -> bytes:
+    from bitnet.engine import Engine
+
     request = draft.request
     values = _load_values(request.config)
     model = request.model

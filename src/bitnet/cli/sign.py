@@ -44,6 +44,47 @@ Examples:
 """
 
 _CHOICE: Final = "pass one of `--bundle`, `--manifest` and `--model`"
+_HOST_ARCH: Final = host_arch()
+
+_Key = Annotated[Path, typer.Option("--key", metavar="KEY", help="Private key of a custodian.")]
+_Output = Annotated[
+    Path, typer.Option("--output", metavar="FILE", help="Signature file, such as update.sig.")
+]
+_Bundle = Annotated[
+    Path | None, typer.Option("--bundle", metavar="FILE", help="Bundle to check and sign.")
+]
+_ManifestFile = Annotated[
+    Path | None,
+    typer.Option("--manifest", metavar="FILE", help="MANIFEST to sign without a bundle."),
+]
+_Model = Annotated[
+    Path | None, typer.Option("--model", metavar="FILE", help="A model.bin to sign alone.")
+]
+_Add = Annotated[bool, typer.Option("--add", help="Add to the signatures of others in the file.")]
+_Passphrase = Annotated[
+    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Instead of a prompt.")
+]
+_Root = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="FILE", help="A trust.root: show what is still missing."),
+]
+_From = Annotated[
+    int | None,
+    typer.Option("--rollback-from", metavar="N", help="Order to go back from this counter."),
+]
+_Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="NAME", help="Why to go back, one word.")
+]
+_Openssf = Annotated[
+    bool, typer.Option("--openssf", help="Also write an OpenSSF Model Signing file.")
+]
+_OpenssfKey = Annotated[
+    Path | None, typer.Option("--openssf-key", metavar="PEM", help="P-384 key for it.")
+]
+_Product = Annotated[str, typer.Option("--product", help="With `--model`.")]
+_Version = Annotated[str, typer.Option("--version", help="With `--model`.")]
+_Counter = Annotated[int, typer.Option("--counter", help="With `--model`.")]
+_Arch = Annotated[str, typer.Option("--arch", help="With `--model`.")]
 
 
 def _statement_of_bundle(path: Path) -> UpdateStatement:
@@ -131,47 +172,22 @@ def _check_options(
 
 
 def sign(
-    key: Annotated[Path, typer.Option("--key", metavar="KEY", help="Private key of a custodian.")],
-    output: Annotated[
-        Path, typer.Option("--output", metavar="FILE", help="Signature file, such as update.sig.")
-    ],
-    bundle: Annotated[
-        Path | None, typer.Option("--bundle", metavar="FILE", help="Bundle to check and sign.")
-    ] = None,
-    manifest: Annotated[
-        Path | None,
-        typer.Option("--manifest", metavar="FILE", help="MANIFEST to sign without a bundle."),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", metavar="FILE", help="A model.bin to sign alone.")
-    ] = None,
-    add: Annotated[
-        bool, typer.Option("--add", help="Add to the signatures of others in the file.")
-    ] = False,
-    passphrase_file: Annotated[
-        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="Instead of a prompt.")
-    ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option("--root", metavar="FILE", help="A trust.root: show what is still missing."),
-    ] = None,
-    rollback_from: Annotated[
-        int | None,
-        typer.Option("--rollback-from", metavar="N", help="Order to go back from this counter."),
-    ] = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", metavar="NAME", help="Why to go back, one word.")
-    ] = None,
-    openssf: Annotated[
-        bool, typer.Option("--openssf", help="Also write an OpenSSF Model Signing file.")
-    ] = False,
-    openssf_key: Annotated[
-        Path | None, typer.Option("--openssf-key", metavar="PEM", help="P-384 key for it.")
-    ] = None,
-    product: Annotated[str, typer.Option("--product", help="With `--model`.")] = "bitnet",
-    version: Annotated[str, typer.Option("--version", help="With `--model`.")] = "0.0.0",
-    counter: Annotated[int, typer.Option("--counter", help="With `--model`.")] = 0,
-    arch: Annotated[str, typer.Option("--arch", help="With `--model`.")] = host_arch(),
+    key: _Key,
+    output: _Output,
+    bundle: _Bundle = None,
+    manifest: _ManifestFile = None,
+    model: _Model = None,
+    add: _Add = False,
+    passphrase_file: _Passphrase = None,
+    root: _Root = None,
+    rollback_from: _From = None,
+    reason: _Reason = None,
+    openssf: _Openssf = False,
+    openssf_key: _OpenssfKey = None,
+    product: _Product = "bitnet",
+    version: _Version = "0.0.0",
+    counter: _Counter = 0,
+    arch: _Arch = _HOST_ARCH,
 ) -> None:
     given = [path for path in (bundle, manifest, model) if path is not None]
     _check_options(given, rollback_from, reason, manifest)

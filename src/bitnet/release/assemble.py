@@ -16,7 +16,6 @@ from bitnet.release.contents import Contents, read_contents
 from bitnet.release.digests import digest_file
 from bitnet.release.manifest import FileEntry, Manifest
 from bitnet.release.provenance import emit_provenance
-from bitnet.release.sbom import emit_sbom
 from bitnet.seal.output import new_file
 from bitnet.seal.sources import PROGRAMS
 from bitnet.seal.toolchain import Target, build_program
@@ -183,6 +182,8 @@ def write_release(
     Raises:
         ToolkitError: A file changed meanwhile or cannot be read; the output cannot be written.
     """
+    from bitnet.release.sbom import emit_sbom  # the library takes a tenth of a second to load
+
     request, files = draft.request, dict(draft.files)
 
     def add(name: str, data: bytes) -> None:

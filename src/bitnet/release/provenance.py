@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bitnet.errors import BundleError
-from bitnet.release.contents import Contents, engine_digest, package_version
+from bitnet.release.contents import COMPILER_WHEELS, Contents, engine_digest, package_version
 from bitnet.release.manifest import FileEntry, Manifest
-from bitnet.release.sbom import COMPILER_WHEELS
 from bitnet.seal.toolchain import COMPILER_VERSION
 from bitnet.strict_json import parse_strict_json
 

@@ -13,10 +13,16 @@ from cyclonedx.validation.json import JsonStrictValidator
 from bitnet.errors import BundleError
 from bitnet.quantize import open_model
 from bitnet.release.archive import BundleDigest
-from bitnet.release.contents import Contents, Model, engine_digest
+from bitnet.release.contents import (
+    COMPILER_WHEELS,
+    MUSL_VERSION,
+    Contents,
+    Model,
+    engine_digest,
+)
 from bitnet.release.manifest import FileEntry, Manifest
 from bitnet.release.provenance import emit_provenance, parse_provenance
-from bitnet.release.sbom import COMPILER_WHEELS, MUSL_VERSION, emit_sbom
+from bitnet.release.sbom import emit_sbom
 from bitnet.release.sheet import SheetPart, emit_sheet
 from bitnet.release.words import to_words
 from bitnet.seal.sources import engine_root
