@@ -1,0 +1,185 @@
+"""`bitnet bundle` as a builder types it: what it refuses, and that nothing half-made stays."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bitnet.cli import app, render
+from bitnet.cli.selftest_answer import find_answer
+from bitnet.errors import BundleError
+from bitnet.release.archive import check_bundle
+from bitnet.release.assemble import RELEASE_PROGRAMS, Request, build_programs, prepare
+from bitnet.seal.sources import PROGRAMS
+from bitnet.seal.toolchain import host_arch
+from tests.support.engine import DEMO_TOKENIZER, demo_model
+from tests.support.infer import ANSWER, QUESTION, demo_config, sealed_program, unsealed_program
+from tests.support.release import make_bundle, make_key, sign_all
+
+FOREIGN = "aarch64" if host_arch() == "x86_64" else "x86_64"
+
+
+def run(*arguments: object) -> int:
+    return render.run_app(app.create(), "bitnet", [str(item) for item in arguments])
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(demo_config(), encoding="utf-8")
+    return path
+
+
+def bundle(folder: Path, config: Path, *more: object, executable: Path | None = None) -> int:
+    """Runs the command for the demo into `folder`/out."""
+    output = folder / "out"
+    output.mkdir(exist_ok=True)
+    files = ("--executable", executable or sealed_program(), "--config", config)
+    version = ("--version", "2.1.0", "--counter", 7)
+    return run("bundle", *files, *version, "--output", output, *more)
+
+
+def test_bundle_of_the_demo_holds_the_real_answer(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The self-test is what the machine in the gap will ask: it must be what runs there."""
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(QUESTION)
+    capsys.readouterr()
+    assert bundle(tmp_path, config, "--selftest-prompt", prompt, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    path = Path(facts["bundle"])
+    collected: dict[str, bytes] = {}
+
+    class Sink:
+        def begin(self, entry: object) -> None:
+            self.name = entry.name  # type: ignore[attr-defined]
+            collected[self.name] = b""
+
+        def write(self, data: bytes) -> None:
+            collected[self.name] += data
+
+    with path.open("rb") as file:
+        manifest, digest = check_bundle(file, path.name, 0, sink=Sink())
+    assert digest.digest == facts["sha384"]
+    assert collected["selftest.prompt"] == QUESTION
+    assert collected["selftest.answer"] == ANSWER
+    assert collected["bitnet-infer"] == sealed_program().read_bytes()
+    assert collected["config.yaml"] == config.read_bytes()
+    assert (tmp_path / "out" / "MANIFEST").read_bytes() == manifest.emit()
+    programs = {name for name in RELEASE_PROGRAMS if name in PROGRAMS}
+    assert programs <= collected.keys()
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"MANIFEST", "bitnet-v2.1.0.tar.zst"}
+
+
+def test_answer_computed_here_is_what_the_executable_writes(tmp_path: Path, config: Path) -> None:
+    """For a foreign architecture nothing else can be asked."""
+    request = Request(
+        sealed_program(), config, None, "bitnet", "1.0.0", 1, 0, host_arch(), 42, QUESTION + b"\n"
+    )
+    draft = prepare(request, {}, tmp_path)
+    assert find_answer(draft, tmp_path, None, 60) == ANSWER
+    assert find_answer(draft, tmp_path, DEMO_TOKENIZER, 60) == ANSWER
+
+
+def test_bundle_with_the_model_beside_the_executable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Engine and model.bin may travel as two files; the self-test finds the model, too."""
+    config = tmp_path / "config.yaml"
+    config.write_text(demo_config(model="model.bin"), encoding="utf-8")
+    arguments = ("--model", demo_model(), "--json")
+    assert bundle(tmp_path, config, *arguments, executable=unsealed_program()) == 0
+    assert "model.bin" in json.loads(capsys.readouterr().out)["files"]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--version", "2.1"), 2, "version is not of the form X.Y.Z: `2.1`"),
+        (("--counter", -1), 2, "counter is out of range: `-1`"),
+        (("--minimum-counter", 8), 2, "minimum counter is above the counter: `8`"),
+        (("--product", "a/b"), 2, "product is not a name: `a/b`"),
+        (("--arch", "mips"), 2, "architecture is not supported: `mips`"),
+        (("--arch", FOREIGN), 2, "executable is for another architecture"),
+        (("--split", "1.5GB"), 2, "size is not understood: `1.5GB`"),
+        (("--config", "absent"), 1, "self-test fails with exit code"),
+        (("--executable", "absent"), 1, "absent"),
+        (("--model", "absent"), 1, "executable carries a model already"),
+        (("--selftest-prompt", "absent"), 1, "prompt of the self-test cannot be read"),
+        (("--selftest-timeout", 0.000001), 1, "self-test takes too long"),
+        (("--checkpoint", "absent"), 1, "checkpoint cannot be read: `absent`"),
+        (("--output", "absent"), 2, "folder does not exist: `absent`"),
+        (("--existing", "absent"), 2, "`--existing` and `--executable` exclude each other"),
+    ],
+)
+def test_bundle_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path,
+    config: Path,
+    more: tuple[object, ...],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A half-made release in the folder would be signed one day."""
+    assert bundle(tmp_path, config, *more) == code
+    assert message in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_bundle_of_an_engine_without_a_model_is_refused(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would install and then not run."""
+    assert bundle(tmp_path, config, executable=unsealed_program()) == 1
+    assert "executable carries no model" in capsys.readouterr().err
+
+
+def test_bundle_described_too_little_names_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counter and version have no sensible default."""
+    assert run("bundle", "--executable", sealed_program(), "--output", tmp_path) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: bundle is not described: `--config`, `--version`, `--counter` missing\n"
+    )
+
+
+def test_existing_bundle_is_split_and_described(tmp_path: Path) -> None:
+    """Splitting and printing come after signing, on another day."""
+    path, statement = make_bundle(tmp_path)
+    signatures, sheet = tmp_path / "update.sig", tmp_path / "sheet.html"
+    signatures.write_bytes(sign_all(statement.emit(), make_key("alice")).emit())
+    what = ("--existing", path, "--split", 2048, "--sheet", sheet, "--signatures", signatures)
+    assert run("bundle", *what, "--output", tmp_path) == 0
+    assert len(list(tmp_path.glob("*.part-*"))) == 2
+    assert f"key {make_key('alice').public.key_id[:16]}".encode() in sheet.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["damaged", "missing", "foreign signatures"])
+def test_existing_bundle_that_does_not_fit_is_refused(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sheet is trusted more than the media: it must not describe something else."""
+    path, _ = make_bundle(tmp_path)
+    more: tuple[object, ...] = ()
+    if kind == "damaged":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif kind == "missing":
+        path.unlink()
+    else:
+        _, other = make_bundle(tmp_path / "files", version="3.0.0")
+        (tmp_path / "sig").write_bytes(sign_all(other.emit(), make_key("alice")).emit())
+        more = ("--signatures", tmp_path / "sig")
+    sheet = tmp_path / "sheet.html"
+    code = run("bundle", "--existing", path, "--sheet", sheet, *more, "--output", tmp_path)
+    assert code == (3 if more else 1)
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not sheet.exists()
+
+
+def test_program_that_this_version_has_not_is_refused() -> None:
+    """A rebuild of a newer release must say so."""
+    with pytest.raises(BundleError, match="program is not one of this version: `bitnet-new`"):
+        build_programs(host_arch(), names=("bitnet-new",))
