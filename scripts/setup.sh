@@ -91,7 +91,8 @@ install_locked requirements/runtime.txt
 if [ "$kind" = test ]; then
   # shellcheck disable=SC2046
   install_packages $(missing_packages qemu-aarch64-static:qemu-user-static readelf:binutils file:file \
-    systemd-analyze:systemd gdb:gdb objdump:binutils strace:strace valgrind:valgrind /usr/bin/time:time npm:npm g++:g++)
+    systemd-analyze:systemd gdb:gdb objdump:binutils strace:strace valgrind:valgrind /usr/bin/time:time npm:npm g++:g++ \
+    openssl:openssl zstd:zstd faketime:faketime)
   install_locked requirements/test.txt
   install_torch
 fi
