@@ -32,6 +32,11 @@ the engine into one executable, [cyan]config[/cyan] writes the commented configu
 executable asks for. [cyan]inspect[/cyan] shows what a model.bin holds, [cyan]elf[/cyan] how an
 executable is linked and hardened. [cyan]bench[/cyan] measures speed beside what the machine can
 do at most.
+
+[bold]The way of a release[/bold]: [cyan]keys[/cyan] makes the keys of signers and says whom
+a machine believes, [cyan]bundle[/cyan] makes one file of everything that travels,
+[cyan]sign[/cyan] gathers the signatures of several people, [cyan]rebuild[/cyan] makes a bundle
+again and compares every byte.
 """
 
 

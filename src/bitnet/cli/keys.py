@@ -20,6 +20,13 @@ _HELP: Final = """Makes and shows keys of signers, and the root of trust.
 
 A signer has an Ed25519 and an ML-DSA-87 key in one file; both halves sign, both are verified.
 Private keys are encrypted under a passphrase and never leave the builder's side.
+
+Examples:
+
+\b
+  bitnet keys generate alice-2026 --custodian alice --output keys
+  bitnet keys show keys/alice-2026.pub
+  bitnet keys root verify trust.root
 """
 
 _GENERATE_HELP: Final = """Makes a signer's key: NAME.key, encrypted, and NAME.pub.

@@ -2,7 +2,9 @@
 
 Source: docs/formats/release.md, Bundle. Nothing larger than a block is held in memory.
 
-Level 3, window 8 MiB (2^23), jobs of 16 MiB: with at least one worker the frame depends on the job
+Level -1, window 2 MiB (2^21), jobs of 16 MiB. A negative level writes weights as raw blocks: the
+decoder in the gap copies those at more than 1 GB/s, while Huffman-coded ones, a fifth smaller, took
+it sixty times as long (docs/lab_notes.md). With at least one worker the frame depends on the job
 size and not on the number of workers, so any number of cores gives the same bytes. The bytes do
 depend on the version of the zstd library, which provenance.json names.
 """
@@ -32,7 +34,8 @@ __all__ = [
 ]
 
 WINDOW_LOG: Final = 23
-_LEVEL: Final = 3
+_WRITTEN_WINDOW_LOG: Final = 21
+_LEVEL: Final = -1
 _JOB_BYTES: Final = 16 << 20
 _BLOCK: Final = 512
 _RECORD: Final = 10240
@@ -162,7 +165,7 @@ def write_bundle(
     """
     parameters = zstandard.ZstdCompressionParameters.from_level(
         _LEVEL,
-        window_log=WINDOW_LOG,
+        window_log=_WRITTEN_WINDOW_LOG,
         job_size=_JOB_BYTES,
         threads=workers,
         write_checksum=True,
