@@ -108,9 +108,11 @@ def test_run_writes_what_the_page_says_and_no_text(tmp_path: Path) -> None:
     content = path.read_bytes()
     records = read_ring(content)
     assert [event_rows()[each.event].word for each in records] == [
-        "start", "configuration", "model", "prompt", "answer", "exit",
+        "start", "configuration", "model", "hardening", "prompt", "answer", "exit",
     ]  # fmt: skip
-    start, configuration, model, prompt, answer, last = records
+    start, configuration, model, hardening, prompt, answer, last = records
+    assert hardening.numbers[0] | hardening.numbers[1] == 2**10 - 1
+    assert hardening.numbers[0] & hardening.numbers[1] == 0
     assert start.numbers[1] == 42
     assert configuration.data == hashlib.sha3_384(config.read_bytes()).digest()
     assert configuration.numbers == (config.stat().st_size, 1, 0)
