@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import resource
 import signal
 import statistics
@@ -83,31 +84,40 @@ def write_settings(directory: Path, model: Path, threads: int, tokens: int) -> P
 
 
 def run_once(program: Path, config: Path, tokens: int) -> dict[str, float]:
-    """Decodes `tokens` tokens; returns times in milliseconds and resident memory in bytes."""
+    """Decodes `tokens` tokens; returns times in milliseconds."""
     start = time.perf_counter_ns()
-    process = subprocess.Popen(
-        [program, "--config", config, "--seed", "1", "--bench", str(tokens)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stderr is not None
-    output = process.stdout.read()
-    message = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    process.stderr.close()
-    if process.returncode != 0:
-        raise SystemExit(message)
+    result = subprocess.run(
+        bench_command(program, config, tokens), capture_output=True, check=False
+    )
     total = (time.perf_counter_ns() - start) / 1e6
-    times = json.loads(output)
+    if result.returncode != 0:
+        raise SystemExit(result.stderr.decode())
+    times = json.loads(result.stdout)
     return {
         "token_ms": times["p50_ns"] / 1e6,
         "p99_ms": times["p99_ns"] / 1e6,
         "cv": times["cv"],
         "start_ms": total - times["mean_ns"] * times["tokens"] / 1e6,
-        "resident_bytes": usage.ru_maxrss * 1024,
     }
+
+
+def bench_command(program: Path, config: Path, tokens: int) -> list[str]:
+    """Returns the command line that decodes and times `tokens` tokens."""
+    return [str(program), "--config", str(config), "--seed", "1", "--bench", str(tokens)]
+
+
+def resident_bytes(program: Path, config: Path, tokens: int) -> int:
+    """Returns the most memory that a run of its own had at one time."""
+    most = 0
+    with subprocess.Popen(
+        bench_command(program, config, tokens), stdout=subprocess.DEVNULL
+    ) as process:
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
+            found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+            most = max(most, int(found[1]) * 1024 if found else 0)
+            time.sleep(0.001)
+    return most
 
 
 def core_bytes(program: Path, config: Path) -> int:
@@ -153,8 +163,10 @@ def measure(
                     for variant in order:
                         rows[variant].append(run_once(programs[variant], config, tokens[model]))
                 for variant in VARIANTS:
+                    program = programs[variant]
                     yield record_of(model, threads, variant, rows, facts) | {
-                        "core_bytes": core_bytes(programs[variant], config)
+                        "resident_bytes": resident_bytes(program, config, tokens[model]),
+                        "core_bytes": core_bytes(program, config),
                     }
 
 
@@ -187,7 +199,7 @@ def print_table(records: list[dict[str, Any]]) -> None:
             f"{record['cv']:.3f}", f"{record['start_ms']:.1f}",
             f"{record['resident_bytes'] / 1e6:.1f}", f"{core} bytes" if core else "none",
         )  # fmt: skip
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=140).print(table)
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
