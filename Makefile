@@ -127,6 +127,10 @@ bench: $(SETUP_TEST)
 bench-peers: $(SETUP_BENCH)
 	@$(RUN) -m bench.peers $(PEERS_OPTIONS)
 
+.PHONY: bench-hardening
+bench-hardening: $(SETUP_TEST)
+	@$(RUN) -m bench.hardening
+
 .PHONY: clean
 clean:
 	rm -rf build dist bitnet-infer

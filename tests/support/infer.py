@@ -124,7 +124,9 @@ class SystemCall(str):
         return self.split("(", 1)[0]
 
 
-def traced(config: Path, *arguments: str, program: Path | None = None) -> list[SystemCall]:
+def traced(
+    config: Path, *arguments: str, program: Path | None = None, question: bytes = QUESTION
+) -> list[SystemCall]:
     """Runs the program on the question under strace and returns its calls in order."""
     strace = shutil.which("strace")
     assert strace is not None, "strace is not installed; `make setup` names what the tests need"
@@ -132,6 +134,7 @@ def traced(config: Path, *arguments: str, program: Path | None = None) -> list[S
     result = ask(
         config,
         *arguments,
+        question=question,
         program=program,
         wrapper=[strace, "-f", "-qq", "-s", "200", "-o", str(log)],
     )
