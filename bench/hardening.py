@@ -65,7 +65,9 @@ def build(variant: str) -> Path:
         }
         if plan(program, Target(host_arch()), **arguments)[-1].output == product:
             parts = tuple(part for part in program.parts if part != "platform")
-            parts += ("platform/os_linux.cc", f"../bench/layers/{variant}.cc")
+            others = (path.name for path in sorted((engine_root() / "platform").glob("*.cc")))
+            parts += tuple(f"platform/{name}" for name in others if name != "lockdown_linux.cc")
+            parts += (f"../bench/layers/{variant}.cc",)
             without = dataclasses.replace(program, name=f"infer-{variant}", parts=parts)
             commands = plan(without, Target(host_arch()), **arguments)
             return run(commands, directory=engine_root())
