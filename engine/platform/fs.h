@@ -19,6 +19,8 @@ inline constexpr uint64_t kErrnoMissing = 2;
 inline constexpr uint32_t kNameBytesMax = 64;
 inline constexpr uint32_t kNameCountMax = 1024;
 
+void close_file(int descriptor);
+
 struct FileFacts {
   uint64_t bytes = 0;
   uint32_t mode = 0;  ///< permission bits
@@ -36,18 +38,35 @@ struct HostTime {
   uint64_t wall_s = 0;
 };
 
+/// A descriptor that is closed at the end of its block.
+class Handle {
+ public:
+  Handle() = default;
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  ~Handle() { close_file(release()); }
+  operator int() const { return descriptor_; }  // NOLINT: implicit by design
+  void set(int descriptor) { descriptor_ = descriptor; }
+  int release() {
+    const int descriptor = descriptor_;
+    descriptor_ = kNone;
+    return descriptor;
+  }
+
+ private:
+  int descriptor_ = kNone;
+};
+
 // Every Error below is kFileSystem with subject = `name` (or the call) and value = errno.
 
 /// Opens a folder, or a regular file for reading, by a path of the operator's.
-Result<int> open_folder_path(const char* path);
-Result<int> open_file_path(const char* path);
+Error open_folder_path(const char* path, Handle* out);
+Error open_file_path(const char* path, Handle* out);
 /// The same beneath `folder`.
-Result<int> open_folder(int folder, const char* name);
-Result<int> open_file(int folder, const char* name);
-/// A new file, readable by its owner; fails where the name is taken. With `again`, an existing
-/// regular file is opened for writing instead.
-Result<int> create_file(int folder, const char* name, bool again = false);
-void close_file(int descriptor);
+Error open_folder(int folder, const char* name, Handle* out);
+Error open_file(int folder, const char* name, Handle* out);
+/// Opens a file for writing that only its owner may read until set_mode; a new one where `fresh`.
+Error create_file(int folder, const char* name, bool fresh, Handle* out);
 
 Result<FileFacts> file_facts(int descriptor);
 /// Fills `buffer` from `offset`; less than its size only at the end of the file.
@@ -60,7 +79,8 @@ Error sync_file(int descriptor);
 /// Takes the one lock on a folder or kBusy. It ends with the process.
 Error lock_file(int descriptor);
 
-Error make_folder(int folder, const char* name);
+/// `mode` whatever the umask says.
+Error make_folder(int folder, const char* name, uint32_t mode);
 Error rename_file(int folder, const char* from, const char* to);
 Error remove_file(int folder, const char* name, bool is_folder);
 Error make_link(int folder, const char* name, const char* target);

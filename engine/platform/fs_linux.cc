@@ -35,26 +35,26 @@ auto again(Call call) {
 
 Error done(int result, const char* subject) { return result < 0 ? fault(subject) : kNoError; }
 
-Result<int> opened(int descriptor, const char* subject, bool folder) {
-  if (descriptor < 0) return fault(subject);
-  struct stat facts;
-  const int result = fstat(descriptor, &facts);
-  const int reason = result < 0 ? errno : EINVAL;
-  if (result == 0 && (folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode))) return descriptor;
-  close(descriptor);
-  return fault(subject, reason);
-}
-
 constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
 
-Result<int> open_beneath(int folder, const char* name, int flags, uint32_t mode, bool is_folder) {
+/// Takes over what was opened, if it is of the kind that was wanted.
+Error opened(int descriptor, const char* subject, bool folder, Handle* out) {
+  if (descriptor < 0) return fault(subject);
+  out->set(descriptor);
+  struct stat facts;
+  if (fstat(descriptor, &facts) < 0) return fault(subject);
+  const bool right = folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode);
+  return right ? kNoError : fault(subject, EINVAL);
+}
+
+Error open_beneath(int folder, const char* name, int flags, bool is_folder, Handle* out) {
   struct open_how how = {};
-  how.flags = static_cast<uint64_t>(flags);
-  how.mode = mode;
+  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
+  how.mode = flags & O_CREAT ? 0600 : 0;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
   const long descriptor =
       again([&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); });
-  return opened(static_cast<int>(descriptor), name, is_folder);
+  return opened(static_cast<int>(descriptor), name, is_folder, out);
 }
 
 uint64_t seconds(clockid_t clock) {
@@ -96,25 +96,25 @@ bool collect(const Run& run, int pipe, size_t* bytes) {
 
 }  // namespace
 
-Result<int> open_folder_path(const char* path) {
-  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true);
+Error open_folder_path(const char* path, Handle* out) {
+  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true, out);
 }
 
-Result<int> open_file_path(const char* path) {
-  return opened(again([&] { return open(path, kOpenFlags); }), path, false);
+Error open_file_path(const char* path, Handle* out) {
+  return opened(again([&] { return open(path, kOpenFlags); }), path, false, out);
 }
 
-Result<int> open_folder(int folder, const char* name) {
-  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY | O_NOFOLLOW, 0, true);
+Error open_folder(int folder, const char* name, Handle* out) {
+  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true, out);
 }
 
-Result<int> open_file(int folder, const char* name) {
-  return open_beneath(folder, name, kOpenFlags | O_NOFOLLOW, 0, false);
+Error open_file(int folder, const char* name, Handle* out) {
+  return open_beneath(folder, name, kOpenFlags, false, out);
 }
 
-Result<int> create_file(int folder, const char* name, bool again_allowed) {
-  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (again_allowed ? 0 : O_EXCL);
-  return open_beneath(folder, name, flags, 0600, false);
+Error create_file(int folder, const char* name, bool fresh, Handle* out) {
+  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0);
+  return open_beneath(folder, name, flags, false, out);
 }
 
 void close_file(int descriptor) {
@@ -144,9 +144,8 @@ Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffe
 
 Error write_at(int descriptor, uint64_t offset, std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
-    const ssize_t put = again([&] {
-      return pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
-    });
+    const ssize_t put = again(
+        [&] { return pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
     if (put <= 0) return fault("pwrite", put < 0 ? errno : EIO);
     offset += static_cast<uint64_t>(put);
     bytes = bytes.subspan(static_cast<size_t>(put));
@@ -171,8 +170,11 @@ Error lock_file(int descriptor) {
   return errno == EWOULDBLOCK ? Error{Status::kBusy} : fault("flock");
 }
 
-Error make_folder(int folder, const char* name) {
-  return done(again([&] { return mkdirat(folder, name, 0700); }), name);
+Error make_folder(int folder, const char* name, uint32_t mode) {
+  const mode_t before = umask(0);
+  const Error error = done(again([&] { return mkdirat(folder, name, mode); }), name);
+  umask(before);
+  return error;
 }
 
 Error rename_file(int folder, const char* from, const char* to) {
@@ -188,8 +190,7 @@ Error make_link(int folder, const char* name, const char* target) {
 }
 
 Error read_link(int folder, const char* name, std::span<char> target) {
-  const ssize_t got =
-      again([&] { return readlinkat(folder, name, target.data(), target.size()); });
+  const ssize_t got = again([&] { return readlinkat(folder, name, target.data(), target.size()); });
   if (got < 0) return fault(name);
   if (static_cast<size_t>(got) == target.size()) return fault(name, ENAMETOOLONG);
   target[static_cast<size_t>(got)] = 0;
@@ -201,8 +202,7 @@ Error list_names(int folder, NameList* list) {
   list->count = 0;
   if (lseek(folder, 0, SEEK_SET) < 0) return fault("lseek");
   for (;;) {
-    const long got =
-        again([&] { return syscall(SYS_getdents64, folder, buffer, sizeof buffer); });
+    const long got = again([&] { return syscall(SYS_getdents64, folder, buffer, sizeof buffer); });
     if (got < 0) return fault("getdents64");
     if (got == 0) return kNoError;
     // struct linux_dirent64: inode, offset (8 bytes each), record length (2), type (1), name.
@@ -222,14 +222,11 @@ Error list_names(int folder, NameList* list) {
 
 Result<HostTime> host_time() {
   HostTime time;
-  const Result<int> file = open_file_path("/proc/sys/kernel/random/boot_id");
-  if (!file.ok()) return file.error();
-  uint8_t text[36];
-  const Result<size_t> got = read_at(file.value(), 0, text);
-  close_file(file.value());
+  Handle file;
+  BITNET_TRY(open_file_path("/proc/sys/kernel/random/boot_id", &file));
+  const Result<size_t> got =
+      read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
   if (!got.ok()) return got.error();
-  if (got.value() != sizeof text) return fault("boot_id", EINVAL);
-  std::memcpy(time.boot_id, text, sizeof text);
   time.boot_s = seconds(CLOCK_BOOTTIME);
   time.wall_s = seconds(CLOCK_REALTIME);
   return time;

@@ -60,6 +60,9 @@ _ENGINE_FOLDERS: Final = (
     "tokenizer",
 )
 
+# Programs that install and verify know nothing of models.
+_RELEASE_FOLDERS: Final = ("base", "crypto", "platform", "release")
+
 # A further program is one more row.
 PROGRAMS: Final = {
     "bitnet-infer": Program(
@@ -67,6 +70,12 @@ PROGRAMS: Final = {
         "programs/infer.cc",
         (*_ENGINE_FOLDERS, "programs/report.cc"),
         tokenizer=True,
+    ),
+    "bitnet-update": Program(
+        "bitnet-update", "programs/update.cc", (*_RELEASE_FOLDERS, "programs/report.cc")
+    ),
+    "bitnet-rollback": Program(
+        "bitnet-rollback", "programs/rollback.cc", (*_RELEASE_FOLDERS, "programs/report.cc")
     ),
     "library": Program(
         "libbitnet.so", "programs/library.cc", (*_ENGINE_FOLDERS, "programs/report.cc")

@@ -1,0 +1,248 @@
+// bitnet-update: verifies, installs, and tells what is installed. release/update.h does the work.
+// SPDX-License-Identifier: Apache-2.0
+#include "release/update.h"
+
+#include <cstring>
+
+#include "base/version.h"
+#include "platform/os.h"
+#include "programs/report.h"
+
+namespace {
+
+using namespace bitnet;
+using programs::Line;
+
+constexpr size_t kPathsMax = 1000;
+constexpr size_t kPathBytesMax = 4096;
+
+constexpr char kHelp[] =
+    "usage: bitnet-update apply BUNDLE [--sig FILE] [--order FILE] [--prefix DIR]\n"
+    "       bitnet-update apply PART... | FOLDER [--sig FILE] [--order FILE] [--prefix DIR]\n"
+    "       bitnet-update root install FILE [--digest SHA-384] [--prefix DIR]\n"
+    "       bitnet-update status [--json] [--prefix DIR]\n"
+    "       bitnet-update recover [--prefix DIR]\n"
+    "       bitnet-update verify-log [--prefix DIR]\n"
+    "\n"
+    "apply       verify a bundle against the installed trust root, unpack it beside, ask it for "
+    "its\n"
+    "            known answer, and switch to it by one rename; the release before is kept\n"
+    "root        install a trust root: the first by its digest, later ones by the threshold of "
+    "the\n"
+    "            one before\n"
+    "status      what is installed and kept, the floor, the log's head, and what is doubtful\n"
+    "recover     finish or undo what was interrupted (each of the above but status does so "
+    "first);\n"
+    "            run it at every start and once an hour, so that this host counts its time\n"
+    "verify-log  follow the chain of the log\n"
+    "\n"
+    "  --sig FILE     signatures; `update.sig` beside the bundle where it is not given\n"
+    "  --order FILE   signed rollback order that permits this step below the floor\n"
+    "  --prefix DIR   put before /opt and /etc\n"
+    "\n"
+    "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
+
+struct Arguments {
+  const char* words[kPathsMax];  ///< what is no option
+  size_t word_count = 0;
+  const char* signature = nullptr;
+  const char* order = nullptr;
+  const char* prefix = nullptr;
+  const char* digest = nullptr;
+  bool json = false;
+};
+
+Arguments arguments;
+release::Host host;
+char beside[kPathBytesMax];
+
+void print(const Line& line, int descriptor = platform::kStdout) {
+  (void)failed(platform::write_all(descriptor, line.bytes()));
+}
+
+Error parse_arguments(int count, char** values) {
+  for (int i = 1; i < count; ++i) {
+    const char* value = values[i];
+    const char** target = std::strcmp(value, "--sig") == 0      ? &arguments.signature
+                          : std::strcmp(value, "--order") == 0  ? &arguments.order
+                          : std::strcmp(value, "--prefix") == 0 ? &arguments.prefix
+                          : std::strcmp(value, "--digest") == 0 ? &arguments.digest
+                                                                : nullptr;
+    if (std::strcmp(value, "--json") == 0) {
+      arguments.json = true;
+    } else if (target != nullptr) {
+      if (*target != nullptr || i + 1 == count) return Error{Status::kOptionValue, value};
+      *target = values[++i];
+    } else if (value[0] == '-') {
+      return Error{Status::kUsage, value};
+    } else if (arguments.word_count == kPathsMax) {
+      return Error{Status::kOptionValue, value};
+    } else {
+      arguments.words[arguments.word_count++] = value;
+    }
+  }
+  if (arguments.prefix == nullptr) arguments.prefix = "";
+  return kNoError;
+}
+
+bool is_verb(const char* name, size_t words_min, size_t words_max) {
+  return arguments.word_count >= words_min && arguments.word_count <= words_max &&
+         std::strcmp(arguments.words[0], name) == 0;
+}
+
+/// `update.sig` in the folder that was named, or in that of the bundle.
+Error find_signature(const char* path) {
+  platform::Handle folder;
+  size_t bytes = std::strlen(path);
+  const bool is_folder = !failed(platform::open_folder_path(path, &folder));
+  while (!is_folder && bytes > 0 && path[bytes - 1] != '/') --bytes;
+  if (bytes + sizeof "/update.sig" > kPathBytesMax) return Error{Status::kOptionValue, path};
+  std::memcpy(beside, path, bytes);
+  if (is_folder) beside[bytes++] = '/';
+  std::memcpy(beside + bytes, "update.sig", sizeof "update.sig");
+  if (arguments.signature == nullptr) arguments.signature = beside;
+  return kNoError;
+}
+
+/// Names each part that does not help.
+void print_parts() {
+  for (uint32_t i = 0; i < host.bundle.part_count; ++i) {
+    const release::PartState state = host.bundle.parts[i].state;
+    if (state == release::PartState::kFound) continue;
+    const bool missing = state == release::PartState::kMissing;
+    Line line;
+    line.text(missing ? "missing  part " : "damaged  part ").number(i + 1).text(" of ");
+    print(line.number(host.bundle.part_count).text("\n"), platform::kStderr);
+  }
+  if (host.bundle.foreign == 0) return;
+  Line line;
+  line.text("not parts of this bundle, or there twice: ").number(host.bundle.foreign).text("\n");
+  print(line, platform::kStderr);
+}
+
+Error run_apply() {
+  BITNET_TRY(find_signature(arguments.words[1]));
+  const Error error = release::apply(&host, {arguments.words + 1, arguments.word_count - 1},
+                                     arguments.signature, arguments.order);
+  if (error.status == Status::kParts) print_parts();
+  if (failed(error) && !host.changed) return error;
+  const release::Manifest& manifest = host.update.manifest;
+  Line line;
+  line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
+  line.text(", counter ").number(manifest.counter).text("\n");
+  for (const release::Approval& approval : host.approvals) {
+    for (size_t i = 0; i < approval.signer_count; ++i) {
+      const release::Key& key = host.root.keys[approval.signers[i]];
+      line.text("signed by  ").escaped(key.name).text(" (").escaped(key.custodian).text(")\n");
+    }
+  }
+  line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
+  if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);
+  print(line.text("\n"));
+  return error;
+}
+
+Error run_root() {
+  release::Digest digest{};
+  if (arguments.digest != nullptr) {
+    const auto* text = reinterpret_cast<const uint8_t*>(arguments.digest);
+    release::Scanner scanner({text, std::strlen(arguments.digest)}, "--digest");
+    digest = scanner.digest();
+    scanner.end();
+    if (!scanner.ok()) return Error{Status::kOptionValue, "--digest"};
+  }
+  const Error error = release::install_root(&host, arguments.words[2],
+                                            arguments.digest != nullptr ? &digest : nullptr);
+  if (failed(error)) return error;
+  Line line;
+  line.text(host.changed ? "installed  trust root version " : "installed already  version ");
+  print(line.number(host.state.root_version).text("\n"));
+  return kNoError;
+}
+
+/// One word of JSON or text; the state's own words need no escapes.
+void print_words(std::span<const uint8_t> words, const char* before, const char* behind) {
+  Line line;
+  print(line.text(before).escaped(words).text(behind));
+}
+
+/// The state as it stands on the disk, a line a fact; in JSON an array of such lines.
+void print_state() {
+  const bool json = arguments.json;
+  release::Text rest = emit_state(host.state, host.buffer);
+  const char* before = json ? "{\"state\":[\"" : "";
+  while (!rest.empty()) {
+    size_t bytes = 0;
+    while (rest[bytes] != '\n') ++bytes;
+    print_words(rest.first(bytes), before, json ? "\"" : "\n");
+    before = json ? ",\"" : "";
+    rest = rest.subspan(bytes + 1);
+  }
+}
+
+/// What does not agree with the state, or makes its record of time a lower bound only.
+void print_doubts() {
+  const release::State& state = host.state;
+  const struct {
+    bool doubtful;
+    const char* words;
+  } doubts[] = {
+      {!state.trial.none(), "a switch was interrupted: run bitnet-update recover"},
+      {!links_fit(host), "/opt/bitnet or /opt/bitnet.old does not point to what is recorded"},
+      {state.time.set_back != 0, "the clock on the wall was set back"},
+      {state.time.uncounted_s != 0, "time passed while nothing counted it, or the clock was set"},
+      {failed(check_log(&host)), "the log does not fit its chain"},
+  };
+  Line line;
+  line.text(arguments.json ? "],\"doubts\":[" : "");
+  const char* between = "";
+  for (const auto& doubt : doubts) {
+    if (!doubt.doubtful) continue;
+    line.text(arguments.json ? between : "doubt ").text(arguments.json ? "\"" : "");
+    line.text(doubt.words).text(arguments.json ? "\"" : "\n");
+    between = ",";
+  }
+  print(line.text(arguments.json ? "]}\n" : ""));
+}
+
+Error run_status() {
+  BITNET_TRY(release::open_host(arguments.prefix, false, &host));
+  print_state();
+  print_doubts();
+  return kNoError;
+}
+
+Error run_verify_log() {
+  BITNET_TRY(release::open_host(arguments.prefix, false, &host));
+  BITNET_TRY(release::check_log(&host));
+  Line line;
+  print(line.text("verified   ").number(host.state.log_lines).text(" lines\n"));
+  return kNoError;
+}
+
+Error run() {
+  const bool looks = is_verb("status", 1, 1) || is_verb("verify-log", 1, 1);
+  const bool roots = is_verb("root", 3, 3) && std::strcmp(arguments.words[1], "install") == 0;
+  if (looks) return is_verb("status", 1, 1) ? run_status() : run_verify_log();
+  const bool applies = is_verb("apply", 2, kPathsMax);
+  if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
+  BITNET_TRY(release::open_host(arguments.prefix, true, &host));
+  Error error = release::recover(&host);
+  if (roots && error.status == Status::kRootChanged) error = kNoError;
+  if (failed(error)) return error;
+  return applies ? run_apply() : roots ? run_root() : kNoError;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  if (count == 2 &&
+      (std::strcmp(values[1], "--help") == 0 || std::strcmp(values[1], "--version") == 0)) {
+    Line line;
+    print(values[1][2] == 'h' ? line.text(kHelp) : line.text(bitnet::kVersion).text("\n"));
+    return 0;
+  }
+  Error error = parse_arguments(count, values);
+  if (!failed(error)) error = run();
+  return failed(error) ? programs::report(error) : 0;
+}
