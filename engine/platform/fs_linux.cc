@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "platform/fs.h"
+#include "platform/os.h"
+
+namespace bitnet::platform {
+namespace {
+
+Error fault(const char* subject, int reason = errno) {
+  return Error{Status::kFileSystem, subject, 0, static_cast<uint64_t>(reason), 0};
+}
+
+/// Repeats a call for as long as a signal interrupts it.
+template <typename Call>
+auto again(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+Error done(int result, const char* subject) { return result < 0 ? fault(subject) : kNoError; }
+
+Result<int> opened(int descriptor, const char* subject, bool folder) {
+  if (descriptor < 0) return fault(subject);
+  struct stat facts;
+  const int result = fstat(descriptor, &facts);
+  const int reason = result < 0 ? errno : EINVAL;
+  if (result == 0 && (folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode))) return descriptor;
+  close(descriptor);
+  return fault(subject, reason);
+}
+
+constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
+
+Result<int> open_beneath(int folder, const char* name, int flags, uint32_t mode, bool is_folder) {
+  struct open_how how = {};
+  how.flags = static_cast<uint64_t>(flags);
+  how.mode = mode;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const long descriptor =
+      again([&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); });
+  return opened(static_cast<int>(descriptor), name, is_folder);
+}
+
+uint64_t seconds(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return now.tv_sec < 0 ? 0 : static_cast<uint64_t>(now.tv_sec);
+}
+
+/// The child's side of run_program: never returns.
+[[noreturn]] void become(const Run& run, int output) {
+  char* const environment[] = {nullptr};
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (dup2(run.input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 &&
+      fchdir(run.folder) == 0) {
+    syscall(SYS_execveat, run.executable, "", run.arguments, environment, AT_EMPTY_PATH);
+  }
+  _exit(127);
+}
+
+/// Reads what the child writes; true at its end, false at the limit of time or space.
+bool collect(const Run& run, int pipe, size_t* bytes) {
+  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
+  for (;;) {
+    const uint64_t now_ns = clock_ns();
+    if (now_ns >= end_ns) return false;
+    struct pollfd wanted = {pipe, POLLIN, 0};
+    const int ready = poll(&wanted, 1, static_cast<int>((end_ns - now_ns) / 1000000 + 1));
+    if (ready < 0 && errno != EINTR) return false;
+    if (ready <= 0) continue;
+    uint8_t excess;
+    const bool full = *bytes == run.output.size();
+    uint8_t* place = full ? &excess : run.output.data() + *bytes;
+    const ssize_t got = read(pipe, place, full ? 1 : run.output.size() - *bytes);
+    if (got == 0) return true;
+    if ((got < 0 && errno != EINTR) || (got > 0 && full)) return false;
+    if (got > 0) *bytes += static_cast<size_t>(got);
+  }
+}
+
+}  // namespace
+
+Result<int> open_folder_path(const char* path) {
+  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true);
+}
+
+Result<int> open_file_path(const char* path) {
+  return opened(again([&] { return open(path, kOpenFlags); }), path, false);
+}
+
+Result<int> open_folder(int folder, const char* name) {
+  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY | O_NOFOLLOW, 0, true);
+}
+
+Result<int> open_file(int folder, const char* name) {
+  return open_beneath(folder, name, kOpenFlags | O_NOFOLLOW, 0, false);
+}
+
+Result<int> create_file(int folder, const char* name, bool again_allowed) {
+  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | (again_allowed ? 0 : O_EXCL);
+  return open_beneath(folder, name, flags, 0600, false);
+}
+
+void close_file(int descriptor) {
+  if (descriptor >= 0) close(descriptor);
+}
+
+Result<FileFacts> file_facts(int descriptor) {
+  struct stat facts;
+  if (fstat(descriptor, &facts) < 0) return fault("fstat");
+  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_mode & 07777,
+                   S_ISDIR(facts.st_mode)};
+}
+
+Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
+  size_t count = 0;
+  while (count < buffer.size()) {
+    const ssize_t got = again([&] {
+      return pread(descriptor, buffer.data() + count, buffer.size() - count,
+                   static_cast<off_t>(offset + count));
+    });
+    if (got < 0) return fault("pread");
+    if (got == 0) break;
+    count += static_cast<size_t>(got);
+  }
+  return count;
+}
+
+Error write_at(int descriptor, uint64_t offset, std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = again([&] {
+      return pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    });
+    if (put <= 0) return fault("pwrite", put < 0 ? errno : EIO);
+    offset += static_cast<uint64_t>(put);
+    bytes = bytes.subspan(static_cast<size_t>(put));
+  }
+  return kNoError;
+}
+
+Error set_length(int descriptor, uint64_t bytes) {
+  return done(again([&] { return ftruncate(descriptor, static_cast<off_t>(bytes)); }), "ftruncate");
+}
+
+Error set_mode(int descriptor, uint32_t mode) {
+  return done(again([&] { return fchmod(descriptor, mode); }), "fchmod");
+}
+
+Error sync_file(int descriptor) {
+  return done(again([&] { return fsync(descriptor); }), "fsync");
+}
+
+Error lock_file(int descriptor) {
+  if (again([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) == 0) return kNoError;
+  return errno == EWOULDBLOCK ? Error{Status::kBusy} : fault("flock");
+}
+
+Error make_folder(int folder, const char* name) {
+  return done(again([&] { return mkdirat(folder, name, 0700); }), name);
+}
+
+Error rename_file(int folder, const char* from, const char* to) {
+  return done(again([&] { return renameat(folder, from, folder, to); }), to);
+}
+
+Error remove_file(int folder, const char* name, bool is_folder) {
+  return done(again([&] { return unlinkat(folder, name, is_folder ? AT_REMOVEDIR : 0); }), name);
+}
+
+Error make_link(int folder, const char* name, const char* target) {
+  return done(again([&] { return symlinkat(target, folder, name); }), name);
+}
+
+Error read_link(int folder, const char* name, std::span<char> target) {
+  const ssize_t got =
+      again([&] { return readlinkat(folder, name, target.data(), target.size()); });
+  if (got < 0) return fault(name);
+  if (static_cast<size_t>(got) == target.size()) return fault(name, ENAMETOOLONG);
+  target[static_cast<size_t>(got)] = 0;
+  return kNoError;
+}
+
+Error list_names(int folder, NameList* list) {
+  alignas(8) uint8_t buffer[8192];
+  list->count = 0;
+  if (lseek(folder, 0, SEEK_SET) < 0) return fault("lseek");
+  for (;;) {
+    const long got =
+        again([&] { return syscall(SYS_getdents64, folder, buffer, sizeof buffer); });
+    if (got < 0) return fault("getdents64");
+    if (got == 0) return kNoError;
+    // struct linux_dirent64: inode, offset (8 bytes each), record length (2), type (1), name.
+    for (long at = 0; at < got;) {
+      uint16_t record;
+      std::memcpy(&record, buffer + at + 16, sizeof record);
+      const char* name = reinterpret_cast<const char*>(buffer + at + 19);
+      const size_t length = std::strlen(name);
+      const bool own = std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
+      if (!own && length <= kNameBytesMax && list->count < kNameCountMax) {
+        std::memcpy(list->names[list->count++], name, length + 1);
+      }
+      at += record;
+    }
+  }
+}
+
+Result<HostTime> host_time() {
+  HostTime time;
+  const Result<int> file = open_file_path("/proc/sys/kernel/random/boot_id");
+  if (!file.ok()) return file.error();
+  uint8_t text[36];
+  const Result<size_t> got = read_at(file.value(), 0, text);
+  close_file(file.value());
+  if (!got.ok()) return got.error();
+  if (got.value() != sizeof text) return fault("boot_id", EINVAL);
+  std::memcpy(time.boot_id, text, sizeof text);
+  time.boot_s = seconds(CLOCK_BOOTTIME);
+  time.wall_s = seconds(CLOCK_REALTIME);
+  return time;
+}
+
+Result<Finished> run_program(const Run& run) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) < 0) return fault("pipe2");
+  const pid_t child = fork();
+  if (child == 0) become(run, ends[1]);
+  const int reason = errno;
+  close(ends[1]);
+  Finished finished;
+  const bool ended = child > 0 && collect(run, ends[0], &finished.output_bytes);
+  close(ends[0]);
+  if (child < 0) return fault("fork", reason);
+  if (!ended) kill(child, SIGKILL);
+  int status = 0;
+  if (again([&] { return waitpid(child, &status, 0); }) < 0) return fault("waitpid");
+  if (ended && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
+  return finished;
+}
+
+}  // namespace bitnet::platform
