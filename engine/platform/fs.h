@@ -29,6 +29,7 @@ struct FileFacts {
 struct NameList {
   char names[kNameCountMax][kNameBytesMax + 1];
   uint32_t count = 0;
+  uint32_t left_out = 0;  ///< names that are longer than kNameBytesMax, or above kNameCountMax
 };
 /// When it is, as far as this host knows: seconds since this boot, including sleep, and the clock
 /// on the wall, which anyone may set.
@@ -86,7 +87,7 @@ Error remove_file(int folder, const char* name, bool is_folder);
 Error make_link(int folder, const char* name, const char* target);
 /// Text of a symbolic link, ended by 0. kFileSystem too where it does not fit.
 Error read_link(int folder, const char* name, std::span<char> target);
-/// Names in a folder; those that are longer than kNameBytesMax, or above kNameCountMax, stay out.
+/// Names in a folder, without `.` and `..`.
 Error list_names(int folder, NameList* list);
 
 Result<HostTime> host_time();

@@ -200,22 +200,24 @@ Error read_link(int folder, const char* name, std::span<char> target) {
 Error list_names(int folder, NameList* list) {
   alignas(8) uint8_t buffer[8192];
   list->count = 0;
+  list->left_out = 0;
   if (lseek(folder, 0, SEEK_SET) < 0) return fault("lseek");
   for (;;) {
     const long got = again([&] { return syscall(SYS_getdents64, folder, buffer, sizeof buffer); });
     if (got < 0) return fault("getdents64");
     if (got == 0) return kNoError;
     // struct linux_dirent64: inode, offset (8 bytes each), record length (2), type (1), name.
-    for (long at = 0; at < got;) {
-      uint16_t record;
+    uint16_t record;
+    for (long at = 0; at < got; at += record) {
       std::memcpy(&record, buffer + at + 16, sizeof record);
       const char* name = reinterpret_cast<const char*>(buffer + at + 19);
       const size_t length = std::strlen(name);
-      const bool own = std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0;
-      if (!own && length <= kNameBytesMax && list->count < kNameCountMax) {
+      if (std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0) continue;
+      if (length > kNameBytesMax || list->count == kNameCountMax) {
+        list->left_out += 1;
+      } else {
         std::memcpy(list->names[list->count++], name, length + 1);
       }
-      at += record;
     }
   }
 }

@@ -213,7 +213,8 @@ Error check_installed(Host* host, const ReleaseName& name) {
   if (!same(text.value(), manifest.text)) return wrong;
   for (size_t i = 0; i < manifest.file_count; ++i) BITNET_TRY(check_file(host, folder, i));
   BITNET_TRY(platform::list_names(folder, &host->names));
-  return host->names.count == manifest.file_count + 2 ? kNoError : wrong;
+  const uint64_t found = uint64_t{host->names.count} + host->names.left_out;
+  return found == manifest.file_count + 2 ? kNoError : wrong;
 }
 
 Error selftest(Host* host, const ReleaseName& name) {

@@ -17,6 +17,7 @@ using Text = std::span<const uint8_t>;
 using Digest = std::array<uint8_t, kDigest384Bytes>;
 
 inline constexpr size_t kNameBytesMax = 64;
+inline constexpr uint64_t kNumberMax = (uint64_t{1} << 63) - 1;
 inline constexpr size_t kDigestDigits = 2 * kDigest384Bytes;
 
 bool same(Text a, Text b);

@@ -75,7 +75,8 @@ Error check_release(const TrustRoot& root, const Container& container, const cha
 Error check_own_root(const TrustRoot& root, const Container& container, const char* subject);
 
 /// Whether `next`, read from `container`, may replace `installed`: kRootVersion unless exactly one
-/// higher; then the threshold of the installed root's `root` role and that of its own.
+/// higher, kRootUnrevoked where a key that is revoked now would come back; then the threshold of
+/// the installed root's `root` role and that of its own.
 Error check_successor(const TrustRoot& installed, const TrustRoot& next, const Container& container,
                       const char* subject);
 
