@@ -26,11 +26,13 @@ InstalledRelease* list_release(State* state, const ReleaseName& name) {
   return &release;
 }
 
-/// Notes a release as evidence of a failure. Returns `reason`, or why even this failed.
+/// Notes a release as evidence of a failure; but one that is gone back to, and that the system kept
+/// from starting, can be gone back to again. Returns `reason`, or why even this failed.
 Error keep_evidence(Host* host, const ReleaseName& name, const char* event, const Error& reason) {
   InstalledRelease* release = list_release(&host->state, name);
-  release->failed = true;
-  release->retired_s = host->state.time.elapsed_s;
+  release->failed = reason.status != Status::kFileSystem ||
+                    counter_of(name.text) > counter_of(host->state.current.text);
+  if (release->failed) release->retired_s = host->state.time.elapsed_s;
   BITNET_TRY(commit(host, event, name.text));
   return reason;
 }
@@ -308,7 +310,7 @@ Error recover(Host* host) {
       const ReleaseName name = state.trial;
       state.trial = ReleaseName{};
       state.ordered = false;
-      error = keep_evidence(host, name, "restored", kNoError);
+      error = keep_evidence(host, name, "restored", error);
     } else {
       error = finish_trial(host);
     }

@@ -1,0 +1,99 @@
+"""`make powerloss`: every call of every verb, stopped, failed, and cut off from power."""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tests.powerloss.scenarios import Scenario, build_driver, scenarios, write_scenarios
+
+__all__ = ["Outcome", "main", "run_shard"]
+
+LIMIT = 64
+SHARDS = 2
+Outcome = tuple[int, int, int]
+
+
+def run_shard(
+    driver: Path, folder: Path, scenario: Scenario, *, every: int, phase: int, limit: int = LIMIT
+) -> Outcome:
+    """Tries every `every`-th state of a scenario; returns calls, states tried, and bad ones."""
+    name = scenario.name.replace(" ", "_")
+    command = [str(driver), str(folder), name, str(limit), str(every), str(phase)]
+    result = subprocess.run(command, capture_output=True, check=False, text=True)
+    sys.stderr.write(result.stderr)
+    if result.returncode not in (0, 1):
+        raise SystemExit(f"error: driver stopped with {result.returncode}: `{scenario.name}`")
+    calls, states, bad = map(int, result.stdout.split())
+    return calls, states, bad
+
+
+def _table(rows: dict[str, list[Outcome]], seconds: float) -> Table:
+    table = Table(title="Power loss and failing calls", caption=f"{seconds:.0f} s")
+    table.add_column("verb")
+    for head in ("calls", "states", "bad"):
+        table.add_column(head, justify="right")
+    for name, outcomes in rows.items():
+        states = sum(outcome[1] for outcome in outcomes)
+        bad = sum(outcome[2] for outcome in outcomes)
+        table.add_row(name, str(outcomes[0][0]), f"{states:,}", str(bad))
+    everything = [outcome for outcomes in rows.values() for outcome in outcomes]
+    states = sum(outcome[1] for outcome in everything)
+    table.add_section()
+    calls = sum(outcomes[0][0] for outcomes in rows.values())
+    table.add_row("all", str(calls), f"{states:,}", str(sum(each[2] for each in everything)))
+    return table
+
+
+def main() -> int:
+    """Runs all scenarios on two cores; what was done before with the same sources is kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit", type=int, default=LIMIT, help="disks built for one power cut")
+    parser.add_argument("--json", action="store_true", help="print the numbers for machines")
+    arguments = parser.parse_args()
+    driver = build_driver()
+    begin = time.monotonic()
+    rows: dict[str, list[Outcome]] = {}
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(SHARDS) as pool:
+        folder = Path(scratch)
+        write_scenarios(folder, scenarios())
+
+        def shard(job: tuple[Scenario, int]) -> tuple[str, Outcome]:
+            scenario, phase = job
+            name = scenario.name.replace(" ", "-")
+            kept = driver.with_name(f"{driver.name}-{name}-{arguments.limit}-{phase}.json")
+            if not kept.exists():
+                outcome = run_shard(
+                    driver, folder, scenario, every=SHARDS, phase=phase, limit=arguments.limit
+                )
+                partial = kept.with_suffix(".new")
+                partial.write_text(json.dumps(outcome), encoding="ascii")
+                partial.replace(kept)
+            calls, states, bad = json.loads(kept.read_text(encoding="ascii"))
+            return scenario.name, (calls, states, bad)
+
+        jobs = [(scenario, phase) for scenario in scenarios() for phase in range(SHARDS)]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                   TimeElapsedColumn())  # fmt: skip
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task("power loss", total=len(jobs))
+            for name, outcome in pool.map(shard, jobs):
+                rows.setdefault(name, []).append(outcome)
+                progress.advance(task)
+    if arguments.json:
+        sys.stdout.write(json.dumps(rows) + "\n")
+    else:
+        Console().print(_table(rows, time.monotonic() - begin))
+    return 1 if any(outcome[2] for outcomes in rows.values() for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
