@@ -60,6 +60,9 @@ _ENGINE_FOLDERS: Final = (
     "tokenizer",
 )
 
+# Programs that install and verify know nothing of models.
+_RELEASE_FOLDERS: Final = ("base", "crypto", "platform", "release")
+
 # A further program is one more row.
 PROGRAMS: Final = {
     "bitnet-infer": Program(
@@ -67,6 +70,11 @@ PROGRAMS: Final = {
         "programs/infer.cc",
         (*_ENGINE_FOLDERS, "programs/report.cc"),
         tokenizer=True,
+    ),
+    "bitnet-verify": Program(
+        "bitnet-verify",
+        "programs/verify.cc",
+        (*_RELEASE_FOLDERS, "programs/report.cc", "programs/signers.cc"),
     ),
     "library": Program(
         "libbitnet.so", "programs/library.cc", (*_ENGINE_FOLDERS, "programs/report.cc")
