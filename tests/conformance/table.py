@@ -29,7 +29,9 @@ def main() -> int:
     """Returns pytest's exit code."""
     collected = Collected()
     folder = Path(__file__).parent
-    code = pytest.main(["-q", "--no-header", str(folder), *sys.argv[1:]], plugins=[collected])
+    where = [str(folder), str(folder.parent / "programs" / "test_verify.py")]
+    arguments = ["-q", "--no-header", "-m", "conformance", *where, *sys.argv[1:]]
+    code = pytest.main(arguments, plugins=[collected])
     table = Table("mirrors (tuf-conformance)", "attack", "test", "outcome")
     for test, (mirrors, attack) in sorted(collected.cases.items(), key=lambda case: case[1]):
         name = test.rpartition("::")[2].replace("[", "\\[")

@@ -1,6 +1,6 @@
 // Changes an installed program as fast as it can, in four ways, until it is killed: another file by
-// rename, in place, longer, and a link. `race FOLDER NAME GOOD BAD` with two files of the same size.
-// Not part of the product.
+// rename, in place, longer, and a link. `race FOLDER NAME GOOD BAD` with two files of the same
+// size. Not part of the product.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -42,13 +42,13 @@ int main(int count, char** values) {
   const std::string beside = "../beside";
   for (unsigned round = 0;; ++round) {
     store(beside.c_str(), round % 2 ? good : bad, O_CREAT | O_TRUNC);
-    std::rename(beside.c_str(), name);           // another file under the name
-    store(name, round % 2 ? bad : good, 0);      // the same file, other bytes
-    store(name, bad, O_APPEND);                  // longer
+    std::rename(beside.c_str(), name);       // another file under the name
+    store(name, round % 2 ? bad : good, 0);  // the same file, other bytes
+    store(name, bad, O_APPEND);              // longer
     unlink(name);
     if (symlink(values[4], name) != 0) continue;  // a link to the other program
     store(beside.c_str(), good, O_CREAT | O_TRUNC);
-    std::rename(beside.c_str(), name);           // and for a while, all is well
+    std::rename(beside.c_str(), name);  // and for a while, all is well
     usleep(round % 8 * 200);
   }
 }
