@@ -26,6 +26,7 @@ help:
 	@echo 'make unit         run the unit tests only'
 	@echo 'make lint types   check style; check types'
 	@echo 'make exactness    hash of the logits on every instruction set, thread count and chunk size'
+	@echo 'make conformance  attacks on signatures, roots, releases and updates, as a table'
 	@echo 'make bench        measure'
 	@echo 'make setup        set up everything that the tests need, without running them'
 	@echo 'make clean        remove what was built; the Python environment stays'
@@ -96,6 +97,10 @@ types: $(SETUP_TEST)
 .PHONY: exactness
 exactness: $(SETUP_TEST)
 	@$(RUN) tests/pipeline/exactness.py
+
+.PHONY: conformance
+conformance: $(SETUP_TEST)
+	@PYTHONPATH=. $(RUN) tests/conformance/table.py
 
 .PHONY: bench
 bench: $(SETUP_TEST)

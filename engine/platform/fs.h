@@ -16,6 +16,12 @@ namespace bitnet::platform {
 
 inline constexpr int kNone = -1;  ///< no descriptor
 inline constexpr uint64_t kErrnoMissing = 2;
+
+/// Whether opening failed because the name is missing, a link, or not of the kind that was wanted.
+inline bool is_absent(const Error& error) {
+  return error.value == kErrnoMissing || error.value == 22 || error.value == 40;
+}
+
 inline constexpr uint32_t kNameBytesMax = 64;
 inline constexpr uint32_t kNameCountMax = 1024;
 
@@ -39,35 +45,35 @@ struct HostTime {
   uint64_t wall_s = 0;
 };
 
-/// A descriptor that is closed at the end of its block.
+/// What was opened, closed at the end of its block; or the error of that.
 class Handle {
  public:
-  Handle() = default;
+  explicit Handle(const Result<int>& opened) : opened_(opened) {}
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   ~Handle() { close_file(release()); }
-  operator int() const { return descriptor_; }  // NOLINT: implicit by design
-  void set(int descriptor) { descriptor_ = descriptor; }
+  const Error& error() const { return opened_.error(); }
+  operator int() const { return opened_.ok() ? opened_.value() : kNone; }  // NOLINT: by design
   int release() {
-    const int descriptor = descriptor_;
-    descriptor_ = kNone;
+    const int descriptor = *this;
+    opened_ = kNone;
     return descriptor;
   }
 
  private:
-  int descriptor_ = kNone;
+  Result<int> opened_;
 };
 
 // Every Error below is kFileSystem with subject = `name` (or the call) and value = errno.
 
 /// Opens a folder, or a regular file for reading, by a path of the operator's.
-Error open_folder_path(const char* path, Handle* out);
-Error open_file_path(const char* path, Handle* out);
+Result<int> open_folder_path(const char* path);
+Result<int> open_file_path(const char* path);
 /// The same beneath `folder`.
-Error open_folder(int folder, const char* name, Handle* out);
-Error open_file(int folder, const char* name, Handle* out);
+Result<int> open_folder(int folder, const char* name);
+Result<int> open_file(int folder, const char* name);
 /// Opens a file for writing that only its owner may read until set_mode; a new one where `fresh`.
-Error create_file(int folder, const char* name, bool fresh, Handle* out);
+Result<int> create_file(int folder, const char* name, bool fresh);
 
 Result<FileFacts> file_facts(int descriptor);
 /// Fills `buffer` from `offset`; less than its size only at the end of the file.

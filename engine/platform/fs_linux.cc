@@ -38,23 +38,22 @@ Error done(int result, const char* subject) { return result < 0 ? fault(subject)
 constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
 
 /// Takes over what was opened, if it is of the kind that was wanted.
-Error opened(int descriptor, const char* subject, bool folder, Handle* out) {
+Result<int> opened(long descriptor, const char* subject, bool folder) {
   if (descriptor < 0) return fault(subject);
-  out->set(descriptor);
+  Handle handle(static_cast<int>(descriptor));
   struct stat facts;
-  if (fstat(descriptor, &facts) < 0) return fault(subject);
+  if (fstat(handle, &facts) < 0) return fault(subject);
   const bool right = folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode);
-  return right ? kNoError : fault(subject, EINVAL);
+  return right ? Result<int>(handle.release()) : fault(subject, EINVAL);
 }
 
-Error open_beneath(int folder, const char* name, int flags, bool is_folder, Handle* out) {
+Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
   struct open_how how = {};
   how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
   how.mode = flags & O_CREAT ? 0600 : 0;
   how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  const long descriptor =
-      again([&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); });
-  return opened(static_cast<int>(descriptor), name, is_folder, out);
+  const auto call = [&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); };
+  return opened(again(call), name, is_folder);
 }
 
 uint64_t seconds(clockid_t clock) {
@@ -96,25 +95,24 @@ bool collect(const Run& run, int pipe, size_t* bytes) {
 
 }  // namespace
 
-Error open_folder_path(const char* path, Handle* out) {
-  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true, out);
+Result<int> open_folder_path(const char* path) {
+  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true);
 }
 
-Error open_file_path(const char* path, Handle* out) {
-  return opened(again([&] { return open(path, kOpenFlags); }), path, false, out);
+Result<int> open_file_path(const char* path) {
+  return opened(again([&] { return open(path, kOpenFlags); }), path, false);
 }
 
-Error open_folder(int folder, const char* name, Handle* out) {
-  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true, out);
+Result<int> open_folder(int folder, const char* name) {
+  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true);
 }
 
-Error open_file(int folder, const char* name, Handle* out) {
-  return open_beneath(folder, name, kOpenFlags, false, out);
+Result<int> open_file(int folder, const char* name) {
+  return open_beneath(folder, name, kOpenFlags, false);
 }
 
-Error create_file(int folder, const char* name, bool fresh, Handle* out) {
-  const int flags = O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0);
-  return open_beneath(folder, name, flags, false, out);
+Result<int> create_file(int folder, const char* name, bool fresh) {
+  return open_beneath(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0), false);
 }
 
 void close_file(int descriptor) {
@@ -224,8 +222,8 @@ Error list_names(int folder, NameList* list) {
 
 Result<HostTime> host_time() {
   HostTime time;
-  Handle file;
-  BITNET_TRY(open_file_path("/proc/sys/kernel/random/boot_id", &file));
+  const Handle file(open_file_path("/proc/sys/kernel/random/boot_id"));
+  BITNET_TRY(file.error());
   const Result<size_t> got =
       read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
   if (!got.ok()) return got.error();

@@ -7,6 +7,8 @@
 
 namespace bitnet::programs {
 
+constexpr char kHex[] = "0123456789abcdef";
+
 void Line::put(uint8_t byte) {
   if (count_ < sizeof buffer_) buffer_[count_++] = byte;
 }
@@ -16,16 +18,21 @@ Line& Line::text(const char* words) {
   return *this;
 }
 
+Line& Line::hex(std::span<const uint8_t> bytes) {
+  for (const uint8_t byte : bytes) {
+    put(static_cast<uint8_t>(kHex[byte >> 4]));
+    put(static_cast<uint8_t>(kHex[byte & 15]));
+  }
+  return *this;
+}
+
 Line& Line::escaped(std::span<const uint8_t> bytes) {
-  constexpr char kHex[] = "0123456789abcdef";
   for (const uint8_t byte : bytes) {
     if (byte >= 0x20 && byte < 0x7f && byte != '\\') {
       put(byte);
       continue;
     }
-    text("\\x");
-    put(static_cast<uint8_t>(kHex[byte >> 4]));
-    put(static_cast<uint8_t>(kHex[byte & 15]));
+    text("\\x").hex({&byte, 1});
   }
   return *this;
 }

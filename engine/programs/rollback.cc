@@ -5,6 +5,7 @@
 #include "base/version.h"
 #include "platform/os.h"
 #include "programs/report.h"
+#include "release/selftest.h"
 #include "release/update.h"
 
 namespace {
@@ -81,6 +82,7 @@ int main(int count, char** values) {
   }
   Arguments arguments;
   Error error = parse_arguments(count, values, &arguments);
+  if (!failed(error)) error = release::run_selftest();
   if (!failed(error)) error = release::open_host(arguments.prefix, true, &host);
   if (!failed(error)) error = release::recover(&host);
   if (!failed(error)) error = release::roll_back(&host, arguments.keep_s, arguments.order);

@@ -7,6 +7,8 @@
 #include "base/version.h"
 #include "platform/os.h"
 #include "programs/report.h"
+#include "programs/signers.h"
+#include "release/selftest.h"
 
 namespace {
 
@@ -92,9 +94,9 @@ bool is_verb(const char* name, size_t words_min, size_t words_max) {
 
 /// `update.sig` in the folder that was named, or in that of the bundle.
 Error find_signature(const char* path) {
-  platform::Handle folder;
   size_t bytes = std::strlen(path);
-  const bool is_folder = !failed(platform::open_folder_path(path, &folder));
+  const platform::Handle folder(platform::open_folder_path(path));
+  const bool is_folder = !failed(folder.error());
   while (!is_folder && bytes > 0 && path[bytes - 1] != '/') --bytes;
   if (bytes + sizeof "/update.sig" > kPathBytesMax) return Error{Status::kOptionValue, path};
   std::memcpy(beside, path, bytes);
@@ -130,12 +132,9 @@ Error run_apply() {
   Line line;
   line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
   line.text(", counter ").number(manifest.counter).text("\n");
-  for (const release::Approval& approval : host.approvals) {
-    for (size_t i = 0; i < approval.signer_count; ++i) {
-      const release::Key& key = host.root.keys[approval.signers[i]];
-      line.text("signed by  ").escaped(key.name).text(" (").escaped(key.custodian).text(")\n");
-    }
-  }
+  print(line);
+  programs::tell_signers(platform::kStdout, host.root, host.approvals);
+  line.clear();
   line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
   if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);
   print(line.text("\n"));
@@ -226,6 +225,7 @@ Error run() {
   if (looks) return is_verb("status", 1, 1) ? run_status() : run_verify_log();
   const bool applies = is_verb("apply", 2, kPathsMax);
   if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
+  BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
   Error error = release::recover(&host);
   if (roots && error.status == Status::kRootChanged) error = kNoError;

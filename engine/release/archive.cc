@@ -81,8 +81,8 @@ Error unpack_entry(Stream* stream, int folder, const char* name, bool executable
   uint8_t header[kBlockBytes];
   make_header(name, executable, bytes, header);
   BITNET_TRY(stream->expect(header, sizeof header));
-  platform::Handle file;
-  BITNET_TRY(platform::create_file(folder, name, true, &file));
+  const platform::Handle file(platform::create_file(folder, name, true));
+  BITNET_TRY(file.error());
   BitnetDigestState state;
   bitnet_sha384_init(&state);
   for (uint64_t done = 0; done < bytes;) {

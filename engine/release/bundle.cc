@@ -76,17 +76,17 @@ Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
 
 /// What the operator named: a file, or a folder with files that are named as parts are.
 Error add_path(const char* path, bool alone, Bundle* bundle) {
-  platform::Handle folder;
-  platform::Handle file;
-  if (failed(platform::open_folder_path(path, &folder))) {
-    BITNET_TRY(platform::open_file_path(path, &file));
+  const platform::Handle folder(platform::open_folder_path(path));
+  if (failed(folder.error())) {
+    platform::Handle file(platform::open_file_path(path));
+    BITNET_TRY(file.error());
     return add_file(&file, alone, bundle);
   }
   BITNET_TRY(platform::list_names(folder, &names));
   for (uint32_t i = 0; i < names.count; ++i) {
     if (std::strstr(names.names[i], ".part-") == nullptr) continue;
-    platform::Handle part;
-    BITNET_TRY(platform::open_file(folder, names.names[i], &part));
+    platform::Handle part(platform::open_file(folder, names.names[i]));
+    BITNET_TRY(part.error());
     BITNET_TRY(add_file(&part, false, bundle));
   }
   return kNoError;

@@ -16,26 +16,24 @@ bool is_missing(const Error& error) { return error.value == platform::kErrnoMiss
 
 /// Opens a folder, after making it where it is missing and may be made.
 Error open_kept(int parent, const char* name, bool to_write, int* folder) {
-  platform::Handle opened;
-  Error error = platform::open_folder(parent, name, &opened);
-  if (failed(error) && is_missing(error) && to_write) {
+  Result<int> opened = platform::open_folder(parent, name);
+  if (!opened.ok() && is_missing(opened.error()) && to_write) {
     BITNET_TRY(platform::make_folder(parent, name, 0755));
-    error = platform::open_folder(parent, name, &opened);
+    opened = platform::open_folder(parent, name);
   }
-  *folder = opened.release();
-  return error;
+  *folder = opened.value();
+  return opened.error();
 }
 
 /// Reads `state`. Without one there must be no release either: a floor is not forgotten by removing
 /// a file.
 Error load_state(Host* host, bool may_be_new) {
-  platform::Handle file;
-  const Error error = platform::open_file(host->folder, kState, &file);
-  if (!failed(error)) {
-    const Result<Text> text = load_file(file, std::span(host->buffer).first(kStateBytesMax));
+  const Result<int> file = platform::open_file(host->folder, kState);
+  if (file.ok() || !is_missing(file.error())) {
+    const Result<Text> text =
+        read_whole(file, kState, std::span(host->buffer).first(kStateBytesMax));
     return text.ok() ? parse_state(text.value(), &host->state) : text.error();
   }
-  if (!is_missing(error)) return error;
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count && may_be_new; ++i) {
     may_be_new = counter_of(host->names.names[i]) == 0;
@@ -81,45 +79,18 @@ const ReleaseName& ran(const State& state) {
   return state.trial.none() ? state.old : state.current;
 }
 
-/// One file of a release against its entry.
-Error check_file(Host* host, int folder, size_t index) {
-  const Error wrong{Status::kReleaseFile, "release", 0, index + 1};
-  const ManifestFile& entry = host->update.manifest.files[index];
-  char name[kNameBytesMax + 1] = {};
-  std::memcpy(name, entry.name.data(), entry.name.size());
-  platform::Handle file;
-  const Error error = platform::open_file(folder, name, &file);
-  if (failed(error)) return is_missing(error) ? wrong : error;
-  const Result<platform::FileFacts> facts = platform::file_facts(file);
-  if (!facts.ok()) return facts.error();
-  if (facts.value().bytes != entry.bytes) return wrong;
-  BitnetDigestState state;
-  bitnet_sha384_init(&state);
-  for (uint64_t done = 0; done < entry.bytes;) {
-    const Result<size_t> got = platform::read_at(file, done, host->buffer);
-    if (!got.ok()) return got.error();
-    if (got.value() == 0) return wrong;
-    bitnet_sha384_update(&state, host->buffer, got.value());
-    done += got.value();
-  }
-  Digest digest;
-  bitnet_sha384_final(&state, digest.data());
-  const uint32_t mode = entry.executable ? 0555 : 0444;
-  return digest == entry.sha384 && facts.value().mode == mode ? kNoError : wrong;
-}
-
-/// Opens one of the files of the known answer; the manifest must have it.
-Error open_listed(const Manifest& manifest, int folder, const char* name, platform::Handle* file) {
+/// One of the files of the known answer; the manifest must have it.
+Result<int> open_listed(const Manifest& manifest, int folder, const char* name) {
   if (find_file(manifest, name) == nullptr) return Error{Status::kSelftest, name};
-  return platform::open_file(folder, name, file);
+  return platform::open_file(folder, name);
 }
 
 }  // namespace
 
 Error open_host(const char* prefix, bool to_write, Host* host) {
-  platform::Handle base;
+  const platform::Handle base(platform::open_folder_path(prefix[0] == 0 ? "/" : prefix));
+  BITNET_TRY(base.error());
   int etc = platform::kNone;
-  BITNET_TRY(platform::open_folder_path(prefix[0] == 0 ? "/" : prefix, &base));
   BITNET_TRY(open_kept(base, "opt", to_write, &host->opt));
   const Error error = open_kept(host->opt, kFolder, to_write, &host->folder);
   if (failed(error)) return is_missing(error) ? Error{Status::kStateMissing, kState} : error;
@@ -167,15 +138,6 @@ Error set_links(Host* host) {
   return set_link(host, "bitnet", runs(host->state));
 }
 
-Result<Text> load_file(int file, std::span<uint8_t> buffer) {
-  const Result<platform::FileFacts> facts = platform::file_facts(file);
-  if (!facts.ok()) return facts.error();
-  const uint64_t bytes = facts.value().bytes;
-  if (bytes > buffer.size()) return Error{Status::kReleaseRange, "file", 0, bytes, buffer.size()};
-  const Result<size_t> got = platform::read_at(file, 0, buffer);
-  return got.ok() ? Result<Text>(Text(buffer.first(got.value()))) : got.error();
-}
-
 Digest digest_of(Text bytes) {
   Digest digest;
   bitnet_sha384(bytes.data(), bytes.size(), digest.data());
@@ -183,8 +145,8 @@ Digest digest_of(Text bytes) {
 }
 
 Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes) {
-  platform::Handle file;
-  BITNET_TRY(platform::create_file(folder, name, false, &file));
+  const platform::Handle file(platform::create_file(folder, name, false));
+  BITNET_TRY(file.error());
   BITNET_TRY(platform::set_length(file, offset));
   BITNET_TRY(platform::write_at(file, offset, bytes));
   BITNET_TRY(platform::set_mode(file, mode));
@@ -192,43 +154,35 @@ Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, T
 }
 
 Error check_installed(Host* host, const ReleaseName& name) {
-  const Error wrong{Status::kReleaseFile, "release"};
-  const Manifest& manifest = host->update.manifest;
-  platform::Handle folder;
-  platform::Handle signature;
-  platform::Handle listing;
-  const Error error = platform::open_folder(host->folder, name.text, &folder);
-  if (failed(error)) return is_missing(error) ? wrong : error;
-  BITNET_TRY(platform::open_file(folder, "update.sig", &signature));
-  const Result<Text> container = load_file(signature, host->container_file);
-  if (!container.ok()) return container.error();
+  const Error gone{Status::kFileMissing, "release"};
+  const platform::Handle folder(platform::open_folder(host->folder, name.text));
+  if (failed(folder.error())) return is_missing(folder.error()) ? gone : folder.error();
+  const Result<Text> container =
+      read_whole(platform::open_file(folder, "update.sig"), "update.sig", host->container_file);
+  if (!container.ok()) return is_missing(container.error()) ? gone : container.error();
   host->container_bytes = container.value().size();
   BITNET_TRY(parse_container(container.value(), "update.sig", &host->container));
   BITNET_TRY(parse_update(host->container.statement, &host->update));
+  const Manifest& manifest = host->update.manifest;
   host->manifest_sha384 = digest_of(manifest.text);
-  if (release_name(manifest.counter, host->manifest_sha384) != name) return wrong;
-  BITNET_TRY(platform::open_file(folder, "MANIFEST", &listing));
-  const Result<Text> text = load_file(listing, host->buffer);
-  if (!text.ok()) return text.error();
-  if (!same(text.value(), manifest.text)) return wrong;
-  for (size_t i = 0; i < manifest.file_count; ++i) BITNET_TRY(check_file(host, folder, i));
-  BITNET_TRY(platform::list_names(folder, &host->names));
-  const uint64_t found = uint64_t{host->names.count} + host->names.left_out;
-  return found == manifest.file_count + 2 ? kNoError : wrong;
+  if (release_name(manifest.counter, host->manifest_sha384) != name) {
+    return Error{Status::kFileDigest, "update.sig"};
+  }
+  return check_folder(folder, manifest, nullptr, &host->look);
 }
 
 Error selftest(Host* host, const ReleaseName& name) {
   const Manifest& manifest = host->update.manifest;
-  platform::Handle folder;
-  platform::Handle expected;
-  platform::Handle input;
-  platform::Handle program;
-  BITNET_TRY(platform::open_folder(host->folder, name.text, &folder));
-  BITNET_TRY(open_listed(manifest, folder, "selftest.answer", &expected));
-  BITNET_TRY(open_listed(manifest, folder, "selftest.prompt", &input));
-  BITNET_TRY(open_listed(manifest, folder, "bitnet-infer", &program));
-  const Result<Text> answer = load_file(expected, std::span(host->buffer).first(kAnswerBytesMax));
+  const platform::Handle folder(platform::open_folder(host->folder, name.text));
+  BITNET_TRY(folder.error());
+  const Result<Text> answer =
+      read_whole(open_listed(manifest, folder, "selftest.answer"), "selftest.answer",
+                 std::span(host->buffer).first(kAnswerBytesMax));
   if (!answer.ok()) return answer.error();
+  const platform::Handle input(open_listed(manifest, folder, "selftest.prompt"));
+  BITNET_TRY(input.error());
+  const platform::Handle program(open_listed(manifest, folder, "bitnet-infer"));
+  BITNET_TRY(program.error());
   uint8_t seed[24] = {};
   Writer(seed).number(manifest.selftest_seed);
   const char* arguments[] = {
@@ -246,9 +200,8 @@ Error selftest(Host* host, const ReleaseName& name) {
 }
 
 Error remove_folder(Host* host, const char* name) {
-  platform::Handle folder;
-  const Error error = platform::open_folder(host->folder, name, &folder);
-  if (failed(error)) return is_missing(error) ? kNoError : error;
+  const platform::Handle folder(platform::open_folder(host->folder, name));
+  if (failed(folder.error())) return is_missing(folder.error()) ? kNoError : folder.error();
   BITNET_TRY(platform::set_mode(folder, 0700));
   BITNET_TRY(platform::list_names(folder, &host->names));
   for (uint32_t i = 0; i < host->names.count; ++i) {

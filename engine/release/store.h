@@ -7,6 +7,7 @@
 #pragma once
 
 #include "release/bundle.h"
+#include "release/content.h"
 #include "release/state.h"
 #include "release/trust.h"
 
@@ -34,6 +35,7 @@ struct Host {
   Bundle bundle;
   bool changed = false;  ///< whether something was installed
   platform::NameList names;
+  Folder look;
   uint8_t root_file[kContainerBytesMax];
   uint8_t container_file[kContainerBytesMax];
   uint8_t order_file[kContainerBytesMax];
@@ -58,15 +60,12 @@ bool links_fit(const Host& host);
 /// Makes them so, each by one rename; durable.
 Error set_links(Host* host);
 
-/// Reads a whole file of at most `buffer.size()` bytes. kFileSystem, kReleaseRange.
-Result<Text> load_file(int file, std::span<uint8_t> buffer);
 Digest digest_of(Text bytes);
 /// Writes and syncs a file from `offset` to its end. The name is durable only with the folder.
 Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes);
 
-/// Verifies an installed release file by file: names, sizes, modes, digests, and that nothing else
-/// lies in its folder. Leaves its statement in `update` and `container`; who signed is not looked
-/// at. kReleaseFile (value = file, 0 for MANIFEST), kFileSystem.
+/// Verifies an installed release file by file, and that nothing else lies in its folder. Leaves its
+/// statement in `update` and `container`; who signed is not looked at. As check_folder.
 Error check_installed(Host* host, const ReleaseName& name);
 
 /// Asks the release in `update` for its known answer. kSelftest, kFileSystem.

@@ -86,11 +86,11 @@ bool Scanner::accept(const char* words) {
 
 void Scanner::expect(const char* words) {
   if (!ok() || accept(words)) return;
-  const size_t length = std::strlen(words);
-  const size_t common = rest_.size() < length ? rest_.size() : length;
-  const Text expected(reinterpret_cast<const uint8_t*>(words), common);
-  const bool cut = common < length && same(rest_, expected);
-  fail(cut ? Status::kReleaseTruncated : Status::kReleaseSyntax);
+  size_t common = 0;
+  for (; common < rest_.size() && rest_[common] == static_cast<uint8_t>(words[common]); ++common) {
+    line_ += words[common] == '\n';
+  }
+  fail(common == rest_.size() ? Status::kReleaseTruncated : Status::kReleaseSyntax);
 }
 
 uint64_t Scanner::number() {

@@ -172,7 +172,7 @@ Status shortfall(const Approval& approval) {
 const char* role_name(Role role) { return kRoleNames[static_cast<size_t>(role)]; }
 
 Error parse_trust_root(Text statement, TrustRoot* out) {
-  static std::array<RoleLine, kRoleCount> lines;
+  std::array<RoleLine, kRoleCount> lines;
   *out = TrustRoot{};
   Scanner scanner(statement, "trust root");
   if (!scanner.accept("bitnet-trust-root v1\n")) {

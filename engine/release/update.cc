@@ -120,9 +120,7 @@ Error make_room(Host* host) {
 
 /// Reads and parses a container that the operator names.
 Result<Text> load_container(Host* host, const char* path, std::span<uint8_t> buffer) {
-  platform::Handle file;
-  BITNET_TRY(platform::open_file_path(path, &file));
-  const Result<Text> text = load_file(file, buffer);
+  const Result<Text> text = read_whole(platform::open_file_path(path), path, buffer);
   if (!text.ok()) return text;
   BITNET_TRY(parse_container(text.value(), path, &host->container));
   return text;
@@ -194,9 +192,9 @@ int64_t read_stream(void* context, uint8_t* out, size_t bytes) {
 /// get its name.
 Error unpack(Host* host, const ReleaseName& name) {
   const Manifest& manifest = host->update.manifest;
-  platform::Handle folder;
   BITNET_TRY(platform::make_folder(host->folder, kIncoming, 0700));
-  BITNET_TRY(platform::open_folder(host->folder, kIncoming, &folder));
+  const platform::Handle folder(platform::open_folder(host->folder, kIncoming));
+  BITNET_TRY(folder.error());
   Source source{&host->bundle, nullptr, kNoError};
   uint64_t content_bytes = 0;
   source.stream = bitnet_zstd_open(host->zstd, read_source, &source, &content_bytes);
@@ -259,11 +257,10 @@ Error check_retained(Host* host, const ReleaseName& name, bool ordered) {
 Error load_root(Host* host) {
   if (host->state.root_version == 0) return kNoError;
   for (const char* name : {kRoot, kNewRoot}) {
-    platform::Handle file;
-    const Error error = platform::open_file(host->etc, name, &file);
-    if (failed(error) && error.value == platform::kErrnoMissing) continue;
-    BITNET_TRY(error);
-    const Result<Text> text = load_file(file, host->root_file);
+    const Result<Text> text =
+        read_whole(platform::open_file(host->etc, name), name, host->root_file);
+    const bool missing = text.error().value == platform::kErrnoMissing;
+    if (text.error().status == Status::kFileSystem && !missing) return text.error();
     if (!text.ok() || digest_of(text.value()) != host->state.root_sha384) continue;
     if (name == kNewRoot) {
       BITNET_TRY(platform::rename_file(host->etc, kNewRoot, kRoot));
@@ -399,8 +396,8 @@ Error install_root(Host* host, const char* path, const Digest* sha384) {
 }
 
 Error check_log(Host* host) {
-  platform::Handle file;
-  BITNET_TRY(platform::open_file(host->folder, "log", &file));
+  const platform::Handle file(platform::open_file(host->folder, "log"));
+  BITNET_TRY(file.error());
   Digest head{};
   uint64_t offset = 0;
   Error error = kNoError;

@@ -119,15 +119,14 @@ void record(Pending pending) {
   world.pending.push_back(std::move(pending));
 }
 
-Error lookup(int folder, const char* name, bool want_folder, Handle* out) {
+Result<int> lookup(int folder, const char* name, bool want_folder) {
   const auto& entries = node_of(folder).entries;
   const auto found = entries.find(name);
   if (found == entries.end()) return fault(name, ENOENT);
   const Node& node = world.now[found->second];
   if (node.link) return fault(name, ELOOP);
   if (node.folder != want_folder) return fault(name, want_folder ? ENOTDIR : EINVAL);
-  out->set(kInodes + found->second);
-  return kNoError;
+  return kInodes + found->second;
 }
 
 int new_inode(Node node) {
@@ -143,41 +142,38 @@ void name_it(int folder, const char* name, int inode) {
 
 }  // namespace
 
-Error open_folder_path(const char* path, Handle* out) {
+Result<int> open_folder_path(const char* path) {
   BITNET_TRY(step(path));
   if (std::strcmp(path, "/prefix") != 0) return fault(path, ENOTDIR);
-  out->set(kInodes + 1);
-  return kNoError;
+  return kInodes + 1;
 }
 
-Error open_file_path(const char* path, Handle* out) {
+Result<int> open_file_path(const char* path) {
   BITNET_TRY(step(path));
   const auto found = world.media.find(path);
   if (found == world.media.end()) return fault(path, ENOENT);
-  out->set(kMedia + static_cast<int>(media_open.size()));
   media_open.push_back(found->second);
-  return kNoError;
+  return kMedia + static_cast<int>(media_open.size()) - 1;
 }
 
-Error open_folder(int folder, const char* name, Handle* out) {
+Result<int> open_folder(int folder, const char* name) {
   BITNET_TRY(step(name));
-  return lookup(folder, name, true, out);
+  return lookup(folder, name, true);
 }
 
-Error open_file(int folder, const char* name, Handle* out) {
+Result<int> open_file(int folder, const char* name) {
   BITNET_TRY(step(name));
-  return lookup(folder, name, false, out);
+  return lookup(folder, name, false);
 }
 
-Error create_file(int folder, const char* name, bool fresh, Handle* out) {
+Result<int> create_file(int folder, const char* name, bool fresh) {
   BITNET_TRY(step(name));
   if (node_of(folder).entries.contains(name)) {
-    return fresh ? fault(name, EEXIST) : lookup(folder, name, false, out);
+    return fresh ? fault(name, EEXIST) : lookup(folder, name, false);
   }
   const int inode = new_inode(Node{false, 0600, "", false, {}});
   name_it(folder, name, inode);
-  out->set(kInodes + inode);
-  return kNoError;
+  return kInodes + inode;
 }
 
 void close_file(int descriptor) {

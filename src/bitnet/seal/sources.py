@@ -72,10 +72,17 @@ PROGRAMS: Final = {
         tokenizer=True,
     ),
     "bitnet-update": Program(
-        "bitnet-update", "programs/update.cc", (*_RELEASE_FOLDERS, "programs/report.cc")
+        "bitnet-update",
+        "programs/update.cc",
+        (*_RELEASE_FOLDERS, "programs/report.cc", "programs/signers.cc"),
     ),
     "bitnet-rollback": Program(
         "bitnet-rollback", "programs/rollback.cc", (*_RELEASE_FOLDERS, "programs/report.cc")
+    ),
+    "bitnet-verify": Program(
+        "bitnet-verify",
+        "programs/verify.cc",
+        (*_RELEASE_FOLDERS, "programs/report.cc", "programs/signers.cc"),
     ),
     "library": Program(
         "libbitnet.so", "programs/library.cc", (*_ENGINE_FOLDERS, "programs/report.cc")
