@@ -57,7 +57,7 @@ def make_release(counter: int, minimum: int = 0, *, mood: str = "well", **change
         "config.yaml": (0o644, f"mood: {mood}\ncounter: {counter}\n".encode()),
         "selftest.prompt": (0o644, _PROMPT),
         "selftest.answer": (0o644, str(seed).encode() + _PROMPT),
-        "sbom.cdx.json": (0o644, b"{}" * counter),
+        "sbom.cdx.json": (0o644, f"{{{counter}}}".encode()),
     } | changes.pop("files", {})
     return Release(
         counter, minimum, version=f"1.0.{counter}", architecture=host_arch(), seed=seed,
