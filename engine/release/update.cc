@@ -238,7 +238,8 @@ ReleaseName pick_retained(const State& state, uint64_t keep_s, Error* error) {
     if (release.failed || release.name == state.current || age_s > keep_s) continue;
     if (counter < state.floor) {
       *error = {Status::kDowngrade, "floor", 0, counter, state.floor};
-    } else if (best == nullptr || release.retired_s > best->retired_s) {
+    } else if (best == nullptr || release.retired_s > best->retired_s ||
+               (release.retired_s == best->retired_s && counter > counter_of(best->name.text))) {
       best = &release;
     }
   }

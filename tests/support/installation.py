@@ -85,7 +85,7 @@ class Installation:
     # The programs.
 
     def run(self, program: str, *arguments: str | Path, wrap: Sequence[str] = ()) -> Result:
-        command = [*wrap, str(_program(program)), *map(str, arguments), "--prefix", self.prefix]
+        command = [*wrap, _program(program), "--prefix", self.prefix, *arguments]
         return subprocess.run(
             command, capture_output=True, timeout=120, check=False, stdin=subprocess.DEVNULL
         )
