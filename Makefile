@@ -28,6 +28,8 @@ help:
 	@echo 'make exactness    hash of the logits on every instruction set, thread count and chunk size'
 	@echo 'make conformance  attacks on signatures, roots, releases and updates, as a table'
 	@echo 'make bench        measure'
+	@echo 'make powerloss    stop, fail and cut off from power every call of every update; minutes'
+	@echo 'make bench-update verify and install a bundle of 1 GB against sha384sum, zstd and tar'
 	@echo 'make setup        set up everything that the tests need, without running them'
 	@echo 'make clean        remove what was built; the Python environment stays'
 	@echo
@@ -105,6 +107,14 @@ conformance: $(SETUP_TEST)
 .PHONY: bench
 bench: $(SETUP_TEST)
 	@$(RUN) -m bench
+
+.PHONY: powerloss
+powerloss: $(SETUP_TEST)
+	@$(RUN) -m tests.powerloss
+
+.PHONY: bench-update
+bench-update: $(SETUP_TEST)
+	@$(RUN) bench/update.py
 
 .PHONY: clean
 clean:

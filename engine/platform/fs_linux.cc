@@ -74,23 +74,25 @@ uint64_t seconds(clockid_t clock) {
 }
 
 /// Reads what the child writes; true at its end, false at the limit of time or space.
-bool collect(const Run& run, int pipe, size_t* bytes) {
+Result<bool> collect(const Run& run, int pipe, size_t* bytes) {
   const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
-  for (;;) {
-    const uint64_t now_ns = clock_ns();
-    if (now_ns >= end_ns) return false;
+  for (uint64_t now_ns; (now_ns = clock_ns()) < end_ns;) {
     struct pollfd wanted = {pipe, POLLIN, 0};
-    const int ready = poll(&wanted, 1, static_cast<int>((end_ns - now_ns) / 1000000 + 1));
-    if (ready < 0 && errno != EINTR) return false;
-    if (ready <= 0) continue;
+    const int left_ms = static_cast<int>((end_ns - now_ns) / 1000000 + 1);
+    const int ready = again([&] { return poll(&wanted, 1, left_ms); });
+    if (ready < 0) return fault("poll");
+    if (ready == 0) continue;
     uint8_t excess;
     const bool full = *bytes == run.output.size();
     uint8_t* place = full ? &excess : run.output.data() + *bytes;
-    const ssize_t got = read(pipe, place, full ? 1 : run.output.size() - *bytes);
+    const ssize_t got =
+        again([&] { return read(pipe, place, full ? 1 : run.output.size() - *bytes); });
+    if (got < 0) return fault("read");
     if (got == 0) return true;
-    if ((got < 0 && errno != EINTR) || (got > 0 && full)) return false;
-    if (got > 0) *bytes += static_cast<size_t>(got);
+    if (full) return false;
+    *bytes += static_cast<size_t>(got);
   }
+  return false;
 }
 
 }  // namespace
@@ -235,18 +237,19 @@ Result<HostTime> host_time() {
 Result<Finished> run_program(const Run& run) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) < 0) return fault("pipe2");
+  const Handle output(ends[0]);
   const pid_t child = fork();
   if (child == 0) become(run, ends[1]);
   const int reason = errno;
   close(ends[1]);
-  Finished finished;
-  const bool ended = child > 0 && collect(run, ends[0], &finished.output_bytes);
-  close(ends[0]);
   if (child < 0) return fault("fork", reason);
-  if (!ended) kill(child, SIGKILL);
+  Finished finished;
+  const Result<bool> ended = collect(run, output, &finished.output_bytes);
+  if (!ended.ok() || !ended.value()) kill(child, SIGKILL);
   int status = 0;
   if (again([&] { return waitpid(child, &status, 0); }) < 0) return fault("waitpid");
-  if (ended && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
+  if (!ended.ok()) return ended.error();
+  if (ended.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
   return finished;
 }
 
