@@ -126,6 +126,7 @@ Error commit(Host* host, const char* event, const char* subject) {
       emit_log_line(&host->state, event, subject, std::span(host->buffer).first(kLogLineBytesMax));
   // What no state counts, behind the offset, is dropped.
   BITNET_TRY(write_file(host->folder, "log", 0644, offset, line));
+  if (offset == 0) BITNET_TRY(platform::sync_file(host->folder));  // a new log has a new name
   return save(host);
 }
 

@@ -2,22 +2,26 @@
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from tests.powerloss.interrupted import ACTIONS, VERBS, interrupt, list_calls
 from tests.powerloss.scenarios import Scenario, build_driver, scenarios, write_scenarios
+from tests.support.installation import Installation
 
 __all__ = ["Outcome", "main", "run_shard"]
 
-LIMIT = 64
+LIMIT = 16
 SHARDS = 2
 Outcome = tuple[int, int, int]
 
@@ -53,26 +57,27 @@ def _table(rows: dict[str, list[Outcome]], seconds: float) -> Table:
     return table
 
 
-def main() -> int:
-    """Runs all scenarios on two cores; what was done before with the same sources is kept."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, default=LIMIT, help="disks built for one power cut")
-    parser.add_argument("--json", action="store_true", help="print the numbers for machines")
-    arguments = parser.parse_args()
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TimeElapsedColumn())  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _run_model(limit: int) -> dict[str, list[Outcome]]:
+    """Runs the scenarios; what was done before with the same sources is not done again."""
     driver = build_driver()
-    begin = time.monotonic()
     rows: dict[str, list[Outcome]] = {}
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(SHARDS) as pool:
-        folder = Path(scratch)
+        folder = Path(scratch) / "scenarios"
         write_scenarios(folder, scenarios())
 
         def shard(job: tuple[Scenario, int]) -> tuple[str, Outcome]:
             scenario, phase = job
             name = scenario.name.replace(" ", "-")
-            kept = driver.with_name(f"{driver.name}-{name}-{arguments.limit}-{phase}.json")
+            kept = driver.with_name(f"{driver.name}-{name}-{limit}-{phase}.json")
             if not kept.exists():
                 outcome = run_shard(
-                    driver, folder, scenario, every=SHARDS, phase=phase, limit=arguments.limit
+                    driver, folder, scenario, every=SHARDS, phase=phase, limit=limit
                 )
                 partial = kept.with_suffix(".new")
                 partial.write_text(json.dumps(outcome), encoding="ascii")
@@ -80,14 +85,54 @@ def main() -> int:
             calls, states, bad = json.loads(kept.read_text(encoding="ascii"))
             return scenario.name, (calls, states, bad)
 
-        jobs = [(scenario, phase) for scenario in scenarios() for phase in range(SHARDS)]
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TimeElapsedColumn())  # fmt: skip
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        jobs = list(product(scenarios(), range(SHARDS)))
+        with _progress() as progress:
             task = progress.add_task("power loss", total=len(jobs))
             for name, outcome in pool.map(shard, jobs):
                 rows.setdefault(name, []).append(outcome)
                 progress.advance(task)
+    return rows
+
+
+def _run_real(actions: int) -> dict[str, list[Outcome]]:
+    """Interrupts the real programs at every call, in `actions` of the six ways each."""
+    rows: dict[str, list[Outcome]] = {}
+    for name, verb in VERBS.items():
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch, _progress() as progress:
+            folder = Path(scratch)
+            (folder / "ready").mkdir()
+            ready = verb.prepare(Installation(folder / "ready"))
+            calls = list_calls(ready, verb, folder)
+            task = progress.add_task(f"real {name}", total=len(calls) * actions)
+            bad = 0
+            for number, (call, step) in enumerate(product(calls, range(actions))):
+                own = folder / str(number)
+                own.mkdir()
+                action = ACTIONS[(number // actions + step) % len(ACTIONS)]
+                try:
+                    interrupt(ready, verb, own, call, action)
+                except AssertionError as error:
+                    sys.stderr.write(f"bad: real {name}: {error}\n")
+                    bad += 1
+                progress.advance(task)
+            rows[f"real {name}"] = [(len(calls), len(calls) * actions, bad)]
+    return rows
+
+
+def main() -> int:
+    """Prints how many states were tried and how many were bad."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--limit", type=int, default=LIMIT, help="disks built for one power cut")
+    parser.add_argument(
+        "--real", type=int, default=1, choices=range(len(ACTIONS) + 1),
+        help="ways in which each call of the real programs is interrupted, of six",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the numbers for machines")
+    arguments = parser.parse_args()
+    begin = time.monotonic()
+    rows = _run_model(arguments.limit)
+    if arguments.real and shutil.which("strace") is not None:
+        rows |= _run_real(arguments.real)
     if arguments.json:
         sys.stdout.write(json.dumps(rows) + "\n")
     else:
