@@ -74,12 +74,8 @@ def test_apply_same_counter_other_content_is_refused(host: Installation) -> None
 
 
 @conformance("test_new_timestamp_version_rollback", "all pairs of releases, replayed")
-@pytest.mark.parametrize(
-    ("installed", "replayed"), list(itertools.product(range(2, 6), repeat=2))
-)
-def test_replay_matrix_only_newer_is_taken(
-    tmp_path: Path, installed: int, replayed: int
-) -> None:
+@pytest.mark.parametrize(("installed", "replayed"), list(itertools.product(range(2, 6), repeat=2)))
+def test_replay_matrix_only_newer_is_taken(tmp_path: Path, installed: int, replayed: int) -> None:
     """If this fails, some release can be replaced by one that is not newer."""
     host = Installation(tmp_path)
     assert host.install_root(root_file()).returncode == 0
@@ -198,9 +194,7 @@ def test_statement_of_another_kind_is_no_order(host: Installation) -> None:
 
 @conformance("test_wrong_software (TUF 1.5.2)", "a release for another product or processor")
 @pytest.mark.parametrize("changes", [{"product": "other"}, {"architecture": "riscv64"}])
-def test_release_for_another_host_is_refused(
-    host: Installation, changes: dict[str, str]
-) -> None:
+def test_release_for_another_host_is_refused(host: Installation, changes: dict[str, str]) -> None:
     """If this fails, a validly signed release of something else is installed here."""
     release = make_release(3)
     for key, value in changes.items():

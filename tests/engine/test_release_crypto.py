@@ -65,9 +65,7 @@ def test_ed25519_wycheproof_vectors_all_decided_as_published() -> None:
         counts[case["result"]] += 1
         signature = bytes.fromhex(case["sig"])
         # A signature of another length never reaches the function: base64 of 64 bytes is the form.
-        valid = len(signature) == 64 and ed25519_accepts(
-            key, signature, bytes.fromhex(case["msg"])
-        )
+        valid = len(signature) == 64 and ed25519_accepts(key, signature, bytes.fromhex(case["msg"]))
         assert case["result"] == "acceptable" or valid == (case["result"] == "valid"), case
     assert counts == {"valid": 117, "invalid": 64, "acceptable": 29}
 

@@ -22,16 +22,35 @@ from tests.support.installation import Installation
 __all__ = ["Outcome", "main", "run_shard"]
 
 LIMIT = 16
+SECOND = 5
 SHARDS = 2
 Outcome = tuple[int, int, int]
 
 
 def run_shard(
-    driver: Path, folder: Path, scenario: Scenario, *, every: int, phase: int, limit: int = LIMIT
+    driver: Path,
+    folder: Path,
+    scenario: Scenario,
+    *,
+    every: int,
+    phase: int,
+    limit: int = LIMIT,
+    second: int = SECOND,
 ) -> Outcome:
-    """Tries every `every`-th state of a scenario; returns calls, states tried, and bad ones."""
+    """Tries every `every`-th state of a scenario; returns calls, states tried, and bad ones.
+
+    Args:
+        driver: From `build_driver`.
+        folder: From `write_scenarios`.
+        scenario: What is interrupted.
+        every: Of this many states one is tried …
+        phase: … and this one first.
+        limit: Disks built for one power cut, where there are more.
+        second: After every so many calls, the recovery is interrupted as well.
+    """
     name = scenario.name.replace(" ", "_")
-    command = [str(driver), str(folder), name, str(limit), str(every), str(phase)]
+    numbers = map(str, (limit, second, every, phase))
+    command = [str(driver), str(folder), name, *numbers]
     result = subprocess.run(command, capture_output=True, check=False, text=True)
     sys.stderr.write(result.stderr)
     if result.returncode not in (0, 1):
@@ -63,7 +82,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def _run_model(limit: int) -> dict[str, list[Outcome]]:
+def _run_model(limit: int, second: int) -> dict[str, list[Outcome]]:
     """Runs the scenarios; what was done before with the same sources is not done again."""
     driver = build_driver()
     rows: dict[str, list[Outcome]] = {}
@@ -74,11 +93,12 @@ def _run_model(limit: int) -> dict[str, list[Outcome]]:
         def shard(job: tuple[Scenario, int]) -> tuple[str, Outcome]:
             scenario, phase = job
             name = scenario.name.replace(" ", "-")
-            kept = driver.with_name(f"{driver.name}-{name}-{limit}-{phase}.json")
+            kept = driver.with_name(f"{driver.name}-{name}-{limit}-{second}-{phase}.json")
             if not kept.exists():
                 outcome = run_shard(
-                    driver, folder, scenario, every=SHARDS, phase=phase, limit=limit
-                )
+                    driver, folder, scenario, every=SHARDS, phase=phase, limit=limit,
+                    second=second,
+                )  # fmt: skip
                 partial = kept.with_suffix(".new")
                 partial.write_text(json.dumps(outcome), encoding="ascii")
                 partial.replace(kept)
@@ -124,13 +144,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=int, default=LIMIT, help="disks built for one power cut")
     parser.add_argument(
+        "--second", type=int, default=SECOND,
+        help="the recovery is interrupted as well after every so many calls",
+    )  # fmt: skip
+    parser.add_argument(
         "--real", type=int, default=1, choices=range(len(ACTIONS) + 1),
         help="ways in which each call of the real programs is interrupted, of six",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the numbers for machines")
     arguments = parser.parse_args()
     begin = time.monotonic()
-    rows = _run_model(arguments.limit)
+    rows = _run_model(arguments.limit, arguments.second)
     if arguments.real and shutil.which("strace") is not None:
         rows |= _run_real(arguments.real)
     if arguments.json:

@@ -103,9 +103,7 @@ def list_calls(ready: Ready, verb: Verb, scratch: Path) -> list[tuple[str, int]]
     return calls
 
 
-def interrupt(
-    ready: Ready, verb: Verb, scratch: Path, call: tuple[str, int], action: str
-) -> None:
+def interrupt(ready: Ready, verb: Verb, scratch: Path, call: tuple[str, int], action: str) -> None:
     """Runs a verb with one call interrupted, then again; asserts what must hold after each."""
     folder = scratch / "interrupted"
     folder.mkdir()

@@ -43,7 +43,7 @@ Error outcome;
 Words verb;
 Tally tally;
 uint64_t every = 1;
-constexpr uint64_t kSampled = 8;  ///< a sample takes the second crash at every eighth call only
+uint64_t second_every = 1;  ///< the second crash follows every so many calls only
 uint64_t phase = 0;
 
 std::string slurp(const std::filesystem::path& path) {
@@ -288,7 +288,7 @@ void run_scenario(const Scenario& scenario, uint64_t limit) {
       try_state(scenario, failed_run, name);
       cut(failed_run, limit / 4, name + " then power cut");
     }
-    if (every > kSampled && call % kSampled != phase % kSampled) continue;
+    if (call % second_every != 0) continue;
     // 3. Killed or cut, and the recovery from that is killed or cut again.
     const std::vector<World> disks{
         killed, killed.after_cut(std::vector<unsigned>(killed.pending.size())),
@@ -337,12 +337,13 @@ std::vector<Scenario> load(const std::filesystem::path& folder) {
 
 }  // namespace
 
-/// powerloss FOLDER SCENARIO LIMIT EVERY PHASE: prints calls, states and bad states.
+/// powerloss FOLDER SCENARIO LIMIT SECOND EVERY PHASE: prints calls, states and bad states.
 int main(int count, char** values) {
-  if (count != 6) return 2;
+  if (count != 7) return 2;
   const uint64_t limit = std::strtoull(values[3], nullptr, 10);
-  every = std::strtoull(values[4], nullptr, 10);
-  phase = std::strtoull(values[5], nullptr, 10);
+  second_every = std::strtoull(values[4], nullptr, 10);
+  every = std::strtoull(values[5], nullptr, 10);
+  phase = std::strtoull(values[6], nullptr, 10);
   for (const Scenario& scenario : load(values[1])) {
     if (scenario.name != values[2]) continue;
     run_scenario(scenario, limit);
