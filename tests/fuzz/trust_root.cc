@@ -1,5 +1,6 @@
 // Trust roots and public keys: whatever is accepted has roles that its own people can fill.
 // SPDX-License-Identifier: Apache-2.0
+#include "release/trust.h"
 #include "walk.h"
 
 using namespace bitnet;

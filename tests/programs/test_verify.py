@@ -96,7 +96,8 @@ def test_bundle_signed_by_enough_is_trusted_and_told_by_whom(tmp_path: Path) -> 
     )
     assert result.stdout == (
         f"trusted: `{bundle}`\n  bitnet 1.0.0, counter 7, x86_64\n"
-        "  release: 2 of 2 needed; not counted: 0 invalid, 0 revoked, 0 of another role, 1 unknown\n"
+        "  release: 2 of 2 needed; not counted: "
+        "0 invalid, 0 revoked, 0 of another role, 1 unknown\n"
         f"{signers}  trust root version 3, SHA-384 {hashlib.sha384(ROOT).hexdigest()}\n"
     )
     assert (result.returncode, result.stderr) == (0, "")

@@ -72,7 +72,13 @@ _COMPILE: Final = (
 )
 # ReleaseSafe keeps the bounds checks of the library's decoders, at the speed of ReleaseFast. Stack
 # probes would need a function of the compiler's run time, and no frame here is near a stack's end.
-_COMPILE_ZIG: Final = ("-fPIC", "-fstrip", "-fno-stack-check", "-ffunction-sections", "-fdata-sections")
+_COMPILE_ZIG: Final = (
+    "-fPIC",
+    "-fstrip",
+    "-fno-stack-check",
+    "-ffunction-sections",
+    "-fdata-sections",
+)
 # Stacks of threads are 1 MiB: the C library takes the size from the stack header.
 _LINK: Final = (
     "-s",
