@@ -41,6 +41,13 @@ HEADERS_PERMITTED = {
 }  # fmt: skip
 # Headers that one place needs, with the reason.
 HEADERS_EXEMPT = {
+    "engine/platform/fs_linux.cc": {
+        "errno.h", "fcntl.h", "linux/openat2.h", "poll.h", "signal.h", "stdio.h", "sys/file.h",
+        "sys/prctl.h", "sys/stat.h", "sys/syscall.h", "sys/wait.h", "time.h", "unistd.h",
+    },
+    "engine/platform/exec_linux.cc": {
+        "errno.h", "fcntl.h", "sys/mman.h", "sys/syscall.h", "unistd.h",
+    },
     "engine/programs/library.cc": {"new"},  # constructs in reserved memory; not in the gap
     "engine/platform/os_linux.cc": {
         "elf.h", "errno.h", "fcntl.h", "pthread.h", "sched.h", "sys/auxv.h", "sys/mman.h",
@@ -50,8 +57,13 @@ HEADERS_EXEMPT = {
 VENDOR_HEADERS = {"cpuid.h", "immintrin.h", "arm_neon.h"}  # kernels only
 WORDS_FORBIDDEN_IN_ENGINE = (
     r"\bmalloc\b", r"\bcalloc\b", r"\bfree\(", r"\bgetenv\b", r"\bprintf\b", r"\bstd::string\b",
-    r"\bthrow\b", r"\bvirtual\b", r"\bdlopen\b", r"\bsocket\b", r"\bsystem\(", r"\bexec[lv]",
+    r"\bthrow\b", r"\bvirtual\b", r"\bdlopen\b", r"\bsocket\b", r"\bsystem\(", r"exec[lv]",
 )  # fmt: skip
+# Words that one place needs, with the reason.
+WORDS_EXEMPT = {
+    "engine/platform/exec_linux.cc": r"exec[lv]",  # becomes the program that it has verified
+    "engine/platform/fs_linux.cc": r"exec[lv]",  # asks a new release for its known answer
+}
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
@@ -151,6 +163,8 @@ def test_engine_sources_any_file_do_without(word: str) -> None:
     """Allocation, exceptions, the environment and other processes have no place in the gap."""
     found = []
     for path in engine_files():
+        if WORDS_EXEMPT.get(path) == word:
+            continue
         code = re.sub(r"//[^\n]*", "", text_of(path))
         found += [path for _ in re.findall(word, code)]
     assert found == []

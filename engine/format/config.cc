@@ -258,7 +258,7 @@ void parse_protection(Parser& parser) {
   parser.fail(Status::kConfigValue);
 }
 
-/// The digits of one processor's number; a list has no spaces before its separators.
+/// The digits of one processor's number; a word would go on over the separator.
 void parse_core(Parser& parser) {
   Config& config = parser.config;
   uint8_t* begin = parser.line.begin;
@@ -278,7 +278,11 @@ void parse_core(Parser& parser) {
 /// `any` or `[0, 1]`.
 void parse_cores(Parser& parser) {
   const Line& line = parser.line;
-  if (line.begin < line.end && *line.begin == '[') return parse_list(parser, parse_core);
+  if (line.begin < line.end && *line.begin == '[') {
+    parse_list(parser, parse_core);
+    if (parser.config.core_count == 0) parser.fail(Status::kConfigValue);
+    return;
+  }
   const Text word = parse_word(parser);
   if (!failed(parser.error) && !equals(word, "any")) parser.fail(Status::kConfigValue);
 }

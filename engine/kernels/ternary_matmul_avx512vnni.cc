@@ -25,14 +25,14 @@ inline __m512i broadcast_four(const int8_t* codes) {
 
 /// One tile times the first kTokens tokens of x; y is row 0 of the tile.
 template <uint32_t kTokens>
-void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& x, float* y,
-                   size_t y_stride) {
+void multiply_tile(const uint8_t* tile, const uint8_t* ahead, uint32_t cols_padded,
+                   const Int8Tokens& x, float* y, size_t y_stride) {
   __m512i acc[kTokens][4];
   for (uint32_t t = 0; t < kTokens; ++t) {
     for (uint32_t p = 0; p < 4; ++p) acc[t][p] = _mm512_setzero_si512();
   }
   for (uint32_t col = 0; col < cols_padded; col += kTernaryBlockCols) {
-    if constexpr (kTokens == 1) prefetch_weights(tile + size_t{col} * (kTileRows / 4));
+    __builtin_prefetch(ahead + size_t{col} * (kTileRows / 4));
     const __m512i block = _mm512_load_si512(tile + size_t{col} * (kTileRows / 4));
     const __m512i scaled[4] = {
         _mm512_and_si512(block, _mm512_set1_epi8(0x03)),

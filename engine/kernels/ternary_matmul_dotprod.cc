@@ -36,8 +36,8 @@ inline void add_block(const uint8_t* block, const int8_t* codes, size_t stride,
 
 /// One tile times the first kTokens tokens of x; y is row 0 of the tile.
 template <uint32_t kTokens>
-void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& x, float* y,
-                   size_t y_stride) {
+void multiply_tile(const uint8_t* tile, const uint8_t* /*ahead*/, uint32_t cols_padded,
+                   const Int8Tokens& x, float* y, size_t y_stride) {
   int32x4_t acc[kTokens][kGroups] = {};
   for (uint32_t col = 0; col < cols_padded; col += kTernaryBlockCols) {
     add_block<kTokens>(tile + size_t{col} * (kTileRows / 4), x.codes + col, x.stride, acc);

@@ -51,8 +51,8 @@ inline void add_block(const uint8_t* block, const int8_t* codes, size_t stride,
 
 /// One tile times the first kTokens tokens of x; y is row 0 of the tile.
 template <uint32_t kTokens>
-void multiply_tile(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& x, float* y,
-                   size_t y_stride) {
+void multiply_tile(const uint8_t* tile, const uint8_t* /*ahead*/, uint32_t cols_padded,
+                   const Int8Tokens& x, float* y, size_t y_stride) {
   constexpr uint32_t kColsPerWidening = kBlocksPerWidening * kTernaryBlockCols;
   int32x4_t total[kTokens][kPairs] = {};
   for (uint32_t begin = 0; begin < cols_padded; begin += kColsPerWidening) {

@@ -24,9 +24,10 @@ static inline void prefetch_weights(const uint8_t* block) {
   __builtin_prefetch(block + kPrefetchBytes);
 }
 
-/// One tile times the tokens of x; y is row 0 of the tile of the first token.
-using TernaryTile = void (*)(const uint8_t* tile, uint32_t cols_padded, const Int8Tokens& x,
-                             float* y, size_t y_stride);
+/// One tile times the tokens of x; y is row 0 of the tile of the first token. While it reads byte i
+/// of the tile it may ask for byte i of `ahead`.
+using TernaryTile = void (*)(const uint8_t* tile, const uint8_t* ahead, uint32_t cols_padded,
+                             const Int8Tokens& x, float* y, size_t y_stride);
 
 /// The same for int8 rows; row_scales are those of the tile.
 using Int8Tile = void (*)(const uint8_t* tile, uint32_t cols_padded, const float* row_scales,
@@ -58,10 +59,14 @@ static inline void walk_tiles(const TileRange& tiles, const Int8Tokens& x,
   const size_t tile_bytes = size_t{tiles.cols_padded} * kTileRows / 4;
   for (uint32_t tile = tiles.tile_begin; tile < tiles.tile_end; ++tile) {
     const uint8_t* weights = tiles.weights + tile * tile_bytes;
+    // One token: a fixed distance ahead. Several: the next tile, while the first of them are
+    // computed and this tile comes from memory; for the others both are in a cache already.
+    const uint8_t* ahead = weights + (x.token_count == 1 ? kPrefetchBytes : tile_bytes);
     for (uint32_t token = 0; token < x.token_count; token += kTokenBlock) {
       const Int8Tokens block = token_block(x, token, kTokenBlock);
       float* first = y + token * y_stride + size_t{tile} * kTileRows;
-      multiply[block.token_count - 1](weights, tiles.cols_padded, block, first, y_stride);
+      multiply[block.token_count - 1](weights, ahead, tiles.cols_padded, block, first, y_stride);
+      ahead = weights;
     }
   }
 }

@@ -120,13 +120,18 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
   sampler_.start(options.sampler);
   if (const Error error = prefill(transformer, prompt); failed(error)) return error;
   for (const uint32_t token : prompt) sampler_.note(token);
+  uint64_t last_ns = result.start_ns;
   while (result.new_tokens < options.max_new_tokens) {
     const Result<uint32_t> chosen =
         sampler_.choose(transformer.kernels(), transformer.logits(0), result.new_tokens);
     if (!chosen.ok()) return chosen.error();
     const uint32_t token = chosen.value();
     if (result.first_ns == 0) result.first_ns = platform::clock_ns();
-    if (is_stop_token(token)) {
+    if (!options.times.empty()) {
+      const uint64_t now_ns = platform::clock_ns();
+      options.times[result.new_tokens] = now_ns - last_ns;
+      last_ns = now_ns;
+    } else if (is_stop_token(token)) {
       result.finish = Finish::kStopToken;
       break;
     }

@@ -20,6 +20,9 @@ struct GenerateOptions {
   uint32_t max_new_tokens;
   sampler::SamplerOptions sampler;
   std::span<const Text> stop;  ///< each of 1 … kStopStringBytesMax bytes
+  /// A bench: times[i] gets the nanoseconds of token i, and stop tokens do not end the answer.
+  /// Empty, or max_new_tokens of them.
+  std::span<uint64_t> times = {};
 };
 
 enum class Finish : uint8_t {

@@ -57,8 +57,14 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
   extra.take(extra.context, arena);
 }
 
-Error Session::open(std::span<const uint8_t> file, const SessionOptions& options,
+Error Session::open(std::span<const uint8_t> given, const SessionOptions& options,
                     const ExtraMemory& extra) {
+  std::span<const uint8_t> file = given;
+  if (options.weights == format::WeightsPlace::kResident) {
+    const Result<std::span<const uint8_t>> copy = platform::copy_to_huge_pages(given);
+    if (!copy.ok()) return copy.error();
+    file = copy.value();
+  }
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();
@@ -77,7 +83,7 @@ Error Session::open(std::span<const uint8_t> file, const SessionOptions& options
   arena.freeze();
 
   const Result<format::Model> model = format::load_model(file, layers_);
-  Error error = model.ok() ? team_.start(options.threads) : model.error();
+  Error error = model.ok() ? team_.start(options.threads, options.cores) : model.error();
   if (failed(error)) {
     platform::release_memory(memory_);
     return error;

@@ -22,6 +22,8 @@ struct SessionOptions {
   uint32_t logits_rows = 0;
   Text isa;  ///< "auto", or the name of a kernel table
   format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
+  format::WeightsPlace weights = format::WeightsPlace::kMapped;
+  std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
 };
 
 /// Memory that the program wants in the same arena; called once to count and once to take.

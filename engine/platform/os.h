@@ -26,6 +26,10 @@ Result<size_t> read_file(const char* path, std::span<uint8_t> buffer);
 Result<std::span<uint8_t>> reserve_memory(size_t bytes);
 void release_memory(std::span<uint8_t> memory);
 
+/// A read-only copy of `bytes`, a mapped file, in private memory that asks for pages of 2 MiB. It
+/// lives as long as the program; the pages of the file are given back. kNoMemory (value = bytes).
+Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes);
+
 /// Makes `memory` read-only, from the page of its first byte to its last whole page. kSystem (value
 /// = errno).
 Error protect_read_only(std::span<const uint8_t> memory);
@@ -41,6 +45,8 @@ uint64_t clock_ns();
 
 /// Processors that this program may run on, at least 1.
 uint32_t processor_count();
+/// Keeps the calling thread on one processor. kNoCore (value = errno, limit = the processor).
+Error pin_to_core(uint32_t core);
 
 /// AT_HWCAP of the running program.
 uint64_t hardware_capabilities();

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <bit>
+#include <cstring>
 
 #include "platform/os.h"
 
@@ -81,6 +82,29 @@ Result<std::span<uint8_t>> reserve_memory(size_t bytes) {
 
 void release_memory(std::span<uint8_t> memory) { munmap(memory.data(), memory.size()); }
 
+Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes) {
+  constexpr size_t kHugePageBytes = size_t{2} << 20;
+  constexpr size_t kCopyStepBytes = size_t{4} << 20;
+  const Error no_memory{Status::kNoMemory, "weights", 0, bytes.size(), 0};
+  if (bytes.size() > SIZE_MAX / 2) return no_memory;
+  const size_t room = (bytes.size() + 2 * kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  const Result<std::span<uint8_t>> memory = reserve_memory(room);
+  if (!memory.ok()) return no_memory;
+  uint8_t* const begin = memory.value().data();
+  const size_t gap = -reinterpret_cast<uintptr_t>(begin) % kHugePageBytes;
+  // Without pages of 2 MiB the copy is as right and perhaps slower.
+  (void)madvise(begin, room, MADV_HUGEPAGE);
+  // Step by step, each giving the pages of the source back, so that both never count together.
+  for (size_t at = 0; at < bytes.size(); at += kCopyStepBytes) {
+    const size_t left = bytes.size() - at;
+    const size_t step = left < kCopyStepBytes ? left : kCopyStepBytes;
+    std::memcpy(begin + gap + at, bytes.data() + at, step);
+    (void)madvise(const_cast<uint8_t*>(bytes.data()) + at, step, MADV_DONTNEED);
+  }
+  if (mprotect(begin, room, PROT_READ) != 0) return system_error(Status::kSystem, "mprotect");
+  return std::span<const uint8_t>(begin + gap, bytes.size());
+}
+
 Error protect_read_only(std::span<const uint8_t> memory) {
   const uintptr_t page = getauxval(AT_PAGESZ);
   const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.data()) / page * page;
@@ -127,6 +151,14 @@ uint32_t processor_count() {
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
   const int count = CPU_COUNT(&allowed);
   return count > 0 ? static_cast<uint32_t>(count) : 1;
+}
+
+Error pin_to_core(uint32_t core) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(core, &one);
+  if (sched_setaffinity(0, sizeof one, &one) == 0) return kNoError;
+  return Error{Status::kNoCore, "cores", 0, static_cast<uint64_t>(errno), core};
 }
 
 uint64_t hardware_capabilities() { return getauxval(AT_HWCAP); }

@@ -11,6 +11,7 @@
 #include "format/payload.h"
 #include "model/session.h"
 #include "platform/os.h"
+#include "programs/bench.h"
 #include "programs/report.h"
 #include "tokenizer.inc"
 #include "tokenizer/tables.h"
@@ -23,7 +24,8 @@ using namespace bitnet;
 constexpr size_t kPathBytesMax = 4096;
 
 constexpr char kHelp[] =
-    "usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--debug-vocab FILE]\n"
+    "usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--bench COUNT]\n"
+    "                    [--debug-vocab FILE]\n"
     "\n"
     "Reads one prompt from standard input and writes the model's answer to standard output.\n"
     "The same input, configuration and seed give the same answer on every processor.\n"
@@ -32,6 +34,7 @@ constexpr char kHelp[] =
     "  --seed N            seed of the sampler, 0 ... 18446744073709551615\n"
     "  --isa NAME          use this kernel table instead of the configuration's `isa`\n"
     "  --stats             afterwards one line of JSON with counts and times on standard error\n"
+    "  --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON\n"
     "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard "
     "error\n"
     "  --version           print the version\n"
@@ -45,6 +48,7 @@ struct Arguments {
   const char* vocabulary = nullptr;
   uint64_t seed = 0;
   bool seed_given = false;
+  uint32_t bench = 0;  ///< tokens to time; 0: answer a prompt
   bool stats = false;
 };
 
@@ -57,6 +61,7 @@ struct Program {
   std::span<uint8_t> prompt;   ///< prompt_bytes_max + 1, so that one byte too many is noticed
   std::span<uint8_t> scratch;  ///< of the tokenizer
   std::span<uint32_t> ids;
+  std::span<uint64_t> times;  ///< of a bench
 };
 
 Program program;
@@ -70,7 +75,7 @@ void print(int descriptor, const char* text) {
 }
 
 /// Decimal digits of a 64-bit number, nothing else.
-bool parse_seed(const char* text, uint64_t* seed) {
+bool parse_number(const char* text, uint64_t* seed) {
   *seed = 0;
   if (*text == 0) return false;
   for (; *text != 0; ++text) {
@@ -101,17 +106,24 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
                           : std::strcmp(name, "--debug-vocab") == 0 ? &out->vocabulary
                                                                     : nullptr;
     const bool is_seed = std::strcmp(name, "--seed") == 0;
-    if (target == nullptr && !is_seed) return Error{Status::kUsage, name};
-    const bool given = is_seed ? out->seed_given : *target != nullptr;
+    const bool is_bench = std::strcmp(name, "--bench") == 0;
+    if (target == nullptr && !is_seed && !is_bench) return Error{Status::kUsage, name};
+    const bool given = is_seed ? out->seed_given : is_bench ? out->bench != 0 : *target != nullptr;
     if (given || i + 1 == count) return Error{Status::kOptionValue, name};
     const char* value = values[++i];
-    if (!is_seed) {
+    uint64_t number = 0;
+    if (target != nullptr) {
       *target = value;
-    } else if (parse_seed(value, &out->seed)) {
-      out->seed_given = true;
-    } else {
-      return Error{Status::kOptionValue, name};
+      continue;
     }
+    if (!parse_number(value, &number)) return Error{Status::kOptionValue, name};
+    if (is_seed) {
+      out->seed = number;
+      out->seed_given = true;
+      continue;
+    }
+    if (number < 2 || number > kContextMax) return Error{Status::kOptionValue, name};
+    out->bench = static_cast<uint32_t>(number);
   }
   if (out->config == nullptr) return Error{Status::kOptionMissing, "--config"};
   if (!out->seed_given) return Error{Status::kOptionMissing, "--seed"};
@@ -169,6 +181,7 @@ void take_prompt_memory(void* context, Arena& arena) {
   const size_t raw_ids = tokenizer::text_prefix_ids(kTokenizerTables).size() +
                          tokenizer::encode_ids_max(kTokenizerTables, text_bytes);
   self.ids = arena.take<uint32_t>(chat_ids > raw_ids ? chat_ids : raw_ids);
+  self.times = arena.take<uint64_t>(self.arguments.bench);
 }
 
 /// Holds FILE against the compiled vocabulary: line i is token i, escaped as Line::escaped does.
@@ -237,7 +250,9 @@ Error set_up(Program& self) {
       self.config.threads,
       1,
       self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa),
-      self.config.kv_cache};
+      self.config.kv_cache,
+      self.config.weights,
+      std::span(self.config.cores).first(self.config.core_count)};
   if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self});
       failed(error)) {
     return error;
@@ -354,6 +369,9 @@ int main(int argument_count, char** argument_values) {
   Error error = parse_arguments(argument_count, argument_values, &program.arguments, &done);
   if (!failed(error) && done) return 0;
   if (!failed(error)) error = set_up(program);
-  if (!failed(error)) error = answer(program, start_ns);
+  if (!failed(error)) {
+    error = program.arguments.bench != 0 ? programs::bench(program.session, program.times)
+                                         : answer(program, start_ns);
+  }
   platform::exit_process(failed(error) ? programs::report(error) : 0);
 }

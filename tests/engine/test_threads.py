@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.engine import REPOSITORY, available_isas, demo_model, library_path, open_engine
-from tests.support.infer import traced, write_config
+from tests.support.infer import ANSWER, ask, assert_refused, traced, write_config
 
 PROMPT = [int(token) for token in np.random.default_rng(1).integers(4, 4096, 70)]
 ROUNDS = 3
@@ -106,3 +106,31 @@ def test_program_three_threads_steady_state_has_no_futex(tmp_path: Path) -> None
         call.split("(")[1].split(",")[0] for call in calls[first:] if call.name == "read"
     }
     assert descriptors >= {"0"}
+
+
+def test_infer_cores_any_choice_answers_the_same(tmp_path: Path) -> None:
+    """If this fails, pinning changes an answer or does not keep the threads where it says."""
+    expected = ask(write_config(tmp_path)).stdout
+    core = min(os.sched_getaffinity(0))
+    for threads in (1, 2):
+        result = ask(write_config(tmp_path, threads=threads, cores=[core] * threads))
+        assert (result.returncode, result.stdout, result.stderr) == (0, expected, b"")
+
+
+def test_infer_core_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """If this fails, a run goes on with threads where nobody wanted them."""
+    config = write_config(tmp_path, threads=2, cores=[min(os.sched_getaffinity(0)), 1023])
+    assert_refused(ask(config), "kNoCore", "cores", 0, 22, 1023)
+
+
+def test_infer_resident_weights_answer_the_same_in_the_same_memory(tmp_path: Path) -> None:
+    """If this fails, the copy differs from the file, or both count at once."""
+    peaks = {}
+    for weights in ("mapped", "resident"):
+        config = write_config(tmp_path, weights=weights)
+        result = ask(config, wrapper=("/usr/bin/time", "-f", "%M"))
+        assert result.stdout == ask(config).stdout == ANSWER
+        peaks[weights] = int(result.stderr)
+    step_kib = 4096  # the file's pages of one step, given back before the next
+    huge_page_kib = 2048  # what the copy's last page holds beyond its end
+    assert peaks["resident"] <= peaks["mapped"] + step_kib + huge_page_kib

@@ -1,31 +1,27 @@
 // Trust roots and public keys: whatever is accepted has roles that its own people can fill.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-#include <cstring>
-#include <string>
-
 #include "release/trust.h"
+#include "walk.h"
 
 using namespace bitnet;
 
 namespace {
 
-void must(bool condition) {
-  if (!condition) std::abort();
+/// Whether a revocation of that key stands among the revoked lines.
+bool revoked(const release::TrustRoot& root, const release::Digest& id) {
+  constexpr size_t kHeadBytes = sizeof "revoked " - 1;
+  constexpr size_t kLineBytes = kHeadBytes + release::kDigestDigits + 1;
+  for (size_t at = 0; at + kLineBytes <= root.revoked.size(); at += kLineBytes) {
+    release::Scanner line(root.revoked.subspan(at + kHeadBytes), "");
+    if (line.digest() == id) return true;
+  }
+  return false;
 }
 
 void check_role(const release::TrustRoot& root, const release::RoleKeys& role) {
   must(role.key_count <= release::kKeysMax && role.threshold <= role.key_count);
   for (size_t i = 0; i < role.key_count; ++i) {
-    must(role.keys[i] < root.key_count);
-    const auto* id = reinterpret_cast<const char*>(root.revoked.data());
-    std::string revoked(id == nullptr ? "" : id, root.revoked.size());
-    std::string wanted;
-    for (const uint8_t byte : root.keys[role.keys[i]].id) {
-      wanted += "0123456789abcdef"[byte >> 4];
-      wanted += "0123456789abcdef"[byte & 15];
-    }
-    must(revoked.find(wanted) == std::string::npos);
+    must(role.keys[i] < root.key_count && !revoked(root, root.keys[role.keys[i]].id));
   }
 }
 

@@ -24,7 +24,8 @@ PIECES = (
     b"\\x7f", b"\\n", b"[", b"]", b",", b"'", b"- ", b"---", b"&a", b"*a", b"!!str ", b"|", b">",
     b"0",
     b"9" * 12, b"9" * 300, b".", b"-", b"1e9", b"nan", b"\xff", b"\xef\xbb\xbf", "✓".encode(),
-    b"model: ", b"stop: [", b'"' * 40, b"a" * 5000,
+    b"model: ", b"stop: [", b"cores: [0, 1]\n", b"1024,", b'"mseal", ', b"off", b"yes",
+    b'"' * 40, b"a" * 5000,
 )  # fmt: skip
 
 
@@ -34,6 +35,12 @@ def valid_text() -> bytes:
         "system": 'Be "brief".\n\tÜber\\all',
         "stop": ["###", "\n\n", "é✓"],
         "temperature": 0.75,
+        "threads": 3,
+        "cores": [0, 5, 1023],
+        "accept_missing": ["mseal", "landlock"],
+        "log": "/dev/shm/bitnet log",
+        "log_text": "yes",
+        "verify": "lazy",
     }
     return emit_config(values).encode()
 
@@ -79,6 +86,9 @@ def check(text: bytes) -> ParsedConfig | Failure:
     assert 1 <= result.prompt_bytes_max <= 1 << 26
     assert 1 <= result.prefill_chunk <= 512
     assert 1 <= result.threads <= 64
+    assert all(core <= 1023 for core in result.cores)
+    assert len(result.cores) in (0, result.threads)
+    assert result.log
     assert result.isa
     assert 0 <= result.temperature <= 100
     assert result.top_k <= 1 << 20
@@ -127,6 +137,12 @@ def test_parser_whatever_it_reads_pyyaml_reads_too() -> None:
         assert loaded["top_k"] == result.top_k
         if isinstance(loaded["model"], str):
             assert loaded["model"].encode() == result.model
+        assert tuple(loaded["cores"]) == (result.cores or tuple("any"))
+        assert {name.encode() for name in loaded["accept_missing"]} == set(result.accept_missing)
+        if isinstance(loaded["log"], str):
+            assert loaded["log"].encode() == result.log
+        if isinstance(loaded["log_text"], bool):
+            assert loaded["log_text"] == result.log_text
         assert loaded["system"].encode() == result.system
         assert tuple(word.encode() for word in loaded["stop"]) == result.stop
     assert read > 10

@@ -36,8 +36,8 @@ GOOD = {
     "update": UPDATE,
 }
 BIG = str(2**63)
-NAMES_IN_ORDER = [f"f{index:03d}" for index in range(65)]
-MANY_FILES = Release(7, files={name: (0o644, b"") for name in NAMES_IN_ORDER}).manifest.decode()
+MANY_NAMES = [f"f{index:03d}" for index in range(65)]
+MANY_FILES = Release(7, files=dict.fromkeys(MANY_NAMES, (0o644, b""))).manifest.decode()
 ID = re.escape(min(ALICE.key_id, BOB.key_id))
 SIGNATURES = SIGNED[SIGNED.index("signature ") :]
 FIRST = SIGNATURES[: SIGNATURES.index("signature ", 1)]
@@ -117,7 +117,8 @@ CASES = [
     ("trust root", lambda t: swap(t, "role root", "role site"), "kReleaseSyntax", 3),
     ("trust root", lambda t: swap(t, "role release[^\n]*\n", ""), "kReleaseSyntax", 4),
     ("trust root", lambda t: swap(t, f" {ID}", f" {ID} {ID}"), "kReleaseOrder", 3),
-    ("trust root", lambda t: swap(t, "role root 2", f"role root 2 {'0' * 96}"), "kRootKeyMissing", 3),
+    ("trust root", lambda t: swap(t, "role root 2", f"role root 2 {'0' * 96}"),
+     "kRootKeyMissing", 3),
     ("trust root", lambda t: swap(t, "(?=revoked)", f"revoked {'0' * 96}\nrevoked {'0' * 96}\n"),
      "kReleaseOrder", 7),
     ("trust root", lambda t: swap(t, DAVE.key_id, CAROL.key_id), "kRootKeyRevoked", 3),

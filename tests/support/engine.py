@@ -28,6 +28,7 @@ from tests.support.tiny_models import TinyModel, write_checkpoint
 __all__ = [
     "DEMO",
     "DEMO_TOKENIZER",
+    "PROTECTIONS",
     "REPOSITORY",
     "Failure",
     "MutableFile",
@@ -52,6 +53,15 @@ __all__ = [
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "models" / "demo"
 DEMO_TOKENIZER = DEMO / "tokenizer.json"
+
+# Words of config.yaml by their numbers in engine/format/config.h.
+PROTECTIONS = (
+    "memory_lock", "dont_dump", "not_dumpable", "core_limit", "no_new_privileges", "mdwe", "mseal",
+    "landlock", "descriptors", "filter",
+)  # fmt: skip
+_WEIGHTS_WORDS = (b"mapped", b"resident")
+_LOCK_WORDS = (b"all", b"arena")
+_VERIFY_WORDS = (b"full", b"lazy", b"off")
 
 _LIBRARY_VARIABLE = "BITNET_TEST_LIBRARY"
 _EXAMPLES_VARIABLE = "BITNET_TEST_EXAMPLES"
@@ -261,6 +271,13 @@ class ParsedConfig:
     prompt_bytes_max: int
     prefill_chunk: int
     threads: int
+    cores: tuple[int, ...]
+    weights: bytes
+    lock: bytes
+    accept_missing: tuple[bytes, ...]
+    verify: bytes
+    log: bytes
+    log_text: bool
     isa: bytes
     prompt: bytes
     system: bytes
@@ -282,10 +299,11 @@ def parse_config(text: bytes) -> ParsedConfig | Failure:
     )
     if status != 0:
         return _failure(status, error)
+    assert parsed.accept_missing < 1 << len(PROTECTIONS)
     plain = {
         field.name: getattr(parsed, field.name)
         for field in dataclasses.fields(ParsedConfig)
-        if field.name not in ("model", "kv_cache", "isa", "prompt", "system", "stop")
+        if field.type in ("int", "float", int, float)
     }
     return ParsedConfig(
         **plain,
@@ -294,6 +312,17 @@ def parse_config(text: bytes) -> ParsedConfig | Failure:
         isa=parsed.isa.content(),
         system=parsed.system.content(),
         prompt=b"chat" if parsed.chat else b"raw",
+        cores=tuple(parsed.cores[: parsed.core_count]),
+        weights=_WEIGHTS_WORDS[parsed.weights],
+        lock=_LOCK_WORDS[parsed.lock],
+        accept_missing=tuple(
+            name.encode()
+            for bit, name in enumerate(PROTECTIONS)
+            if parsed.accept_missing >> bit & 1
+        ),
+        verify=_VERIFY_WORDS[parsed.verify],
+        log=parsed.log.content(),
+        log_text=bool(parsed.log_text),
         stop=tuple(parsed.stop[i].content() for i in range(parsed.stop_count)),
     )
 

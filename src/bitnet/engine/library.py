@@ -120,6 +120,14 @@ class Config(ctypes.Structure):
         ("repetition_penalty", ctypes.c_float),
         ("stop_count", _U32),
         ("stop", Text * 16),
+        ("log", Text),
+        ("weights", _U32),
+        ("lock", _U32),
+        ("accept_missing", _U32),
+        ("verify", _U32),
+        ("log_text", _U32),
+        ("core_count", _U32),
+        ("cores", _U32 * 64),
     )
 
 

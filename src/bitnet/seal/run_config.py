@@ -16,6 +16,7 @@ __all__ = ["KEYS", "Key", "default_values", "emit_config"]
 
 _CONTEXT_DEFAULT_MAX: Final = 4096
 _ANSWER_DEFAULT_MAX: Final = 1024
+_MAPPED_BYTES_MAX: Final = 64 << 20
 _PROMPT_BYTES_PER_POSITION: Final = 16
 # Without quotes only what every YAML reader takes for text: `12`, `yes` or `1e5` would be
 # something else.
@@ -88,7 +89,10 @@ KEYS: Final = (
 def default_values(
     spec: ModelSpec, *, model: str = "sealed", threads: int = 1, chat: bool = True
 ) -> dict[str, object]:
-    """Returns values that fit a model: greedy, the whole context up to 4096 positions."""
+    """Returns values that fit a model: greedy, the whole context up to 4096 positions.
+
+    Weights that no cache holds are copied to huge pages at start, where they are read faster.
+    """
     context = min(spec.context_max, _CONTEXT_DEFAULT_MAX)
     return {
         "model": model,
@@ -99,7 +103,7 @@ def default_values(
         "prefill_chunk": 64,
         "threads": threads,
         "cores": "any",
-        "weights": "mapped",
+        "weights": "resident" if _layer_bytes(spec) > _MAPPED_BYTES_MAX else "mapped",
         "lock": "all",
         "accept_missing": [],
         "verify": "full",
@@ -114,6 +118,13 @@ def default_values(
         "repetition_penalty": 1,
         "stop": [],
     }
+
+
+def _layer_bytes(spec: ModelSpec) -> int:
+    """Bytes of the ternary layers, two bits a weight."""
+    attention_rows = 2 * (spec.head_count + spec.kv_head_count) * spec.head_dim
+    weights = spec.hidden_size * (attention_rows + 3 * spec.intermediate_size)
+    return spec.layer_count * weights // 4
 
 
 def emit_config(values: Mapping[str, object]) -> str:

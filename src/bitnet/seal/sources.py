@@ -68,7 +68,7 @@ PROGRAMS: Final = {
     "bitnet-infer": Program(
         "bitnet-infer",
         "programs/infer.cc",
-        (*_ENGINE_FOLDERS, "programs/report.cc"),
+        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/report.cc"),
         tokenizer=True,
     ),
     "bitnet-update": Program(
