@@ -29,8 +29,8 @@ void close_file(int descriptor);
 
 struct FileFacts {
   uint64_t bytes = 0;
+  uint64_t links = 0;
   uint32_t mode = 0;  ///< permission bits
-  bool folder = false;
 };
 struct NameList {
   char names[kNameCountMax][kNameBytesMax + 1];

@@ -124,8 +124,7 @@ void close_file(int descriptor) {
 Result<FileFacts> file_facts(int descriptor) {
   struct stat facts;
   if (fstat(descriptor, &facts) < 0) return fault("fstat");
-  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_mode & 07777,
-                   S_ISDIR(facts.st_mode)};
+  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink, facts.st_mode & 07777};
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {

@@ -1,9 +1,7 @@
 // bitnet-rollback: goes back to a kept release. release/update.h does the work.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
-
-#include "base/version.h"
 #include "platform/os.h"
+#include "programs/arguments.h"
 #include "programs/report.h"
 #include "release/selftest.h"
 #include "release/update.h"
@@ -27,17 +25,7 @@ constexpr char kHelp[] =
     "\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
 
-struct Arguments {
-  const char* order = nullptr;
-  const char* prefix = "";
-  uint64_t keep_s = release::kKeepSecondsDefault;
-};
-
 release::Host host;
-
-void print(const programs::Line& line) {
-  (void)failed(platform::write_all(platform::kStdout, line.bytes()));
-}
 
 /// At most five digits and a unit.
 bool parse_keep(const char* text, uint64_t* seconds) {
@@ -51,43 +39,33 @@ bool parse_keep(const char* text, uint64_t* seconds) {
   return digits > 0 && (unit == 'h' || unit == 'd') && text[digits + 1] == 0;
 }
 
-Error parse_arguments(int count, char** values, Arguments* out) {
-  constexpr char kKeep[] = "--keep-old=";
-  for (int i = 1; i < count; ++i) {
-    const char* value = values[i];
-    if (std::strncmp(value, kKeep, sizeof kKeep - 1) == 0) {
-      if (!parse_keep(value + sizeof kKeep - 1, &out->keep_s)) {
-        return Error{Status::kOptionValue, value};
-      }
-      continue;
-    }
-    const char** target = std::strcmp(value, "--order") == 0    ? &out->order
-                          : std::strcmp(value, "--prefix") == 0 ? &out->prefix
-                                                                : nullptr;
-    if (target == nullptr) return Error{Status::kUsage, value};
-    if (i + 1 == count) return Error{Status::kOptionValue, value};
-    *target = values[++i];
-  }
-  return kNoError;
+Error run(int count, char** values, bool* done) {
+  const char* order = nullptr;
+  const char* prefix = "";
+  const char* keep = "72h";
+  uint64_t keep_s = 0;
+  programs::Option options[] = {{.name = "--keep-old=", .text = &keep},
+                                {.name = "--order", .text = &order},
+                                {.name = "--prefix", .text = &prefix}};
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp, done));
+  if (*done) return kNoError;
+  if (!parse_keep(keep, &keep_s)) return Error{Status::kOptionValue, "--keep-old"};
+  BITNET_TRY(release::run_selftest());
+  BITNET_TRY(release::open_host(prefix, true, &host));
+  BITNET_TRY(release::recover(&host));
+  return release::roll_back(&host, keep_s, order);
 }
 
 }  // namespace
 
 int main(int count, char** values) {
-  programs::Line line;
-  if (count == 2 &&
-      (std::strcmp(values[1], "--help") == 0 || std::strcmp(values[1], "--version") == 0)) {
-    print(values[1][2] == 'h' ? line.text(kHelp) : line.text(kVersion).text("\n"));
-    return 0;
+  bool done = false;
+  const Error error = run(count, values, &done);
+  if (host.changed) {
+    programs::Line line;
+    line.text("installed  ").text(host.state.current.text).text("\nbefore     ");
+    line.text(host.state.old.text).text("\n");
+    (void)failed(platform::write_all(platform::kStdout, line.bytes()));
   }
-  Arguments arguments;
-  Error error = parse_arguments(count, values, &arguments);
-  if (!failed(error)) error = release::run_selftest();
-  if (!failed(error)) error = release::open_host(arguments.prefix, true, &host);
-  if (!failed(error)) error = release::recover(&host);
-  if (!failed(error)) error = release::roll_back(&host, arguments.keep_s, arguments.order);
-  if (failed(error) && !host.changed) return programs::report(error);
-  line.text("installed  ").text(host.state.current.text).text("\nbefore     ");
-  print(line.text(host.state.old.text).text("\n"));
   return failed(error) ? programs::report(error) : 0;
 }

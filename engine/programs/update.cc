@@ -4,8 +4,8 @@
 
 #include <cstring>
 
-#include "base/version.h"
 #include "platform/os.h"
+#include "programs/arguments.h"
 #include "programs/report.h"
 #include "programs/signers.h"
 #include "release/selftest.h"
@@ -45,11 +45,11 @@ constexpr char kHelp[] =
     "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
 
 struct Arguments {
-  const char* words[kPathsMax];  ///< what is no option
+  const char* words[kPathsMax];  ///< the verb and what it is about
   size_t word_count = 0;
   const char* signature = nullptr;
   const char* order = nullptr;
-  const char* prefix = nullptr;
+  const char* prefix = "";
   const char* digest = nullptr;
   bool json = false;
 };
@@ -60,31 +60,6 @@ char beside[kPathBytesMax];
 
 void print(const Line& line, int descriptor = platform::kStdout) {
   (void)failed(platform::write_all(descriptor, line.bytes()));
-}
-
-Error parse_arguments(int count, char** values) {
-  for (int i = 1; i < count; ++i) {
-    const char* value = values[i];
-    const char** target = std::strcmp(value, "--sig") == 0      ? &arguments.signature
-                          : std::strcmp(value, "--order") == 0  ? &arguments.order
-                          : std::strcmp(value, "--prefix") == 0 ? &arguments.prefix
-                          : std::strcmp(value, "--digest") == 0 ? &arguments.digest
-                                                                : nullptr;
-    if (std::strcmp(value, "--json") == 0) {
-      arguments.json = true;
-    } else if (target != nullptr) {
-      if (*target != nullptr || i + 1 == count) return Error{Status::kOptionValue, value};
-      *target = values[++i];
-    } else if (value[0] == '-') {
-      return Error{Status::kUsage, value};
-    } else if (arguments.word_count == kPathsMax) {
-      return Error{Status::kOptionValue, value};
-    } else {
-      arguments.words[arguments.word_count++] = value;
-    }
-  }
-  if (arguments.prefix == nullptr) arguments.prefix = "";
-  return kNoError;
 }
 
 bool is_verb(const char* name, size_t words_min, size_t words_max) {
@@ -219,30 +194,33 @@ Error run_verify_log() {
   return kNoError;
 }
 
-Error run() {
-  const bool looks = is_verb("status", 1, 1) || is_verb("verify-log", 1, 1);
-  const bool roots = is_verb("root", 3, 3) && std::strcmp(arguments.words[1], "install") == 0;
-  if (looks) return is_verb("status", 1, 1) ? run_status() : run_verify_log();
+Error run(int count, char** values) {
+  std::span<const char*> words(arguments.words);
+  bool done = false;
+  programs::Option options[] = {
+      {.name = "verb", .words = &words, .word_count = &arguments.word_count},
+      {.name = "--sig", .text = &arguments.signature},
+      {.name = "--order", .text = &arguments.order},
+      {.name = "--prefix", .text = &arguments.prefix},
+      {.name = "--digest", .text = &arguments.digest},
+      {.name = "--json", .flag = &arguments.json}};
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp, &done));
+  if (done) return kNoError;
+  if (is_verb("status", 1, 1)) return run_status();
+  if (is_verb("verify-log", 1, 1)) return run_verify_log();
   const bool applies = is_verb("apply", 2, kPathsMax);
+  const bool roots = is_verb("root", 3, 3) && std::strcmp(words[1], "install") == 0;
   if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
-  Error error = release::recover(&host);
-  if (roots && error.status == Status::kRootChanged) error = kNoError;
-  if (failed(error)) return error;
+  const Error error = release::recover(&host);
+  if (failed(error) && !(roots && error.status == Status::kRootChanged)) return error;
   return applies ? run_apply() : roots ? run_root() : kNoError;
 }
 
 }  // namespace
 
 int main(int count, char** values) {
-  if (count == 2 &&
-      (std::strcmp(values[1], "--help") == 0 || std::strcmp(values[1], "--version") == 0)) {
-    Line line;
-    print(values[1][2] == 'h' ? line.text(kHelp) : line.text(bitnet::kVersion).text("\n"));
-    return 0;
-  }
-  Error error = parse_arguments(count, values);
-  if (!failed(error)) error = run();
+  const Error error = run(count, values);
   return failed(error) ? programs::report(error) : 0;
 }

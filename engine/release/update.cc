@@ -407,13 +407,13 @@ Error check_log(Host* host) {
         platform::read_at(file, offset, std::span(host->buffer).first(kLogLineBytesMax));
     const size_t bytes =
         got.ok() ? check_log_line(Text(host->buffer, got.value()), line, &head) : 0;
-    if (bytes == 0) error = {Status::kLogChain, "log", line, line - 1, host->state.log_lines};
+    if (bytes == 0) error = {Status::kUpdateLog, "log", line, line - 1, host->state.log_lines};
     offset += bytes;
   }
   if (failed(error)) return error;
   const bool right = offset == host->state.log_bytes && head == host->state.log_head;
   const uint64_t lines = host->state.log_lines;
-  return right ? kNoError : Error{Status::kLogChain, "log", lines, lines, lines};
+  return right ? kNoError : Error{Status::kUpdateLog, "log", lines, lines, lines};
 }
 
 }  // namespace bitnet::release

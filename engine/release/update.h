@@ -33,7 +33,7 @@ Error roll_back(Host* host, uint64_t keep_s, const char* order);
 /// installed one (`sha384` is null). kRootMissing where a digest is needed, kRootDigest, trust.h.
 Error install_root(Host* host, const char* path, const Digest* sha384);
 
-/// Follows the log from its first line to what the state counts. kLogChain (where = line).
+/// Follows the log from its first line to what the state counts. kUpdateLog (where = line).
 Error check_log(Host* host);
 
 }  // namespace bitnet::release

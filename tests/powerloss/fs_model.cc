@@ -184,9 +184,9 @@ void close_file(int descriptor) {
 
 Result<FileFacts> file_facts(int descriptor) {
   BITNET_TRY(step("fstat"));
-  if (descriptor >= kMedia) return FileFacts{bytes_of(descriptor).size(), 0644, false};
+  if (descriptor >= kMedia) return FileFacts{bytes_of(descriptor).size(), 1, 0644};
   const Node& node = node_of(descriptor);
-  return FileFacts{node.data.size(), node.mode, node.folder};
+  return FileFacts{node.data.size(), 1, node.mode};
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {

@@ -1,8 +1,7 @@
-"""The real program under strace: each of its system calls killed before, killed after, or failed."""
+"""The real program under strace: each system call killed before, killed after, or failed."""
 
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

@@ -16,7 +16,8 @@ __all__ = ["Scenario", "build_driver", "scenarios", "write_scenarios"]
 
 _SIGNERS = (ALICE, BOB)
 _RELEASE_SOURCES = (
-    "archive", "bundle", "container", "content", "manifest", "state", "store", "text", "trust", "update",
+    "archive", "bundle", "container", "content", "manifest", "state", "store", "text", "trust",
+    "update",
 )  # fmt: skip
 _OLD_AGE_S = 73 * 3600
 

@@ -355,7 +355,7 @@ def test_log_that_was_changed_is_noticed(
     install(host, 1)
     path = host.releases / "log"
     path.write_bytes(b"".join(change(path.read_bytes().splitlines(keepends=True))))
-    assert_refused(host.update("verify-log"), "kLogChain")
+    assert_refused(host.update("verify-log"), "kUpdateLog")
     assert host.status()["doubts"] == ["the log does not fit its chain"]
     install(host, 2)  # a doubt, not a reason to stay on an old release
 

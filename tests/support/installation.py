@@ -154,7 +154,7 @@ class Installation:
         lines = (self.releases / "state").read_text(encoding="ascii").splitlines()[1:]
         pairs = (line.split(" ", 1) for line in lines if not line.startswith("release "))
         kept = (line.split(" ", 2)[1:] for line in lines if line.startswith("release "))
-        return {key: value for key, value in (*pairs, *kept)}
+        return dict((*pairs, *kept))
 
     def status(self) -> dict[str, list[str]]:
         result = self.update("status", "--json")
