@@ -29,8 +29,11 @@ help:
 	@echo 'make exactness    hash of the logits on every instruction set, thread count and chunk size'
 	@echo 'make attack       try every system call from inside a locked process'
 	@echo 'make audit        lines, system calls and symbols of what runs in the gap'
+	@echo 'make conformance  attacks on signatures, roots, releases and updates, as a table'
+	@echo 'make powerloss    stop, fail and cut off from power every call of every update; minutes'
 	@echo 'make fuzz SECONDS=60  every parser of the gap under a coverage-guided fuzzer'
 	@echo 'make bench        measure'
+	@echo 'make bench-update verify and install a bundle of 1 GB against sha384sum, zstd and tar'
 	@echo 'make bench-hardening  what locking down costs'
 	@echo 'make bench-peers  measure beside llama.cpp and ONNX Runtime; set-up compiles llama.cpp'
 	@echo 'make setup        set up everything that the tests need, without running them'
@@ -106,6 +109,10 @@ types: $(SETUP_TEST)
 exactness: $(SETUP_TEST)
 	@$(RUN) tests/pipeline/exactness.py
 
+.PHONY: conformance
+conformance: $(SETUP_TEST)
+	@PYTHONPATH=. $(RUN) tests/conformance/table.py
+
 .PHONY: attack
 attack: $(SETUP_TEST)
 	@$(RUN) -m tests.support.attacks
@@ -122,6 +129,14 @@ fuzz: $(SETUP_TEST)
 .PHONY: bench
 bench: $(SETUP_TEST)
 	@$(RUN) -m bench
+
+.PHONY: powerloss
+powerloss: $(SETUP_TEST)
+	@$(RUN) -m tests.powerloss
+
+.PHONY: bench-update
+bench-update: $(SETUP_TEST)
+	@$(RUN) bench/update.py
 
 .PHONY: bench-peers
 bench-peers: $(SETUP_BENCH)

@@ -41,9 +41,16 @@ HEADERS_PERMITTED = {
 }  # fmt: skip
 # Headers that one place needs, with the reason.
 HEADERS_EXEMPT = {
+    "engine/platform/fs_linux.cc": {
+        "errno.h", "fcntl.h", "linux/openat2.h", "poll.h", "signal.h", "stdio.h", "sys/file.h",
+        "sys/prctl.h", "sys/stat.h", "sys/syscall.h", "sys/wait.h", "time.h", "unistd.h",
+    },
+    "engine/platform/exec_linux.cc": {
+        "errno.h", "fcntl.h", "sys/mman.h", "sys/syscall.h", "unistd.h",
+    },
     "engine/base/processor.cc": {"cpuid.h"},  # asks the processor itself
     "engine/programs/library.cc": {"new"},  # constructs in reserved memory; not in the gap
-    "engine/platform/inspect.cc": {"errno.h", "fcntl.h", "sys/stat.h", "unistd.h"},
+    "engine/platform/inspect.cc": {"errno.h", "fcntl.h", "unistd.h"},
     "engine/platform/log_file.cc": {
         "errno.h", "fcntl.h", "sys/mman.h", "sys/stat.h", "time.h", "unistd.h",
     },
@@ -60,8 +67,13 @@ HEADERS_EXEMPT = {
 VENDOR_HEADERS = {"immintrin.h", "arm_neon.h"}  # kernels only
 WORDS_FORBIDDEN_IN_ENGINE = (
     r"\bmalloc\b", r"\bcalloc\b", r"\bfree\(", r"\bgetenv\b", r"\bprintf\b", r"\bstd::string\b",
-    r"\bthrow\b", r"\bvirtual\b", r"\bdlopen\b", r"\bsocket\b", r"\bsystem\(", r"\bexec[lv]",
+    r"\bthrow\b", r"\bvirtual\b", r"\bdlopen\b", r"\bsocket\b", r"\bsystem\(", r"exec[lv]",
 )  # fmt: skip
+# Words that one place needs, with the reason.
+WORDS_EXEMPT = {
+    "engine/platform/exec_linux.cc": r"exec[lv]",  # becomes the program that it has verified
+    "engine/platform/fs_linux.cc": r"exec[lv]",  # asks a new release for its known answer
+}
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
@@ -161,6 +173,8 @@ def test_engine_sources_any_file_do_without(word: str) -> None:
     """Allocation, exceptions, the environment and other processes have no place in the gap."""
     found = []
     for path in engine_files():
+        if WORDS_EXEMPT.get(path) == word:
+            continue
         code = re.sub(r"//[^\n]*", "", text_of(path))
         found += [path for _ in re.findall(word, code)]
     assert found == []

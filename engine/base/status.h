@@ -44,4 +44,12 @@ class [[nodiscard]] Result {
 inline constexpr Error kNoError{};
 constexpr bool failed(const Error& error) { return error.status != Status::kOk; }
 
+/// Goes on only without an error; else returns it.
+#define BITNET_TRY(call)                                                           \
+  do {                                                                             \
+    if (const ::bitnet::Error try_error_ = (call); ::bitnet::failed(try_error_)) { \
+      return try_error_;                                                           \
+    }                                                                              \
+  } while (false)
+
 }  // namespace bitnet

@@ -22,6 +22,12 @@ bool parse_number(const char* text, uint64_t* number) {
   return true;
 }
 
+bool is_option(const char* name, const char* argument) {
+  const size_t length = std::strlen(name);
+  const bool joined = name[length - 1] == '=';
+  return joined ? std::strncmp(name, argument, length) == 0 : std::strcmp(name, argument) == 0;
+}
+
 void print(const char* text) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(text);
   (void)failed(platform::write_all(platform::kStdout, {bytes, std::strlen(text)}));
@@ -42,13 +48,20 @@ Error parse_arguments(int count, char** values, std::span<Option> options, const
     const bool alone = name[0] != '-';
     Option* option = nullptr;
     for (Option& each : options) {
-      if (alone ? each.name[0] != '-' : std::strcmp(each.name, name) == 0) option = &each;
+      if (alone ? each.name[0] != '-' : is_option(each.name, name)) option = &each;
     }
     if (option == nullptr) return Error{Status::kUsage, name};
-    const bool bare = alone || option->flag != nullptr;
+    if (option->words != nullptr) {
+      if (*option->word_count == option->words->size()) return Error{Status::kOptionValue, name};
+      (*option->words)[(*option->word_count)++] = name;
+      continue;
+    }
+    const size_t length = std::strlen(option->name);
+    const bool joined = option->name[length - 1] == '=';
+    const bool bare = alone || joined || option->flag != nullptr;
     if (option->given || (!bare && i + 1 == count)) return Error{Status::kOptionValue, name};
     option->given = true;
-    const char* value = bare ? name : values[++i];
+    const char* value = joined ? name + length : bare ? name : values[++i];
     if (option->flag != nullptr) *option->flag = true;
     if (option->text != nullptr) *option->text = value;
     if (option->number == nullptr) continue;

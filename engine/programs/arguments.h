@@ -9,12 +9,16 @@
 
 namespace bitnet::programs {
 
-/// One option; exactly one of the three pointers says what it takes. A name without dashes is that
-/// of the argument that stands alone.
+/// One option; exactly one of the pointers says what it takes. A name without dashes is that of the
+/// argument that stands alone, or of all of them where they go to `words`. After a name that ends
+/// in
+/// `=` the value follows at once.
 struct Option {
   const char* name;
   bool* flag = nullptr;
   const char** text = nullptr;
+  std::span<const char*>* words = nullptr;  ///< of which `word_count` are filled
+  size_t* word_count = nullptr;
   uint64_t* number = nullptr;  ///< decimal digits, number_min … number_max
   uint64_t number_min = 0;
   uint64_t number_max = UINT64_MAX;

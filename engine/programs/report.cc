@@ -7,6 +7,8 @@
 
 namespace bitnet::programs {
 
+constexpr char kHex[] = "0123456789abcdef";
+
 void Line::put(uint8_t byte) {
   if (count_ < sizeof buffer_) buffer_[count_++] = byte;
 }
@@ -17,7 +19,6 @@ Line& Line::text(const char* words) {
 }
 
 Line& Line::hex(std::span<const uint8_t> bytes) {
-  constexpr char kHex[] = "0123456789abcdef";
   for (const uint8_t byte : bytes) {
     put(static_cast<uint8_t>(kHex[byte >> 4]));
     put(static_cast<uint8_t>(kHex[byte & 15]));

@@ -60,6 +60,8 @@ _ENGINE_FOLDERS: Final = (
     "tokenizer",
 )
 
+# Programs that install and verify know nothing of models.
+_RELEASE_FOLDERS: Final = ("base", "crypto", "platform", "release")
 _TOLD: Final = ("programs/arguments.cc", "programs/report.cc")
 
 # A further program is one more row.
@@ -69,6 +71,19 @@ PROGRAMS: Final = {
         "programs/infer.cc",
         (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/hardening.cc", *_TOLD),
         tokenizer=True,
+    ),
+    "bitnet-update": Program(
+        "bitnet-update",
+        "programs/update.cc",
+        (*_RELEASE_FOLDERS, *_TOLD, "programs/signers.cc"),
+    ),
+    "bitnet-rollback": Program(
+        "bitnet-rollback", "programs/rollback.cc", (*_RELEASE_FOLDERS, *_TOLD)
+    ),
+    "bitnet-verify": Program(
+        "bitnet-verify",
+        "programs/verify.cc",
+        (*_RELEASE_FOLDERS, *_TOLD, "programs/signers.cc"),
     ),
     "bitnet-integrity": Program(
         "bitnet-integrity",

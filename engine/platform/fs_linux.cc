@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "platform/fs.h"
+#include "platform/os.h"
+
+namespace bitnet::platform {
+namespace {
+
+Error fault(const char* subject, int reason = errno) {
+  return Error{Status::kFileSystem, subject, 0, static_cast<uint64_t>(reason), 0};
+}
+
+/// Repeats a call for as long as a signal interrupts it.
+template <typename Call>
+auto again(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
+
+Error done(int result, const char* subject) { return result < 0 ? fault(subject) : kNoError; }
+
+constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
+
+/// Takes over what was opened, if it is of the kind that was wanted.
+Result<int> opened(long descriptor, const char* subject, bool folder) {
+  if (descriptor < 0) return fault(subject);
+  Handle handle(static_cast<int>(descriptor));
+  struct stat facts;
+  if (fstat(handle, &facts) < 0) return fault(subject);
+  const bool right = folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode);
+  return right ? Result<int>(handle.release()) : fault(subject, EINVAL);
+}
+
+Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
+  struct open_how how = {};
+  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
+  how.mode = flags & O_CREAT ? 0600 : 0;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const auto call = [&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); };
+  return opened(again(call), name, is_folder);
+}
+
+uint64_t seconds(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return now.tv_sec < 0 ? 0 : static_cast<uint64_t>(now.tv_sec);
+}
+
+/// The child's side of run_program: never returns.
+[[noreturn]] void become(const Run& run, int output) {
+  char* const environment[] = {nullptr};
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (dup2(run.input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 &&
+      fchdir(run.folder) == 0) {
+    syscall(SYS_execveat, run.executable, "", run.arguments, environment, AT_EMPTY_PATH);
+  }
+  _exit(127);
+}
+
+/// Reads what the child writes; true at its end, false at the limit of time or space.
+Result<bool> collect(const Run& run, int pipe, size_t* bytes) {
+  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
+  for (uint64_t now_ns; (now_ns = clock_ns()) < end_ns;) {
+    struct pollfd wanted = {pipe, POLLIN, 0};
+    const int left_ms = static_cast<int>((end_ns - now_ns) / 1000000 + 1);
+    const int ready = again([&] { return poll(&wanted, 1, left_ms); });
+    if (ready < 0) return fault("poll");
+    if (ready == 0) continue;
+    uint8_t excess;
+    const bool full = *bytes == run.output.size();
+    uint8_t* place = full ? &excess : run.output.data() + *bytes;
+    const ssize_t got =
+        again([&] { return read(pipe, place, full ? 1 : run.output.size() - *bytes); });
+    if (got < 0) return fault("read");
+    if (got == 0) return true;
+    if (full) return false;
+    *bytes += static_cast<size_t>(got);
+  }
+  return false;
+}
+
+}  // namespace
+
+Result<int> open_folder_path(const char* path) {
+  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true);
+}
+
+Result<int> open_file_path(const char* path) {
+  return opened(again([&] { return open(path, kOpenFlags); }), path, false);
+}
+
+Result<int> open_folder(int folder, const char* name) {
+  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true);
+}
+
+Result<int> open_file(int folder, const char* name) {
+  return open_beneath(folder, name, kOpenFlags, false);
+}
+
+Result<int> create_file(int folder, const char* name, bool fresh) {
+  return open_beneath(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0), false);
+}
+
+void close_file(int descriptor) {
+  if (descriptor >= 0) close(descriptor);
+}
+
+Result<FileFacts> file_facts(int descriptor) {
+  struct stat facts;
+  if (fstat(descriptor, &facts) < 0) return fault("fstat");
+  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink, facts.st_mode & 07777};
+}
+
+Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
+  size_t count = 0;
+  while (count < buffer.size()) {
+    const ssize_t got = again([&] {
+      return pread(descriptor, buffer.data() + count, buffer.size() - count,
+                   static_cast<off_t>(offset + count));
+    });
+    if (got < 0) return fault("pread");
+    if (got == 0) break;
+    count += static_cast<size_t>(got);
+  }
+  return count;
+}
+
+Error write_at(int descriptor, uint64_t offset, std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t put = again(
+        [&] { return pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    if (put <= 0) return fault("pwrite", put < 0 ? errno : EIO);
+    offset += static_cast<uint64_t>(put);
+    bytes = bytes.subspan(static_cast<size_t>(put));
+  }
+  return kNoError;
+}
+
+Error set_length(int descriptor, uint64_t bytes) {
+  return done(again([&] { return ftruncate(descriptor, static_cast<off_t>(bytes)); }), "ftruncate");
+}
+
+Error set_mode(int descriptor, uint32_t mode) {
+  return done(again([&] { return fchmod(descriptor, mode); }), "fchmod");
+}
+
+Error sync_file(int descriptor) {
+  return done(again([&] { return fsync(descriptor); }), "fsync");
+}
+
+Error lock_file(int descriptor) {
+  if (again([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) == 0) return kNoError;
+  return errno == EWOULDBLOCK ? Error{Status::kBusy} : fault("flock");
+}
+
+Error make_folder(int folder, const char* name, uint32_t mode) {
+  const mode_t before = umask(0);
+  const Error error = done(again([&] { return mkdirat(folder, name, mode); }), name);
+  umask(before);
+  return error;
+}
+
+Error rename_file(int folder, const char* from, const char* to) {
+  return done(again([&] { return renameat(folder, from, folder, to); }), to);
+}
+
+Error remove_file(int folder, const char* name, bool is_folder) {
+  return done(again([&] { return unlinkat(folder, name, is_folder ? AT_REMOVEDIR : 0); }), name);
+}
+
+Error make_link(int folder, const char* name, const char* target) {
+  return done(again([&] { return symlinkat(target, folder, name); }), name);
+}
+
+Error read_link(int folder, const char* name, std::span<char> target) {
+  const ssize_t got = again([&] { return readlinkat(folder, name, target.data(), target.size()); });
+  if (got < 0) return fault(name);
+  if (static_cast<size_t>(got) == target.size()) return fault(name, ENAMETOOLONG);
+  target[static_cast<size_t>(got)] = 0;
+  return kNoError;
+}
+
+Error list_names(int folder, NameList* list) {
+  alignas(8) uint8_t buffer[8192];
+  list->count = 0;
+  list->left_out = 0;
+  if (lseek(folder, 0, SEEK_SET) < 0) return fault("lseek");
+  for (;;) {
+    const long got = again([&] { return syscall(SYS_getdents64, folder, buffer, sizeof buffer); });
+    if (got < 0) return fault("getdents64");
+    if (got == 0) return kNoError;
+    // struct linux_dirent64: inode, offset (8 bytes each), record length (2), type (1), name.
+    uint16_t record;
+    for (long at = 0; at < got; at += record) {
+      std::memcpy(&record, buffer + at + 16, sizeof record);
+      const char* name = reinterpret_cast<const char*>(buffer + at + 19);
+      const size_t length = std::strlen(name);
+      if (std::strcmp(name, ".") == 0 || std::strcmp(name, "..") == 0) continue;
+      if (length > kNameBytesMax || list->count == kNameCountMax) {
+        list->left_out += 1;
+      } else {
+        std::memcpy(list->names[list->count++], name, length + 1);
+      }
+    }
+  }
+}
+
+Result<HostTime> host_time() {
+  HostTime time;
+  const Handle file(open_file_path("/proc/sys/kernel/random/boot_id"));
+  BITNET_TRY(file.error());
+  const Result<size_t> got =
+      read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
+  if (!got.ok()) return got.error();
+  time.boot_s = seconds(CLOCK_BOOTTIME);
+  time.wall_s = seconds(CLOCK_REALTIME);
+  return time;
+}
+
+Result<Finished> run_program(const Run& run) {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) < 0) return fault("pipe2");
+  const Handle output(ends[0]);
+  const pid_t child = fork();
+  if (child == 0) become(run, ends[1]);
+  const int reason = errno;
+  close(ends[1]);
+  if (child < 0) return fault("fork", reason);
+  Finished finished;
+  const Result<bool> ended = collect(run, output, &finished.output_bytes);
+  if (!ended.ok() || !ended.value()) kill(child, SIGKILL);
+  int status = 0;
+  if (again([&] { return waitpid(child, &status, 0); }) < 0) return fault("waitpid");
+  if (!ended.ok()) return ended.error();
+  if (ended.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
+  return finished;
+}
+
+}  // namespace bitnet::platform

@@ -1,0 +1,71 @@
+// bitnet-rollback: goes back to a kept release. release/update.h does the work.
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/os.h"
+#include "programs/arguments.h"
+#include "programs/report.h"
+#include "release/selftest.h"
+#include "release/update.h"
+
+namespace {
+
+using namespace bitnet;
+
+constexpr char kHelp[] =
+    "usage: bitnet-rollback [--keep-old=72h] [--order FILE] [--prefix DIR]\n"
+    "\n"
+    "Goes back to the release that was replaced last, if it is whole, trusted, not below the "
+    "floor,\n"
+    "and was replaced at most as long ago as --keep-old says, counted on this host's own record.\n"
+    "Releases that were replaced longer ago are removed afterwards. What ran before is kept.\n"
+    "\n"
+    "  --keep-old=TIME  a number and h or d; 72h where it is not given\n"
+    "  --order FILE     signed rollback order: go back to the release that it names, below the "
+    "floor\n"
+    "  --prefix DIR     put before /opt and /etc\n"
+    "\n"
+    "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
+
+release::Host host;
+
+/// At most five digits and a unit.
+bool parse_keep(const char* text, uint64_t* seconds) {
+  uint64_t value = 0;
+  size_t digits = 0;
+  for (; text[digits] >= '0' && text[digits] <= '9' && digits < 5; ++digits) {
+    value = 10 * value + static_cast<uint64_t>(text[digits] - '0');
+  }
+  const char unit = text[digits];
+  *seconds = value * (unit == 'd' ? 86400 : 3600);
+  return digits > 0 && (unit == 'h' || unit == 'd') && text[digits + 1] == 0;
+}
+
+Error run(int count, char** values, bool* done) {
+  const char* order = nullptr;
+  const char* prefix = "";
+  const char* keep = "72h";
+  uint64_t keep_s = 0;
+  programs::Option options[] = {{.name = "--keep-old=", .text = &keep},
+                                {.name = "--order", .text = &order},
+                                {.name = "--prefix", .text = &prefix}};
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp, done));
+  if (*done) return kNoError;
+  if (!parse_keep(keep, &keep_s)) return Error{Status::kOptionValue, "--keep-old"};
+  BITNET_TRY(release::run_selftest());
+  BITNET_TRY(release::open_host(prefix, true, &host));
+  BITNET_TRY(release::recover(&host));
+  return release::roll_back(&host, keep_s, order);
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  bool done = false;
+  const Error error = run(count, values, &done);
+  if (host.changed) {
+    programs::Line line;
+    line.text("installed  ").text(host.state.current.text).text("\nbefore     ");
+    line.text(host.state.old.text).text("\n");
+    (void)failed(platform::write_all(platform::kStdout, line.bytes()));
+  }
+  return failed(error) ? programs::report(error) : 0;
+}

@@ -1,0 +1,226 @@
+// bitnet-update: verifies, installs, and tells what is installed. release/update.h does the work.
+// SPDX-License-Identifier: Apache-2.0
+#include "release/update.h"
+
+#include <cstring>
+
+#include "platform/os.h"
+#include "programs/arguments.h"
+#include "programs/report.h"
+#include "programs/signers.h"
+#include "release/selftest.h"
+
+namespace {
+
+using namespace bitnet;
+using programs::Line;
+
+constexpr size_t kPathsMax = 1000;
+constexpr size_t kPathBytesMax = 4096;
+
+constexpr char kHelp[] =
+    "usage: bitnet-update apply BUNDLE [--sig FILE] [--order FILE] [--prefix DIR]\n"
+    "       bitnet-update apply PART... | FOLDER [--sig FILE] [--order FILE] [--prefix DIR]\n"
+    "       bitnet-update root install FILE [--digest SHA-384] [--prefix DIR]\n"
+    "       bitnet-update status [--json] [--prefix DIR]\n"
+    "       bitnet-update recover [--prefix DIR]\n"
+    "       bitnet-update verify-log [--prefix DIR]\n"
+    "\n"
+    "apply       verify a bundle against the installed trust root, unpack it beside, ask it for "
+    "its\n"
+    "            known answer, and switch to it by one rename; the release before is kept\n"
+    "root        install a trust root: the first by its digest, later ones by the threshold of "
+    "the\n"
+    "            one before\n"
+    "status      what is installed and kept, the floor, the log's head, and what is doubtful\n"
+    "recover     finish or undo what was interrupted (each of the above but status does so "
+    "first);\n"
+    "            run it at every start and once an hour, so that this host counts its time\n"
+    "verify-log  follow the chain of the log\n"
+    "\n"
+    "  --sig FILE     signatures; `update.sig` beside the bundle where it is not given\n"
+    "  --order FILE   signed rollback order that permits this step below the floor\n"
+    "  --prefix DIR   put before /opt and /etc\n"
+    "\n"
+    "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
+
+struct Arguments {
+  const char* words[kPathsMax];  ///< the verb and what it is about
+  size_t word_count = 0;
+  const char* signature = nullptr;
+  const char* order = nullptr;
+  const char* prefix = "";
+  const char* digest = nullptr;
+  bool json = false;
+};
+
+Arguments arguments;
+release::Host host;
+char beside[kPathBytesMax];
+
+void print(const Line& line, int descriptor = platform::kStdout) {
+  (void)failed(platform::write_all(descriptor, line.bytes()));
+}
+
+bool is_verb(const char* name, size_t words_min, size_t words_max) {
+  return arguments.word_count >= words_min && arguments.word_count <= words_max &&
+         std::strcmp(arguments.words[0], name) == 0;
+}
+
+/// `update.sig` in the folder that was named, or in that of the bundle.
+Error find_signature(const char* path) {
+  size_t bytes = std::strlen(path);
+  const platform::Handle folder(platform::open_folder_path(path));
+  const bool is_folder = !failed(folder.error());
+  while (!is_folder && bytes > 0 && path[bytes - 1] != '/') --bytes;
+  if (bytes + sizeof "/update.sig" > kPathBytesMax) return Error{Status::kOptionValue, path};
+  std::memcpy(beside, path, bytes);
+  if (is_folder) beside[bytes++] = '/';
+  std::memcpy(beside + bytes, "update.sig", sizeof "update.sig");
+  if (arguments.signature == nullptr) arguments.signature = beside;
+  return kNoError;
+}
+
+/// Names each part that does not help.
+void print_parts() {
+  for (uint32_t i = 0; i < host.bundle.part_count; ++i) {
+    const release::PartState state = host.bundle.parts[i].state;
+    if (state == release::PartState::kFound) continue;
+    const bool missing = state == release::PartState::kMissing;
+    Line line;
+    line.text(missing ? "missing  part " : "damaged  part ").number(i + 1).text(" of ");
+    print(line.number(host.bundle.part_count).text("\n"), platform::kStderr);
+  }
+  if (host.bundle.foreign == 0) return;
+  Line line;
+  line.text("not parts of this bundle, or there twice: ").number(host.bundle.foreign).text("\n");
+  print(line, platform::kStderr);
+}
+
+Error run_apply() {
+  BITNET_TRY(find_signature(arguments.words[1]));
+  const Error error = release::apply(&host, {arguments.words + 1, arguments.word_count - 1},
+                                     arguments.signature, arguments.order);
+  if (error.status == Status::kParts) print_parts();
+  if (failed(error) && !host.changed) return error;
+  const release::Manifest& manifest = host.update.manifest;
+  Line line;
+  line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
+  line.text(", counter ").number(manifest.counter).text("\n");
+  print(line);
+  programs::tell_signers(platform::kStdout, host.root, host.approvals);
+  line.clear();
+  line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
+  if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);
+  print(line.text("\n"));
+  return error;
+}
+
+Error run_root() {
+  release::Digest digest{};
+  if (arguments.digest != nullptr) {
+    const auto* text = reinterpret_cast<const uint8_t*>(arguments.digest);
+    release::Scanner scanner({text, std::strlen(arguments.digest)}, "--digest");
+    digest = scanner.digest();
+    scanner.end();
+    if (!scanner.ok()) return Error{Status::kOptionValue, "--digest"};
+  }
+  const Error error = release::install_root(&host, arguments.words[2],
+                                            arguments.digest != nullptr ? &digest : nullptr);
+  if (failed(error)) return error;
+  Line line;
+  line.text(host.changed ? "installed  trust root version " : "installed already  version ");
+  print(line.number(host.state.root_version).text("\n"));
+  return kNoError;
+}
+
+/// One word of JSON or text; the state's own words need no escapes.
+void print_words(std::span<const uint8_t> words, const char* before, const char* behind) {
+  Line line;
+  print(line.text(before).escaped(words).text(behind));
+}
+
+/// The state as it stands on the disk, a line a fact; in JSON an array of such lines.
+void print_state() {
+  const bool json = arguments.json;
+  release::Text rest = emit_state(host.state, host.buffer);
+  const char* before = json ? "{\"state\":[\"" : "";
+  while (!rest.empty()) {
+    size_t bytes = 0;
+    while (rest[bytes] != '\n') ++bytes;
+    print_words(rest.first(bytes), before, json ? "\"" : "\n");
+    before = json ? ",\"" : "";
+    rest = rest.subspan(bytes + 1);
+  }
+}
+
+/// What does not agree with the state, or makes its record of time a lower bound only.
+void print_doubts() {
+  const release::State& state = host.state;
+  const struct {
+    bool doubtful;
+    const char* words;
+  } doubts[] = {
+      {!state.trial.none(), "a switch was interrupted: run bitnet-update recover"},
+      {!links_fit(host), "/opt/bitnet or /opt/bitnet.old does not point to what is recorded"},
+      {state.time.set_back != 0, "the clock on the wall was set back"},
+      {state.time.uncounted_s != 0, "time passed while nothing counted it, or the clock was set"},
+      {failed(check_log(&host)), "the log does not fit its chain"},
+  };
+  Line line;
+  line.text(arguments.json ? "],\"doubts\":[" : "");
+  const char* between = "";
+  for (const auto& doubt : doubts) {
+    if (!doubt.doubtful) continue;
+    line.text(arguments.json ? between : "doubt ").text(arguments.json ? "\"" : "");
+    line.text(doubt.words).text(arguments.json ? "\"" : "\n");
+    between = ",";
+  }
+  print(line.text(arguments.json ? "]}\n" : ""));
+}
+
+Error run_status() {
+  BITNET_TRY(release::open_host(arguments.prefix, false, &host));
+  print_state();
+  print_doubts();
+  return kNoError;
+}
+
+Error run_verify_log() {
+  BITNET_TRY(release::open_host(arguments.prefix, false, &host));
+  BITNET_TRY(release::check_log(&host));
+  Line line;
+  print(line.text("verified   ").number(host.state.log_lines).text(" lines\n"));
+  return kNoError;
+}
+
+Error run(int count, char** values) {
+  std::span<const char*> words(arguments.words);
+  bool done = false;
+  programs::Option options[] = {
+      {.name = "verb", .words = &words, .word_count = &arguments.word_count},
+      {.name = "--sig", .text = &arguments.signature},
+      {.name = "--order", .text = &arguments.order},
+      {.name = "--prefix", .text = &arguments.prefix},
+      {.name = "--digest", .text = &arguments.digest},
+      {.name = "--json", .flag = &arguments.json}};
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp, &done));
+  if (done) return kNoError;
+  if (is_verb("status", 1, 1)) return run_status();
+  if (is_verb("verify-log", 1, 1)) return run_verify_log();
+  const bool applies = is_verb("apply", 2, kPathsMax);
+  const bool roots = is_verb("root", 3, 3) && std::strcmp(words[1], "install") == 0;
+  if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
+  BITNET_TRY(release::run_selftest());
+  BITNET_TRY(release::open_host(arguments.prefix, true, &host));
+  const Error error = release::recover(&host);
+  if (failed(error) && !(roots && error.status == Status::kRootChanged)) return error;
+  return applies ? run_apply() : roots ? run_root() : kNoError;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+  const Error error = run(count, values);
+  return failed(error) ? programs::report(error) : 0;
+}

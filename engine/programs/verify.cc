@@ -1,0 +1,284 @@
+// bitnet-verify: says whether a model, a bundle or an installed release is the signed one, and by
+// whom it was signed; runs an installed release only if it is.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "base/version.h"
+#include "platform/exec.h"
+#include "platform/os.h"
+#include "programs/report.h"
+#include "programs/signers.h"
+#include "release/content.h"
+#include "release/selftest.h"
+#include "release/trust.h"
+
+namespace {
+
+using namespace bitnet;
+using programs::Line;
+
+constexpr size_t kPathBytesMax = 4096;
+constexpr char kExecutable[] = "bitnet-infer";
+
+constexpr char kHelp[] =
+    "usage: bitnet-verify (--root FILE | --pubkey FILE) [--sig FILE] [--prefix DIR] [--json]\n"
+    "                     (--model FILE | --bundle FILE | --release DIR | --exec [--] ARGUMENTS)\n"
+    "\n"
+    "Exit code 0: the content is the signed one, and enough people have signed. 3: it is not.\n"
+    "\n"
+    "  --root FILE       trust root: whose signatures count, and how many are needed\n"
+    "  --pubkey FILE     instead of a root: the one key that must have signed\n"
+    "  --sig FILE        signatures; without it `update.sig` beside the content\n"
+    "  --model FILE      the model.bin of the signed release\n"
+    "  --bundle FILE     a bundle as it was transferred\n"
+    "  --release DIR     an installed release: every file, and nothing but these\n"
+    "  --exec ARGUMENTS  verify /opt/bitnet, then run its bitnet-infer with ARGUMENTS, from a "
+    "copy\n"
+    "                    in memory that nobody can change; without --root and --pubkey by\n"
+    "                    /etc/bitnet/trust.root\n"
+    "  --prefix DIR      stands before these two paths\n"
+    "  --json            tell the result as one line of JSON\n"
+    "  --selftest        known answers of all algorithms (also done before every verification)\n"
+    "  --version         print the version and what is claimed about the algorithms\n"
+    "\n"
+    "example: bitnet-verify --root /etc/bitnet/trust.root --bundle bitnet-v2.1.0.tar.zst\n"
+    "exit codes: 0 trusted, 1 failed, 2 usage, 3 not trusted, 5 environment\n";
+
+constexpr char kClaims[] =
+    "SHA-384 (FIPS 180-4), SHA3-384 (FIPS 202), Ed25519 (FIPS 186-5), ML-DSA-87 (FIPS 204).\n"
+    "Uses FIPS-approved algorithms; no FIPS 140-3 validation is claimed. A static program does "
+    "not\n"
+    "use the validated module of the system, whether or not that runs in FIPS mode.\n";
+
+struct Arguments {
+  const char* root = nullptr;
+  const char* pubkey = nullptr;
+  const char* sig = nullptr;
+  const char* model = nullptr;
+  const char* bundle = nullptr;
+  const char* release = nullptr;
+  const char* prefix = nullptr;
+  char** run = nullptr;  ///< `--exec` itself: its place becomes the name of the program that is run
+  bool json = false;
+  bool selftest = false;
+};
+
+/// Everything that lives as long as the program: about 5 MiB, nothing is allocated.
+struct Program {
+  Arguments arguments;
+  uint8_t root_file[release::kContainerBytesMax];
+  uint8_t signature_file[release::kContainerBytesMax];
+  char paths[3][kPathBytesMax];
+  release::TrustRoot root;
+  release::Digest root_digest;
+  release::Container container;
+  release::UpdateStatement update;
+  release::Approvals approvals;
+  release::Folder folder;
+};
+
+Program program;
+
+void write(int descriptor, const Line& line) {
+  (void)failed(platform::write_all(descriptor, line.bytes()));
+}
+
+Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
+  const struct {
+    const char* name;
+    const char** target;
+  } options[] = {{"--root", &out->root},     {"--pubkey", &out->pubkey},
+                 {"--sig", &out->sig},       {"--model", &out->model},
+                 {"--bundle", &out->bundle}, {"--release", &out->release},
+                 {"--prefix", &out->prefix}};
+  for (int i = 1; i < count; ++i) {
+    const char* name = values[i];
+    if (std::strcmp(name, "--help") == 0 || std::strcmp(name, "--version") == 0) {
+      Line line;
+      if (name[2] != 'h') line.text("bitnet-verify ").text(kVersion).text("\n");
+      write(platform::kStdout, line.text(name[2] == 'h' ? kHelp : kClaims));
+      *done = true;
+      return kNoError;
+    }
+    if (std::strcmp(name, "--exec") == 0) {
+      const bool separated = i + 1 < count && std::strcmp(values[i + 1], "--") == 0;
+      out->run = values + i + separated;
+      break;
+    }
+    if (std::strcmp(name, "--json") == 0 || std::strcmp(name, "--selftest") == 0) {
+      (name[2] == 'j' ? out->json : out->selftest) = true;
+      continue;
+    }
+    const char** target = nullptr;
+    for (const auto& option : options) {
+      if (std::strcmp(name, option.name) == 0) target = option.target;
+    }
+    if (target == nullptr) return Error{Status::kUsage, name};
+    if (*target != nullptr || i + 1 == count) return Error{Status::kOptionValue, name};
+    *target = values[++i];
+  }
+  return kNoError;
+}
+
+/// One source of trust and one content; none at all for a self-test.
+Error check_arguments(const Arguments& given) {
+  const int contents = (given.model != nullptr) + (given.bundle != nullptr) +
+                       (given.release != nullptr) + (given.run != nullptr);
+  const int trusts = (given.root != nullptr) + (given.pubkey != nullptr);
+  if (given.selftest) {
+    return contents + trusts == 0 ? kNoError : Error{Status::kOptionValue, "--selftest"};
+  }
+  if (contents == 0) return Error{Status::kOptionMissing, "--model, --bundle, --release or --exec"};
+  if (contents > 1) return Error{Status::kOptionValue, "--model, --bundle, --release, --exec"};
+  if (trusts > 1) return Error{Status::kOptionValue, "--root, --pubkey"};
+  if (trusts == 0 && given.run == nullptr) return Error{Status::kOptionMissing, "--root"};
+  return kNoError;
+}
+
+/// Puts three texts one behind the other.
+Result<const char*> join(std::span<char> path, const char* a, size_t a_bytes, const char* b) {
+  const size_t b_bytes = std::strlen(b);
+  if (a_bytes + b_bytes >= path.size()) return Error{Status::kOptionValue, a};
+  std::memcpy(path.data(), a, a_bytes);
+  std::memcpy(path.data() + a_bytes, b, b_bytes + 1);
+  return static_cast<const char*>(path.data());
+}
+
+/// Step 1: whose signatures count. A root must carry its own threshold.
+Error load_trust(Program& self) {
+  const char* path = self.arguments.pubkey;
+  if (path != nullptr) {
+    const auto key = release::read_whole(platform::open_file_path(path), path, self.root_file);
+    return key.ok() ? release::parse_public_key(key.value(), path, &self.root) : key.error();
+  }
+  path = self.arguments.root;
+  if (path == nullptr) {
+    const char* prefix = self.arguments.prefix == nullptr ? "" : self.arguments.prefix;
+    const auto joined = join(self.paths[0], prefix, std::strlen(prefix), "/etc/bitnet/trust.root");
+    if (!joined.ok()) return joined.error();
+    path = joined.value();
+  }
+  const auto file = release::read_whole(platform::open_file_path(path), path, self.root_file);
+  if (!file.ok()) return file.error();
+  bitnet_sha384(file.value().data(), file.value().size(), self.root_digest.data());
+  Error error = release::parse_container(file.value(), path, &self.container);
+  if (!failed(error)) error = release::parse_trust_root(self.container.statement, &self.root);
+  if (!failed(error)) error = release::check_own_root(self.root, self.container, path);
+  return error;
+}
+
+/// Step 2: what is signed, and by enough people. `beside` is the content, or its folder with a
+/// slash at the end.
+Error load_statement(Program& self, const char* beside) {
+  const char* path = self.arguments.sig;
+  if (path == nullptr) {
+    const char* slash = std::strrchr(beside, '/');
+    const size_t folder_bytes = slash == nullptr ? 0 : static_cast<size_t>(slash - beside) + 1;
+    const auto joined = join(self.paths[1], beside, folder_bytes, "update.sig");
+    if (!joined.ok()) return joined.error();
+    path = joined.value();
+  }
+  const auto file = release::read_whole(platform::open_file_path(path), path, self.signature_file);
+  if (!file.ok()) return file.error();
+  Error error = release::parse_container(file.value(), path, &self.container);
+  if (!failed(error)) error = release::parse_update(self.container.statement, &self.update);
+  if (!failed(error)) {
+    error = release::check_release(self.root, self.container, path, &self.approvals);
+  }
+  return error;
+}
+
+/// Steps 1 to 3; sets `*content` to what was verified.
+Error verify(Program& self, const char** content) {
+  const Arguments& given = self.arguments;
+  if (const Error error = load_trust(self); failed(error)) return error;
+  const char* file = given.model != nullptr ? given.model : given.bundle;
+  if (file != nullptr) {
+    *content = file;
+    if (const Error error = load_statement(self, file); failed(error)) return error;
+    if (given.bundle != nullptr) {
+      if (!self.update.has_bundle) return Error{Status::kNoBundle, file};
+      return release::check_content(platform::open_file_path(file), file, self.update.bundle_bytes,
+                                    self.update.bundle_sha384, self.folder.buffer);
+    }
+    const release::ManifestFile* model = release::find_file(self.update.manifest, "model.bin");
+    if (model == nullptr) return Error{Status::kFileNotListed, "model.bin"};
+    return release::check_content(platform::open_file_path(file), file, model->bytes, model->sha384,
+                                  self.folder.buffer);
+  }
+  const char* folder = given.release != nullptr ? given.release : given.prefix;
+  if (folder == nullptr) folder = "";
+  const auto joined = join(self.paths[2], folder, std::strlen(folder),
+                           given.release != nullptr ? "/" : "/opt/bitnet/");
+  if (!joined.ok()) return joined.error();
+  *content = joined.value();
+  if (const Error error = load_statement(self, *content); failed(error)) return error;
+  const Result<int> opened = platform::open_folder_path(*content);
+  if (!opened.ok()) return opened.error();
+  return release::check_folder(opened.value(), self.update.manifest,
+                               given.run != nullptr ? kExecutable : nullptr, &self.folder);
+}
+
+void tell_trusted(const Program& self, const char* content) {
+  const release::Manifest& manifest = self.update.manifest;
+  // While the release runs, standard output is its own.
+  const int to = self.arguments.run == nullptr ? platform::kStdout : platform::kStderr;
+  Line line;
+  if (self.arguments.json) {
+    line.text("{\"trusted\": true, \"product\": \"").escaped(manifest.product);
+    line.text("\", \"version\": \"").escaped(manifest.version);
+    line.text("\", \"counter\": ").number(manifest.counter);
+    line.text(", \"architecture\": \"").escaped(manifest.architecture);
+    write(to, line.text("\", \"root_version\": ").number(self.root.version).text(", "));
+    programs::tell_signers_json(to, self.root, self.approvals);
+    line.clear();
+    return write(to, line.text("}\n"));
+  }
+  const auto* name = reinterpret_cast<const uint8_t*>(content);
+  line.text("trusted: `").escaped({name, std::strlen(content)}).text("`\n  ");
+  line.escaped(manifest.product).text(" ").escaped(manifest.version).text(", counter ");
+  line.number(manifest.counter).text(", ").escaped(manifest.architecture).text("\n");
+  write(to, line);
+  programs::tell_signers(to, self.root, self.approvals);
+  if (self.arguments.pubkey != nullptr) return;
+  line.clear();
+  line.text("  trust root version ").number(self.root.version).text(", SHA-384 ");
+  write(to, line.hex(self.root_digest).text("\n"));
+}
+
+int tell_not_trusted(const Program& self, const Error& error) {
+  if (self.arguments.json) {
+    Line line;
+    line.text("{\"trusted\": false, \"error\": \"");
+    write(platform::kStdout, line.text(programs::status_text(error.status).name).text("\"}\n"));
+  }
+  programs::tell_signers(platform::kStderr, self.root, self.approvals);
+  return programs::report(error);
+}
+
+int run(int argument_count, char** argument_values) {
+  Program& self = program;
+  bool done = false;
+  Error error = parse_arguments(argument_count, argument_values, &self.arguments, &done);
+  if (!failed(error) && !done) error = check_arguments(self.arguments);
+  if (failed(error) || done) return failed(error) ? programs::report(error) : 0;
+  error = release::run_selftest();
+  if (!failed(error) && self.arguments.selftest) {
+    Line line;
+    write(platform::kStdout, line.text("SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"));
+    return 0;
+  }
+  const char* content = "";
+  if (!failed(error)) error = verify(self, &content);
+  if (failed(error)) return tell_not_trusted(self, error);
+  tell_trusted(self, content);
+  if (self.arguments.run == nullptr) return 0;
+  self.arguments.run[0] = const_cast<char*>(kExecutable);
+  return programs::report(platform::execute(self.folder.kept, self.arguments.run));
+}
+
+}  // namespace
+
+int main(int argument_count, char** argument_values) {
+  platform::exit_process(run(argument_count, argument_values));
+}

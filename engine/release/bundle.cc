@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "release/bundle.h"
+
+#include <cstring>
+
+#include "platform/fs.h"
+
+namespace bitnet::release {
+namespace {
+
+constexpr char kPartMagic[] = "bitnet-part v1\n";
+
+platform::NameList names;
+
+Error parts_error(const Bundle& bundle) {
+  uint64_t found = 0;
+  for (uint32_t i = 0; i < bundle.part_count; ++i) {
+    found += bundle.parts[i].state == PartState::kFound ? 1 : 0;
+  }
+  return Error{Status::kParts, "bundle", 0, found, bundle.part_count};
+}
+
+/// Reads a part's head; false where it is not a part of this bundle.
+bool parse_head(Text head, uint64_t file_bytes, Bundle* bundle, Part* part, uint64_t* index) {
+  Scanner scanner(head, "part");
+  scanner.expect(kPartMagic);
+  scanner.expect("bundle ");
+  const Digest whole = scanner.digest();
+  scanner.expect(" ");
+  const uint64_t bytes = scanner.number();
+  scanner.expect("\npart ");
+  *index = scanner.number();
+  scanner.expect(" ");
+  const uint64_t count = scanner.number();
+  scanner.expect(" ");
+  part->offset = scanner.number();
+  scanner.expect(" ");
+  part->bytes = scanner.number();
+  scanner.expect("\ndata ");
+  part->sha384 = scanner.digest();
+  while (scanner.ok() && !scanner.at_end()) scanner.end_line();
+  part->head_bytes = kPartHeadBytes;
+  part->state = PartState::kFound;
+  if (!scanner.ok() || whole != bundle->sha384 || bytes != bundle->bytes) return false;
+  if (count > kPartCountMax || *index == 0 || *index > count || part->bytes == 0) return false;
+  if (bundle->part_count != 0 && bundle->part_count != count) return false;
+  bundle->part_count = static_cast<uint32_t>(count);
+  if (file_bytes != kPartHeadBytes + part->bytes) part->state = PartState::kDamaged;
+  return true;
+}
+
+/// Takes over an open file. A whole bundle is one part without a head.
+Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
+  const Result<platform::FileFacts> facts = platform::file_facts(*file);
+  if (!facts.ok()) return facts.error();
+  uint8_t head[kPartHeadBytes];
+  const Result<size_t> got = platform::read_at(*file, 0, head);
+  if (!got.ok()) return got.error();
+  Part part;
+  uint64_t index = 1;
+  const size_t magic_bytes = sizeof kPartMagic - 1;
+  if (alone && (got.value() < magic_bytes || std::memcmp(head, kPartMagic, magic_bytes) != 0)) {
+    part.state = PartState::kFound;
+    part.bytes = facts.value().bytes;
+    bundle->part_count = 1;
+  } else if (!parse_head(Text(head, got.value()), facts.value().bytes, bundle, &part, &index) ||
+             bundle->parts[index - 1].state == PartState::kFound) {
+    bundle->foreign += 1;
+    return kNoError;
+  }
+  platform::close_file(bundle->parts[index - 1].descriptor);
+  part.descriptor = file->release();
+  bundle->parts[index - 1] = part;
+  return kNoError;
+}
+
+/// What the operator named: a file, or a folder with files that are named as parts are.
+Error add_path(const char* path, bool alone, Bundle* bundle) {
+  const platform::Handle folder(platform::open_folder_path(path));
+  if (failed(folder.error())) {
+    platform::Handle file(platform::open_file_path(path));
+    BITNET_TRY(file.error());
+    return add_file(&file, alone, bundle);
+  }
+  BITNET_TRY(platform::list_names(folder, &names));
+  for (uint32_t i = 0; i < names.count; ++i) {
+    if (std::strstr(names.names[i], ".part-") == nullptr) continue;
+    platform::Handle part(platform::open_file(folder, names.names[i]));
+    BITNET_TRY(part.error());
+    BITNET_TRY(add_file(&part, false, bundle));
+  }
+  return kNoError;
+}
+
+Error hash_part(const Part& part, std::span<uint8_t> buffer, BitnetDigestState* state) {
+  for (uint64_t done = 0; done < part.bytes;) {
+    const uint64_t left = part.bytes - done;
+    const size_t wanted = left < buffer.size() ? static_cast<size_t>(left) : buffer.size();
+    const Result<size_t> got =
+        platform::read_at(part.descriptor, part.head_bytes + done, buffer.first(wanted));
+    if (!got.ok()) return got.error();
+    if (got.value() == 0) break;  // cut since it was opened
+    bitnet_sha384_update(state, buffer.data(), got.value());
+    done += got.value();
+  }
+  return kNoError;
+}
+
+}  // namespace
+
+Error open_bundle(std::span<const char* const> paths, const Digest& sha384, uint64_t bytes,
+                  Bundle* bundle) {
+  *bundle = Bundle{};
+  bundle->sha384 = sha384;
+  bundle->bytes = bytes;
+  for (const char* path : paths) BITNET_TRY(add_path(path, paths.size() == 1, bundle));
+  uint64_t offset = 0;
+  for (uint32_t i = 0; i < bundle->part_count; ++i) {
+    Part& part = bundle->parts[i];
+    if (part.state != PartState::kFound) return parts_error(*bundle);
+    if (part.offset != offset || part.bytes > bytes - offset) part.state = PartState::kDamaged;
+    if (part.state == PartState::kDamaged && part.head_bytes > 0) return parts_error(*bundle);
+    offset += part.bytes;
+  }
+  if (bundle->part_count == 0) return parts_error(*bundle);
+  if (offset != bytes) return Error{Status::kBundleDigest, "bundle", 0, offset, bytes};
+  return kNoError;
+}
+
+void close_bundle(Bundle* bundle) {
+  for (Part& part : bundle->parts) {
+    platform::close_file(part.descriptor);
+    part.descriptor = platform::kNone;
+  }
+}
+
+Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer) {
+  size_t count = 0;
+  while (count < buffer.size() && bundle->read_offset < bundle->bytes) {
+    const Part& part = bundle->parts[bundle->read_part];
+    const uint64_t inside = bundle->read_offset - part.offset;
+    if (inside == part.bytes) {
+      bundle->read_part += 1;
+      continue;
+    }
+    const uint64_t left = part.bytes - inside;
+    const size_t wanted = left < buffer.size() - count ? left : buffer.size() - count;
+    const Result<size_t> got =
+        platform::read_at(part.descriptor, part.head_bytes + inside, buffer.subspan(count, wanted));
+    if (!got.ok()) return got;
+    if (got.value() == 0) break;  // cut since it was opened
+    count += got.value();
+    bundle->read_offset += got.value();
+  }
+  return count;
+}
+
+Error check_bundle(Bundle* bundle, std::span<uint8_t> buffer) {
+  BitnetDigestState state;
+  Digest digest;
+  bitnet_sha384_init(&state);
+  for (uint32_t i = 0; i < bundle->part_count; ++i) {
+    BITNET_TRY(hash_part(bundle->parts[i], buffer, &state));
+  }
+  bitnet_sha384_final(&state, digest.data());
+  bundle->read_part = 0;
+  bundle->read_offset = 0;
+  if (digest == bundle->sha384) return kNoError;
+  bool damaged = false;
+  for (uint32_t i = 0; i < bundle->part_count; ++i) {
+    Part& part = bundle->parts[i];
+    if (part.head_bytes == 0) break;
+    bitnet_sha384_init(&state);
+    BITNET_TRY(hash_part(part, buffer, &state));
+    bitnet_sha384_final(&state, digest.data());
+    if (digest == part.sha384) continue;
+    part.state = PartState::kDamaged;
+    damaged = true;
+  }
+  if (damaged) return parts_error(*bundle);
+  return Error{Status::kBundleDigest, "bundle", 0, bundle->bytes, bundle->bytes};
+}
+
+}  // namespace bitnet::release

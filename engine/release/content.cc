@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "release/content.h"
+
+#include <cstring>
+
+#include "platform/exec.h"
+
+namespace bitnet::release {
+namespace {
+
+Error check_digest(int file, const char* subject, uint64_t bytes, const Digest& sha384,
+                   std::span<uint8_t> buffer) {
+  const Result<platform::FileFacts> facts = platform::file_facts(file);
+  if (!facts.ok()) return facts.error();
+  const Error wrong{Status::kFileDigest, subject, 0, facts.value().bytes, bytes};
+  if (facts.value().bytes != bytes) return wrong;
+  BitnetDigestState state;
+  bitnet_sha384_init(&state);
+  for (uint64_t offset = 0; offset < bytes;) {
+    const uint64_t rest = bytes - offset;
+    const Result<size_t> count =
+        platform::read_at(file, offset, rest < buffer.size() ? buffer.first(rest) : buffer);
+    if (!count.ok()) return count.error();
+    if (count.value() == 0) return wrong;
+    bitnet_sha384_update(&state, buffer.data(), count.value());
+    offset += count.value();
+  }
+  Digest digest;
+  bitnet_sha384_final(&state, digest.data());
+  return digest == sha384 ? kNoError : wrong;
+}
+
+/// A name that is missing or no regular file is the release's fault; anything else the disk's.
+Error absent(const Error& error, const char* subject) {
+  const bool told = error.status == Status::kFileSystem && !platform::is_absent(error);
+  return told ? error : Error{Status::kFileMissing, subject, 0, error.value};
+}
+
+Error check_file(int folder, const ManifestFile& file, bool keep, Folder* out) {
+  std::memcpy(out->name, file.name.data(), file.name.size());
+  out->name[file.name.size()] = 0;
+  const Result<int> opened = platform::open_file(folder, out->name);
+  if (!opened.ok()) return absent(opened.error(), out->name);
+  if (!keep) return check_content(opened, out->name, file.bytes, file.sha384, out->buffer);
+  const Result<int> copy = platform::copy_sealed(opened.value(), file.bytes, out->buffer);
+  platform::close_file(opened.value());
+  if (!copy.ok()) return copy.error();
+  out->kept = copy.value();
+  return check_digest(out->kept, out->name, file.bytes, file.sha384, out->buffer);
+}
+
+Error check_names(int folder, const Manifest& manifest, Folder* out) {
+  const Error error = platform::list_names(folder, &out->names);
+  if (failed(error)) return error;
+  if (out->names.left_out != 0) return Error{Status::kFileNotListed, "a longer name"};
+  for (uint32_t i = 0; i < out->names.count; ++i) {
+    const char* name = out->names.names[i];
+    const bool own = std::strcmp(name, "MANIFEST") == 0 || std::strcmp(name, "update.sig") == 0;
+    if (!own && find_file(manifest, name) == nullptr) return Error{Status::kFileNotListed, name};
+  }
+  return kNoError;
+}
+
+}  // namespace
+
+Result<Text> read_whole(const Result<int>& file, const char* subject, std::span<uint8_t> buffer) {
+  if (!file.ok()) return file.error();
+  const Result<platform::FileFacts> facts = platform::file_facts(file.value());
+  const Result<size_t> count = platform::read_at(file.value(), 0, buffer);
+  platform::close_file(file.value());
+  if (!facts.ok()) return facts.error();
+  if (facts.value().bytes > buffer.size()) {
+    return Error{Status::kReleaseTooLarge, subject, 0, facts.value().bytes, buffer.size()};
+  }
+  return count.ok() ? Result<Text>(Text(buffer.first(count.value()))) : count.error();
+}
+
+Error check_content(const Result<int>& file, const char* subject, uint64_t bytes,
+                    const Digest& sha384, std::span<uint8_t> buffer) {
+  if (!file.ok()) return file.error();
+  const Error error = check_digest(file.value(), subject, bytes, sha384, buffer);
+  platform::close_file(file.value());
+  return error;
+}
+
+Error check_folder(int folder, const Manifest& manifest, const char* keep, Folder* out) {
+  const Result<int> file = platform::open_file(folder, "MANIFEST");
+  if (!file.ok()) return absent(file.error(), "MANIFEST");
+  const Result<Text> text = read_whole(file, "MANIFEST", out->buffer);
+  if (!text.ok()) return text.error();
+  if (!same(text.value(), manifest.text)) {
+    return Error{Status::kFileDigest, "MANIFEST", 0, text.value().size(), manifest.text.size()};
+  }
+  if (const Error error = check_names(folder, manifest, out); failed(error)) return error;
+  for (size_t i = 0; i < manifest.file_count; ++i) {
+    const ManifestFile& entry = manifest.files[i];
+    const bool kept = keep != nullptr && same(entry.name, keep);
+    if (const Error error = check_file(folder, entry, kept, out); failed(error)) return error;
+  }
+  const bool missing = keep != nullptr && out->kept == platform::kNone;
+  return missing ? Error{Status::kFileNotListed, keep} : kNoError;
+}
+
+}  // namespace bitnet::release

@@ -1,0 +1,31 @@
+// Files on a disk held against what is signed.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "platform/fs.h"
+#include "release/manifest.h"
+
+namespace bitnet::release {
+
+/// Reads a whole file of at most `buffer.size()` bytes and closes it. kReleaseTooLarge.
+Result<Text> read_whole(const Result<int>& file, const char* subject, std::span<uint8_t> buffer);
+
+/// A file must have this size and this digest: kFileDigest. Reads at most so many bytes, in pieces
+/// of `buffer`, and closes it.
+Error check_content(const Result<int>& file, const char* subject, uint64_t bytes,
+                    const Digest& sha384, std::span<uint8_t> buffer);
+
+/// What looking at a folder needs: static storage, 1 MiB.
+struct Folder {
+  uint8_t buffer[1u << 20];
+  platform::NameList names;
+  char name[kNameBytesMax + 1];  ///< of the file that is looked at; errors point to it
+  int kept = platform::kNone;
+};
+
+/// Holds every file of an installed release against the manifest, MANIFEST itself too, and sees
+/// that nothing else is there. kFileMissing, kFileDigest, kFileNotListed. The file `keep`, if not
+/// null, is copied first, sealed, and then verified: `out->kept` is the copy's descriptor.
+Error check_folder(int folder, const Manifest& manifest, const char* keep, Folder* out);
+
+}  // namespace bitnet::release

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "release/store.h"
+
+#include "release/writer.h"
+
+namespace bitnet::release {
+namespace {
+
+constexpr char kState[] = "state";
+constexpr char kNewState[] = ".state-new";
+constexpr char kNewLink[] = ".bitnet-new";
+constexpr char kFolder[] = "bitnet.d";
+constexpr uint64_t kTickSeconds = 600;
+
+bool is_missing(const Error& error) { return error.value == platform::kErrnoMissing; }
+
+/// Opens a folder, after making it where it is missing and may be made.
+Error open_kept(int parent, const char* name, bool to_write, int* folder) {
+  Result<int> opened = platform::open_folder(parent, name);
+  if (!opened.ok() && is_missing(opened.error()) && to_write) {
+    BITNET_TRY(platform::make_folder(parent, name, 0755));
+    opened = platform::open_folder(parent, name);
+  }
+  *folder = opened.value();
+  return opened.error();
+}
+
+/// Reads `state`. Without one there must be no release either: a floor is not forgotten by removing
+/// a file.
+Error load_state(Host* host, bool may_be_new) {
+  const Result<int> file = platform::open_file(host->folder, kState);
+  if (file.ok() || !is_missing(file.error())) {
+    const Result<Text> text =
+        read_whole(file, kState, std::span(host->buffer).first(kStateBytesMax));
+    return text.ok() ? parse_state(text.value(), &host->state) : text.error();
+  }
+  BITNET_TRY(platform::list_names(host->folder, &host->names));
+  for (uint32_t i = 0; i < host->names.count && may_be_new; ++i) {
+    may_be_new = counter_of(host->names.names[i]) == 0;
+  }
+  host->state = State{};
+  return may_be_new ? kNoError : Error{Status::kStateMissing, kState};
+}
+
+/// Writes the state as it is in memory: beside, then by one rename.
+Error save(Host* host) {
+  const Text text = emit_state(host->state, std::span(host->buffer).first(kStateBytesMax));
+  BITNET_TRY(write_file(host->folder, kNewState, 0644, 0, text));
+  BITNET_TRY(platform::rename_file(host->folder, kNewState, kState));
+  return platform::sync_file(host->folder);
+}
+
+bool link_is(const Host& host, const char* link, const ReleaseName& to) {
+  char found[64];
+  const Error error = platform::read_link(host.opt, link, found);
+  if (failed(error)) return to.none() && is_missing(error);
+  const size_t head = sizeof kFolder;
+  return std::strncmp(found, "bitnet.d/", head) == 0 && std::strcmp(found + head, to.text) == 0;
+}
+
+Error set_link(Host* host, const char* link, const ReleaseName& to) {
+  if (link_is(*host, link, to)) return kNoError;
+  const Error error = platform::remove_file(host->opt, to.none() ? link : kNewLink, false);
+  if (failed(error) && !is_missing(error)) return error;
+  if (!to.none()) {
+    uint8_t target[64] = {};
+    Writer(target).text(kFolder).text("/").text(to.text);
+    BITNET_TRY(platform::make_link(host->opt, kNewLink, reinterpret_cast<const char*>(target)));
+    BITNET_TRY(platform::rename_file(host->opt, kNewLink, link));
+  }
+  return platform::sync_file(host->opt);
+}
+
+/// What the links are to say: during a trial the new release already runs.
+const ReleaseName& runs(const State& state) {
+  return state.trial.none() ? state.current : state.trial;
+}
+const ReleaseName& ran(const State& state) {
+  return state.trial.none() ? state.old : state.current;
+}
+
+/// One of the files of the known answer; the manifest must have it.
+Result<int> open_listed(const Manifest& manifest, int folder, const char* name) {
+  if (find_file(manifest, name) == nullptr) return Error{Status::kSelftest, name};
+  return platform::open_file(folder, name);
+}
+
+}  // namespace
+
+Error open_host(const char* prefix, bool to_write, Host* host) {
+  const platform::Handle base(platform::open_folder_path(prefix[0] == 0 ? "/" : prefix));
+  BITNET_TRY(base.error());
+  int etc = platform::kNone;
+  BITNET_TRY(open_kept(base, "opt", to_write, &host->opt));
+  const Error error = open_kept(host->opt, kFolder, to_write, &host->folder);
+  if (failed(error)) return is_missing(error) ? Error{Status::kStateMissing, kState} : error;
+  if (!to_write) return load_state(host, false);
+  BITNET_TRY(open_kept(base, "etc", true, &etc));
+  BITNET_TRY(open_kept(etc, "bitnet", true, &host->etc));
+  BITNET_TRY(platform::lock_file(host->folder));
+  // A run that was killed may have left names that are not on the disk yet. What is decided now
+  // must not be decided by them.
+  for (const int folder : {int{base}, etc, host->etc, host->opt, host->folder}) {
+    BITNET_TRY(platform::sync_file(folder));
+  }
+  platform::close_file(etc);
+  return load_state(host, true);
+}
+
+Error tick(Host* host) {
+  const Result<platform::HostTime> now = platform::host_time();
+  if (!now.ok()) return now.error();
+  const OwnTime before = host->state.time;
+  advance(&host->state.time, now.value());
+  const bool same_boot = std::strcmp(before.last.boot_id, now.value().boot_id) == 0;
+  const bool soon = host->state.time.elapsed_s - before.elapsed_s < kTickSeconds;
+  return before.last.boot_id[0] == 0 || (same_boot && soon) ? kNoError : save(host);
+}
+
+Error commit(Host* host, const char* event, const char* subject) {
+  const Result<platform::HostTime> now = platform::host_time();
+  if (!now.ok()) return now.error();
+  advance(&host->state.time, now.value());
+  const uint64_t offset = host->state.log_bytes;
+  const Text line =
+      emit_log_line(&host->state, event, subject, std::span(host->buffer).first(kLogLineBytesMax));
+  // What no state counts, behind the offset, is dropped.
+  BITNET_TRY(write_file(host->folder, "log", 0644, offset, line));
+  if (offset == 0) BITNET_TRY(platform::sync_file(host->folder));  // a new log has a new name
+  return save(host);
+}
+
+bool links_fit(const Host& host) {
+  return link_is(host, "bitnet", runs(host.state)) && link_is(host, "bitnet.old", ran(host.state));
+}
+
+Error set_links(Host* host) {
+  BITNET_TRY(set_link(host, "bitnet.old", ran(host->state)));
+  return set_link(host, "bitnet", runs(host->state));
+}
+
+Digest digest_of(Text bytes) {
+  Digest digest;
+  bitnet_sha384(bytes.data(), bytes.size(), digest.data());
+  return digest;
+}
+
+Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes) {
+  const platform::Handle file(platform::create_file(folder, name, false));
+  BITNET_TRY(file.error());
+  BITNET_TRY(platform::set_length(file, offset));
+  BITNET_TRY(platform::write_at(file, offset, bytes));
+  BITNET_TRY(platform::set_mode(file, mode));
+  return platform::sync_file(file);
+}
+
+Error check_installed(Host* host, const ReleaseName& name) {
+  const Error gone{Status::kFileMissing, "release"};
+  const platform::Handle folder(platform::open_folder(host->folder, name.text));
+  if (failed(folder.error())) return is_missing(folder.error()) ? gone : folder.error();
+  const Result<Text> container =
+      read_whole(platform::open_file(folder, "update.sig"), "update.sig", host->container_file);
+  if (!container.ok()) return is_missing(container.error()) ? gone : container.error();
+  host->container_bytes = container.value().size();
+  BITNET_TRY(parse_container(container.value(), "update.sig", &host->container));
+  BITNET_TRY(parse_update(host->container.statement, &host->update));
+  const Manifest& manifest = host->update.manifest;
+  host->manifest_sha384 = digest_of(manifest.text);
+  if (release_name(manifest.counter, host->manifest_sha384) != name) {
+    return Error{Status::kFileDigest, "update.sig"};
+  }
+  return check_folder(folder, manifest, nullptr, &host->look);
+}
+
+Error selftest(Host* host, const ReleaseName& name) {
+  const Manifest& manifest = host->update.manifest;
+  const platform::Handle folder(platform::open_folder(host->folder, name.text));
+  BITNET_TRY(folder.error());
+  const Result<Text> answer =
+      read_whole(open_listed(manifest, folder, "selftest.answer"), "selftest.answer",
+                 std::span(host->buffer).first(kAnswerBytesMax));
+  if (!answer.ok()) return answer.error();
+  const platform::Handle input(open_listed(manifest, folder, "selftest.prompt"));
+  BITNET_TRY(input.error());
+  const platform::Handle program(open_listed(manifest, folder, "bitnet-infer"));
+  BITNET_TRY(program.error());
+  uint8_t seed[24] = {};
+  Writer(seed).number(manifest.selftest_seed);
+  const char* arguments[] = {
+      "bitnet-infer", "--config", "config.yaml", "--seed", reinterpret_cast<const char*>(seed),
+      nullptr};
+  const std::span<uint8_t> output =
+      std::span(host->buffer).subspan(kAnswerBytesMax, answer.value().size());
+  const Result<platform::Finished> run =
+      platform::run_program({program, folder, input, arguments, kSelftestMs, output});
+  if (!run.ok()) return run.error();
+  const Text given(output.first(run.value().output_bytes));
+  if (run.value().exit_code == 0 && same(given, answer.value())) return kNoError;
+  return Error{Status::kSelftest, "bitnet-infer", static_cast<uint64_t>(run.value().exit_code),
+               given.size(), answer.value().size()};
+}
+
+Error remove_folder(Host* host, const char* name) {
+  const platform::Handle folder(platform::open_folder(host->folder, name));
+  if (failed(folder.error())) return is_missing(folder.error()) ? kNoError : folder.error();
+  BITNET_TRY(platform::set_mode(folder, 0700));
+  BITNET_TRY(platform::list_names(folder, &host->names));
+  for (uint32_t i = 0; i < host->names.count; ++i) {
+    BITNET_TRY(platform::remove_file(folder, host->names.names[i], false));
+  }
+  return platform::remove_file(host->folder, name, true);
+}
+
+}  // namespace bitnet::release

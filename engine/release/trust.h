@@ -1,0 +1,83 @@
+// The trust root, and the decision whether a signed statement is trusted.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "release/container.h"
+
+namespace bitnet::release {
+
+inline constexpr size_t kKeysMax = 64;
+
+/// Ed25519 and ML-DSA-87 halves of one signer; both are always required.
+struct Key {
+  Digest id{};
+  Text name;
+  Text custodian;
+  std::array<uint8_t, kEd25519KeyBytes> ed25519{};
+  std::array<uint8_t, kMldsa87KeyBytes> mldsa87{};
+};
+
+enum class Role : uint8_t { kRoot, kRelease, kSite };
+inline constexpr size_t kRoleCount = 3;
+const char* role_name(Role role);
+
+struct RoleKeys {
+  uint64_t threshold = 0;  ///< 0: the role does not exist (only `site`)
+  size_t key_count = 0;
+  std::array<uint8_t, kKeysMax> keys{};  ///< indices into TrustRoot::keys
+};
+
+/// Spans point into the statement. About 180 KiB: keep it in static storage.
+struct TrustRoot {
+  uint64_t version = 0;
+  std::array<RoleKeys, kRoleCount> roles{};
+  Text revoked;  ///< lines `revoked KEY-ID`, all of the same length
+  size_t key_count = 0;
+  std::array<Key, kKeysMax> keys{};
+};
+
+/// Reads the statement of a trust root. kStatementKind, kRelease* with the line, kRootThreshold,
+/// kRootKeyMissing, kRootKeyRevoked, kRootKeyId, kRootKeyShared.
+Error parse_trust_root(Text statement, TrustRoot* out);
+
+/// Reads a public key file as a root whose only key is 1-of-1 in `release`.
+Error parse_public_key(Text file, const char* subject, TrustRoot* out);
+
+/// How the signatures of a container count for one role.
+struct Approval {
+  uint64_t custodians = 0;  ///< different people with a valid signature: what the threshold counts
+  uint64_t threshold = 0;
+  uint64_t invalid = 0;     ///< keys of the role whose Ed25519 or ML-DSA-87 signature is wrong
+  uint64_t revoked = 0;     ///< never count
+  uint64_t other_role = 0;  ///< known keys without this role: ignored
+  uint64_t unknown = 0;     ///< ignored
+  size_t signer_count = 0;
+  std::array<uint8_t, kKeysMax> signers{};  ///< keys with a valid signature, by index
+};
+
+/// Whether the container's statement carries the role's threshold. Fills `out` in any case. Without
+/// it, the most telling reason: kSignatureInvalid, kKeyRevoked, kCustodianTwice, kSignersUnknown,
+/// else kSignaturesTooFew; each with custodians found and needed. `subject` names the file.
+/// The caller has parsed the statement, which fixes its kind.
+Error check_threshold(const TrustRoot& root, Role role, const Container& container,
+                      const char* subject, Approval* out);
+
+/// The role that approves rollback orders: `site` where it exists, else `release`.
+Role order_role(const TrustRoot& root);
+
+/// A release needs `release`, and `site` where it exists; approvals by role.
+using Approvals = std::array<Approval, kRoleCount>;
+Error check_release(const TrustRoot& root, const Container& container, const char* subject,
+                    Approvals* out);
+
+/// A root must carry the threshold of its own `root` role. (Who trusts it first compares its
+/// digest.)
+Error check_own_root(const TrustRoot& root, const Container& container, const char* subject);
+
+/// Whether `next`, read from `container`, may replace `installed`: kRootVersion unless exactly one
+/// higher, kRootUnrevoked where a key that is revoked now would come back; then the threshold of
+/// the installed root's `root` role and that of its own.
+Error check_successor(const TrustRoot& installed, const TrustRoot& next, const Container& container,
+                      const char* subject);
+
+}  // namespace bitnet::release

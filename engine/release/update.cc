@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "release/update.h"
+
+#include "release/archive.h"
+#include "release/writer.h"
+
+namespace bitnet::release {
+namespace {
+
+constexpr uint32_t kEvidenceMax = 4;
+constexpr char kRoot[] = "trust.root";
+constexpr char kNewRoot[] = ".trust.root-new";
+#if defined(__x86_64__)
+constexpr char kArchitecture[] = "x86_64";
+#else
+constexpr char kArchitecture[] = "aarch64";
+#endif
+
+/// The entry of a release, new at the end of the list if need be; make_room has run.
+InstalledRelease* list_release(State* state, const ReleaseName& name) {
+  if (InstalledRelease* found = find_release(state, name); found != nullptr) return found;
+  ENGINE_CHECK(state->release_count < kReleasesMax);
+  InstalledRelease& release = state->releases[state->release_count++];
+  const uint64_t now_s = state->time.elapsed_s;
+  release = InstalledRelease{name, now_s, now_s, false};
+  return &release;
+}
+
+/// Notes a release as evidence of a failure; but one that is gone back to, and that the system kept
+/// from starting, can be gone back to again. Returns `reason`, or why even this failed.
+Error keep_evidence(Host* host, const ReleaseName& name, const char* event, const Error& reason) {
+  InstalledRelease* release = list_release(&host->state, name);
+  release->failed = reason.status != Status::kFileSystem ||
+                    counter_of(name.text) > counter_of(host->state.current.text);
+  if (release->failed) release->retired_s = host->state.time.elapsed_s;
+  BITNET_TRY(commit(host, event, name.text));
+  return reason;
+}
+
+/// The second half of a switch, once the trial is durable; again after a power cut.
+Error finish_trial(Host* host) {
+  State& state = host->state;
+  const ReleaseName from = state.current;
+  const ReleaseName to = state.trial;
+  const bool ordered = state.ordered;
+  // 1. The switch: one rename, after the one that notes what ran before.  2. It must start and
+  // answer; else the links go back.
+  Error error = set_links(host);
+  if (!failed(error) && links_fit(*host)) error = selftest(host, to);
+  if (failed(error)) {
+    state.trial = ReleaseName{};
+    state.ordered = false;
+    error = keep_evidence(host, to, "restored", error);
+    BITNET_TRY(set_links(host));
+    return error;
+  }
+  // 3. Floor, list and end of the trial, in one write.
+  if (InstalledRelease* before = find_release(&state, from); before != nullptr) {
+    before->retired_s = state.time.elapsed_s;
+    before->failed = counter_of(to.text) < counter_of(from.text);
+  }
+  *find_release(&state, to) = {to, find_release(&state, to)->installed_s, 0, false};
+  const uint64_t brought = host->update.manifest.minimum_counter;
+  if (ordered) state.floor = counter_of(to.text);
+  if (!ordered && brought > state.floor) state.floor = brought;
+  state.old = from;
+  state.current = to;
+  state.trial = ReleaseName{};
+  state.ordered = false;
+  host->changed = true;
+  return commit(host, "installed", to.text);
+}
+
+Error begin_trial(Host* host, const ReleaseName& name, bool ordered) {
+  (void)list_release(&host->state, name);
+  host->state.trial = name;
+  host->state.ordered = ordered;
+  BITNET_TRY(commit(host, "trial", name.text));
+  return finish_trial(host);
+}
+
+/// Forgets a release, then removes its files; recovery repeats the second.
+Error prune(Host* host, const ReleaseName& name) {
+  forget_release(&host->state, name);
+  BITNET_TRY(commit(host, "pruned", name.text));
+  return remove_folder(host, name.text);
+}
+
+/// What is to go first: evidence beyond its quota, else what was replaced longest ago and at least
+/// `keep_s` ago. Never what runs or ran before.
+ReleaseName pick_prunable(const State& state, uint64_t keep_s, uint32_t evidence_max) {
+  const InstalledRelease* oldest[2] = {nullptr, nullptr};
+  uint32_t evidence = 0;
+  for (uint32_t i = 0; i < state.release_count; ++i) {
+    const InstalledRelease& release = state.releases[i];
+    evidence += release.failed ? 1 : 0;
+    if (release.name == state.current || release.name == state.old) continue;
+    if (!release.failed && state.time.elapsed_s - release.retired_s <= keep_s) continue;
+    const InstalledRelease*& place = oldest[release.failed ? 0 : 1];
+    if (place == nullptr || release.retired_s < place->retired_s) place = &release;
+  }
+  if (evidence > evidence_max && oldest[0] != nullptr) return oldest[0]->name;
+  return oldest[1] != nullptr ? oldest[1]->name : ReleaseName{};
+}
+
+Error prune_old(Host* host, uint64_t keep_s) {
+  for (ReleaseName name; !(name = pick_prunable(host->state, keep_s, kEvidenceMax)).none();) {
+    BITNET_TRY(prune(host, name));
+  }
+  return kNoError;
+}
+
+/// Makes room for one more on the list.
+Error make_room(Host* host) {
+  if (host->state.release_count < kReleasesMax) return kNoError;
+  const ReleaseName name = pick_prunable(host->state, 0, 0);
+  if (name.none()) return Error{Status::kReleasesFull, "state", 0, kReleasesMax, kReleasesMax};
+  return prune(host, name);
+}
+
+/// Reads and parses a container that the operator names.
+Result<Text> load_container(Host* host, const char* path, std::span<uint8_t> buffer) {
+  const Result<Text> text = read_whole(platform::open_file_path(path), path, buffer);
+  if (!text.ok()) return text;
+  BITNET_TRY(parse_container(text.value(), path, &host->container));
+  return text;
+}
+
+/// Reads and checks a rollback order, if there is one. It permits one step, from what runs.
+Error load_order(Host* host, const char* path) {
+  if (path == nullptr) return kNoError;
+  const Result<Text> text = load_container(host, path, host->order_file);
+  if (!text.ok()) return text.error();
+  BITNET_TRY(parse_rollback_order(host->container.statement, &host->order));
+  Approval approval;
+  BITNET_TRY(check_threshold(host->root, order_role(host->root), host->container, path, &approval));
+  const uint64_t current = counter_of(host->state.current.text);
+  const bool fits = same(host->order.product, host->state.product) && host->order.from == current;
+  return fits ? kNoError : Error{Status::kOrder, path, 0, host->order.from, current};
+}
+
+/// Whether the order means the release in `update`.
+Error check_order(const Host& host) {
+  const uint64_t counter = host.update.manifest.counter;
+  const bool fits = host.order.to == counter && host.order.manifest_sha384 == host.manifest_sha384;
+  return fits ? kNoError : Error{Status::kOrder, "order", 0, host.order.to, counter};
+}
+
+/// Reads update.sig and decides whether its release is trusted, and meant for this host.
+Error load_update(Host* host, const char* signature) {
+  const Result<Text> text = load_container(host, signature, host->container_file);
+  if (!text.ok()) return text.error();
+  host->container_bytes = text.value().size();
+  BITNET_TRY(parse_update(host->container.statement, &host->update));
+  BITNET_TRY(check_release(host->root, host->container, signature, &host->approvals));
+  const Manifest& manifest = host->update.manifest;
+  host->manifest_sha384 = digest_of(manifest.text);
+  if (!same(manifest.architecture, kArchitecture)) return Error{Status::kProduct, kArchitecture};
+  const char* product = host->state.product;
+  if (product[0] != 0 && !same(manifest.product, product)) return Error{Status::kProduct, product};
+  return kNoError;
+}
+
+/// Newer than what runs, and not below the floor; or exactly what an order permits.
+Error check_counter(const Host& host, bool ordered) {
+  if (ordered) return check_order(host);
+  const uint64_t counter = host.update.manifest.counter;
+  const uint64_t current = counter_of(host.state.current.text);
+  const uint64_t least = current >= host.state.floor ? current + 1 : host.state.floor;
+  if (counter >= least) return kNoError;
+  return Error{Status::kDowngrade, "update.sig", 0, counter, least};
+}
+
+struct Source {
+  Bundle* bundle;
+  BitnetZstd* stream;
+  Error error;
+};
+
+size_t read_source(void* context, uint8_t* buffer, size_t bytes) {
+  Source* source = static_cast<Source*>(context);
+  const Result<size_t> got = read_next(source->bundle, {buffer, bytes});
+  source->error = got.error();
+  return got.ok() ? got.value() : BITNET_ZSTD_SOURCE_FAILED;
+}
+
+int64_t read_stream(void* context, uint8_t* out, size_t bytes) {
+  return bitnet_zstd_read(static_cast<Source*>(context)->stream, out, bytes);
+}
+
+/// Decompresses the bundle into a new folder; only when all of it is on the disk does the folder
+/// get its name.
+Error unpack(Host* host, const ReleaseName& name) {
+  const Manifest& manifest = host->update.manifest;
+  BITNET_TRY(platform::make_folder(host->folder, kIncoming, 0700));
+  const platform::Handle folder(platform::open_folder(host->folder, kIncoming));
+  BITNET_TRY(folder.error());
+  Source source{&host->bundle, nullptr, kNoError};
+  uint64_t content_bytes = 0;
+  source.stream = bitnet_zstd_open(host->zstd, read_source, &source, &content_bytes);
+  Error error{Status::kArchiveFrame, "bundle"};
+  if (source.stream != nullptr && content_bytes != archive_bytes(manifest)) {
+    error = Error{Status::kArchiveLength, "bundle", content_bytes};
+  } else if (source.stream != nullptr) {
+    error = unpack_archive(manifest, folder, read_stream, &source, host->buffer);
+  }
+  if (failed(source.error)) return source.error;
+  BITNET_TRY(error);
+  BITNET_TRY(
+      write_file(folder, "update.sig", 0444, 0, Text(host->container_file, host->container_bytes)));
+  BITNET_TRY(platform::set_mode(folder, 0555));
+  BITNET_TRY(platform::sync_file(folder));
+  BITNET_TRY(platform::rename_file(host->folder, kIncoming, name.text));
+  return platform::sync_file(host->folder);
+}
+
+/// Puts the release that was verified into its folder. What was kept under this name is replaced.
+Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> paths) {
+  const UpdateStatement& update = host->update;
+  if (!update.has_bundle) return Error{Status::kBundleDigest, "bundle"};
+  Error error = open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle);
+  if (!failed(error)) error = check_bundle(&host->bundle, host->buffer);
+  if (!failed(error) && find_release(&host->state, name) != nullptr) error = prune(host, name);
+  if (!failed(error)) error = make_room(host);
+  if (!failed(error)) error = unpack(host, name);
+  close_bundle(&host->bundle);
+  if (failed(error)) (void)failed(remove_folder(host, kIncoming));
+  return error;
+}
+
+/// The kept release that was replaced last; sets *error where only the floor forbids one.
+ReleaseName pick_retained(const State& state, uint64_t keep_s, Error* error) {
+  const InstalledRelease* best = nullptr;
+  for (uint32_t i = 0; i < state.release_count; ++i) {
+    const InstalledRelease& release = state.releases[i];
+    const uint64_t counter = counter_of(release.name.text);
+    const uint64_t age_s = state.time.elapsed_s - release.retired_s;
+    if (release.failed || release.name == state.current || age_s > keep_s) continue;
+    if (counter < state.floor) {
+      *error = {Status::kDowngrade, "floor", 0, counter, state.floor};
+    } else if (best == nullptr || release.retired_s > best->retired_s ||
+               (release.retired_s == best->retired_s && counter > counter_of(best->name.text))) {
+      best = &release;
+    }
+  }
+  return best != nullptr ? best->name : ReleaseName{};
+}
+
+/// Whether a kept release is what it was, is trusted today, and gives its answer.
+Error check_retained(Host* host, const ReleaseName& name, bool ordered) {
+  BITNET_TRY(check_installed(host, name));
+  BITNET_TRY(ordered ? check_order(*host)
+                     : check_release(host->root, host->container, "update.sig", &host->approvals));
+  return selftest(host, name);
+}
+
+/// Loads the root that the state names. Where only its new name is missing, it gets that.
+Error load_root(Host* host) {
+  if (host->state.root_version == 0) return kNoError;
+  for (const char* name : {kRoot, kNewRoot}) {
+    const Result<Text> text =
+        read_whole(platform::open_file(host->etc, name), name, host->root_file);
+    const bool missing = text.error().value == platform::kErrnoMissing;
+    if (text.error().status == Status::kFileSystem && !missing) return text.error();
+    if (!text.ok() || digest_of(text.value()) != host->state.root_sha384) continue;
+    if (name == kNewRoot) {
+      BITNET_TRY(platform::rename_file(host->etc, kNewRoot, kRoot));
+      BITNET_TRY(platform::sync_file(host->etc));
+    }
+    BITNET_TRY(parse_container(text.value(), kRoot, &host->container));
+    return parse_trust_root(host->container.statement, &host->root);
+  }
+  return Error{Status::kRootChanged, kRoot};
+}
+
+/// Removes folders that look like ours and that no state names.
+Error remove_orphans(Host* host) {
+  BITNET_TRY(remove_folder(host, kIncoming));
+  for (ReleaseName orphan;;) {
+    BITNET_TRY(platform::list_names(host->folder, &host->names));
+    bool found = false;
+    for (uint32_t i = 0; i < host->names.count && !found; ++i) {
+      const char* name = host->names.names[i];
+      uint64_t counter;
+      const Text text(reinterpret_cast<const uint8_t*>(name), std::strlen(name));
+      found = parse_release_name(text, &orphan, &counter) &&
+              find_release(&host->state, orphan) == nullptr;
+    }
+    if (!found) return kNoError;
+    BITNET_TRY(remove_folder(host, orphan.text));
+  }
+}
+
+}  // namespace
+
+Error recover(Host* host) {
+  // 1. The root: the old or the new file, whole.  2. Time.
+  BITNET_TRY(load_root(host));
+  BITNET_TRY(tick(host));
+  // 3. A trial goes on where it can: its release is verified again, to the last byte.
+  State& state = host->state;
+  if (!state.trial.none()) {
+    Error error = check_installed(host, state.trial);
+    if (!failed(error) && !state.ordered) {
+      error = check_release(host->root, host->container, "update.sig", &host->approvals);
+    }
+    if (failed(error)) {
+      const ReleaseName name = state.trial;
+      state.trial = ReleaseName{};
+      state.ordered = false;
+      error = keep_evidence(host, name, "restored", error);
+    } else {
+      error = finish_trial(host);
+    }
+    if (!state.trial.none() || error.status == Status::kFileSystem) return error;
+  }
+  // 4. The links follow the state.  5. What was left lying about goes.
+  BITNET_TRY(set_links(host));
+  return remove_orphans(host);
+}
+
+Error apply(Host* host, std::span<const char* const> paths, const char* signature,
+            const char* order) {
+  State& state = host->state;
+  const bool ordered = order != nullptr;
+  // 1. Trust: root, an order where one is given, thresholds, product, processor.
+  if (state.root_version == 0) return Error{Status::kRootMissing, kRoot};
+  BITNET_TRY(load_order(host, order));
+  BITNET_TRY(load_update(host, signature));
+  const ReleaseName name = release_name(host->update.manifest.counter, host->manifest_sha384);
+  if (name == state.current) return kNoError;
+  // 2. Never older, never below the floor.
+  BITNET_TRY(check_counter(*host, ordered));
+  // 3. The bundle's bytes are those that were signed; only then it is unpacked, beside.
+  BITNET_TRY(obtain(host, name, paths));
+  // 4. The known answer, before anything points to it.
+  const Error error = selftest(host, name);
+  if (failed(error)) return keep_evidence(host, name, "failed", error);
+  // 5. The switch.  6. What is too old goes.
+  const Text product = host->update.manifest.product;
+  if (state.product[0] == 0) std::memcpy(state.product, product.data(), product.size());
+  BITNET_TRY(begin_trial(host, name, ordered));
+  return prune_old(host, kKeepSecondsDefault);
+}
+
+Error roll_back(Host* host, uint64_t keep_s, const char* order) {
+  State& state = host->state;
+  const bool ordered = order != nullptr;
+  Error last{Status::kNothingRetained, "state", 0, state.release_count};
+  if (state.current.none()) return last;
+  BITNET_TRY(load_order(host, order));
+  for (;;) {
+    // 1. The candidate.
+    const ReleaseName name = ordered ? release_name(host->order.to, host->order.manifest_sha384)
+                                     : pick_retained(state, keep_s, &last);
+    if (name.none() || find_release(&state, name) == nullptr) return last;
+    // 2. It is whole, trusted, and answers; else it is marked, and the next one is looked at.
+    const Error error = check_retained(host, name, ordered);
+    if (!failed(error)) break;
+    if (ordered || error.status == Status::kFileSystem) return error;
+    last = keep_evidence(host, name, "failed", error);
+    if (last.status == Status::kFileSystem) return last;
+  }
+  // 3. The switch.  4. What is too old goes.
+  const Manifest& manifest = host->update.manifest;
+  BITNET_TRY(begin_trial(host, release_name(manifest.counter, host->manifest_sha384), ordered));
+  return prune_old(host, keep_s);
+}
+
+Error install_root(Host* host, const char* path, const Digest* sha384) {
+  State& state = host->state;
+  const Result<Text> text = load_container(host, path, host->container_file);
+  if (!text.ok()) return text.error();
+  const Digest digest = digest_of(text.value());
+  if (sha384 != nullptr && digest != *sha384) return Error{Status::kRootDigest, path};
+  if (digest != state.root_sha384) {
+    // 1. The first root is the one that a person compared; later ones follow from the one before.
+    BITNET_TRY(parse_trust_root(host->container.statement, &host->next_root));
+    if (state.root_version != host->root.version) return Error{Status::kRootChanged, kRoot};
+    if (state.root_version == 0 && sha384 == nullptr) return Error{Status::kRootMissing, path};
+    BITNET_TRY(state.root_version == 0
+                   ? check_own_root(host->next_root, host->container, path)
+                   : check_successor(host->root, host->next_root, host->container, path));
+  } else if (state.root_version == host->root.version) {
+    return kNoError;
+  }
+  // 2. The file beside, on the disk.  3. The state that names it.  4. Its name.
+  BITNET_TRY(write_file(host->etc, kNewRoot, 0444, 0, text.value()));
+  BITNET_TRY(platform::sync_file(host->etc));
+  if (digest != state.root_sha384) {
+    state.root_version = host->next_root.version;
+    state.root_sha384 = digest;
+    BITNET_TRY(commit(host, "root", ""));
+  }
+  host->changed = true;
+  return load_root(host);
+}
+
+Error check_log(Host* host) {
+  const platform::Handle file(platform::open_file(host->folder, "log"));
+  BITNET_TRY(file.error());
+  Digest head{};
+  uint64_t offset = 0;
+  Error error = kNoError;
+  for (uint64_t line = 1; line <= host->state.log_lines && !failed(error); ++line) {
+    const Result<size_t> got =
+        platform::read_at(file, offset, std::span(host->buffer).first(kLogLineBytesMax));
+    const size_t bytes =
+        got.ok() ? check_log_line(Text(host->buffer, got.value()), line, &head) : 0;
+    if (bytes == 0) error = {Status::kUpdateLog, "log", line, line - 1, host->state.log_lines};
+    offset += bytes;
+  }
+  if (failed(error)) return error;
+  const bool right = offset == host->state.log_bytes && head == host->state.log_head;
+  const uint64_t lines = host->state.log_lines;
+  return right ? kNoError : Error{Status::kUpdateLog, "log", lines, lines, lines};
+}
+
+}  // namespace bitnet::release

@@ -1,0 +1,32 @@
+// Stands in for bitnet-infer in tests of updates: answers with its seed and its input. What its
+// config.yaml says may change that: `fails`, `hangs`, `talks` without end, or is `late`: fails as
+// soon as the link to what runs points to it.
+// SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+static char config[4096];
+static char input[65536];
+static char target[256];
+static char folder[4096];
+
+static bool runs() {
+  if (readlink("../../bitnet", target, sizeof target - 1) < 0) return false;
+  return getcwd(folder, sizeof folder) != nullptr && strstr(folder, target) != nullptr;
+}
+
+int main(int count, char** values) {
+  if (count != 5 || strcmp(values[1], "--config") != 0) return 2;
+  const int file = open(values[2], O_RDONLY);
+  if (file < 0 || read(file, config, sizeof config - 1) < 0) return 2;
+  if (strstr(config, "fails") != nullptr) return 1;
+  if (strstr(config, "late") != nullptr && runs()) return 1;
+  if (strstr(config, "hangs") != nullptr) pause();
+  const ssize_t bytes = read(0, input, sizeof input);
+  if (bytes < 0 || write(1, values[4], strlen(values[4])) < 0) return 1;
+  do {
+    if (write(1, input, static_cast<size_t>(bytes)) < 0) return 1;
+  } while (strstr(config, "talks") != nullptr);
+  return 0;
+}
