@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bitnet.seal.sources import PROGRAMS, list_sources
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Imports point down these lists only (docs/architecture.md, The house).
@@ -77,7 +79,8 @@ WORDS_EXEMPT = {
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
-GAP_LINES_MAX = 8000
+PROGRAM_LINES_MAX = 8000
+GAP_LINES_MAX = 11_400  # the promise is 8,000; docs/decisions/0005 says what is to be done
 ZIG_LINES_MAX = 300
 BLOB_BYTES_MAX = 256 * 1024
 BLOBS_PERMITTED = {"models/demo/model.safetensors"}  # the bundled model
@@ -200,8 +203,34 @@ def code_lines(path: str) -> int:
     return sum(1 for line in lines if line and not line.startswith("//"))
 
 
-def test_gap_sources_in_all_stay_within_the_promise() -> None:
-    """More lines than this and one auditor cannot read them all (docs/architecture.md)."""
+def sources_of(program: str, arch: str) -> set[str]:
+    """What one executable is compiled from: its sources and every header that they reach."""
+    waiting = [
+        f"engine/{source.path}"
+        for source in list_sources(ROOT / "engine", PROGRAMS[program], arch)
+        if not source.path.endswith(".zig")
+    ]
+    found: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in found or not (ROOT / path).is_file():
+            continue  # tokenizer.inc is data, made when sealing
+        found.add(path)
+        names = re.findall(r'^#include "([^"]+)"', text_of(path), re.MULTILINE)
+        waiting += [f"engine/{name}" for name in names]
+    return found
+
+
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "library"])
+def test_program_sources_any_executable_stays_within_the_promise(program: str) -> None:
+    """More lines than this and one auditor cannot read one executable (docs/decisions/0005)."""
+    for arch in ("x86_64", "aarch64"):
+        lines = sum(map(code_lines, sources_of(program, arch)))
+        assert 0 < lines <= PROGRAM_LINES_MAX, (arch, lines)
+
+
+def test_gap_sources_in_all_do_not_grow() -> None:
+    """The whole engine is above the promise; this number may only be lowered."""
     gap = [path for path in engine_files() if path != "engine/programs/library.cc"]
     lines = sum(code_lines(path) for path in gap)
     zig = sum(code_lines(path) for path in tracked() if path.endswith(".zig"))
