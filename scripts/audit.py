@@ -161,7 +161,8 @@ def system_call_names(arch: str) -> dict[int, str]:
 
 def kernel_calls(program: Path, arch: str) -> list[SystemCallSite]:
     """Returns every instruction of the program that enters the kernel."""
-    symbols = [each for each in symbols_of(program) if each.address]
+    # Names that begin with `$` mark where code and data begin on AArch64.
+    symbols = [each for each in symbols_of(program) if each.address and each.name[0] != "$"]
     starts = [each.address for each in symbols]
     found = _sites_x86_64(program) if arch == "x86_64" else _sites_aarch64(program)
 
