@@ -54,10 +54,12 @@ class Measurement:
 
 def matmul(operation: str, rows: int, cols: int, tokens: int, *, memory: bool) -> Measurement:
     """A matrix times one token (decode) or several (prefill)."""
-    bytes_by_four = {"ternary_matmul": 1, "int8_matmul": 4, "f32_matmul": 16}[operation]
+    bytes_by_four = {"ternary_matmul": 1, "int8_high": 2, "int8_logits": 2, "f32_matmul": 16}[
+        operation
+    ]
     weight_bytes = rows * cols * bytes_by_four // 4
     last = rows if operation == "f32_matmul" else rows // 16
-    stride = (cols + 63) // 64 * 64
+    stride = (cols + 127) // 128 * 128
     matrices = -(-MEMORY_SET_BYTES // weight_bytes) if memory else 1
     phase = "decode" if tokens == 1 else f"prefill {tokens}"
     title = f"{rows} x {cols}, {phase}, {'memory' if memory else 'cache'}"
@@ -72,7 +74,7 @@ def vector(operation: str, title: str, sizes: tuple[int, ...], elements: int) ->
 
 def measurements() -> Iterator[Measurement]:
     """Every case, in the order of the table: the geometry of a model with two billion weights."""
-    for operation in ("ternary_matmul", "int8_matmul"):
+    for operation in ("ternary_matmul", "int8_high", "int8_logits"):
         for rows in (2560, 6912):
             yield matmul(operation, rows, 2560, 1, memory=False)
             yield matmul(operation, rows, 2560, 1, memory=True)

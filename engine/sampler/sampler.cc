@@ -15,6 +15,13 @@ bool is_finite(float value) {
   return (bits & 0x7f800000u) != 0x7f800000u;
 }
 
+// The weight of a logit is at most this times the weight of a bound of it: exp is within 2^-23 of
+// the exact value relatively (docs/numerics.md), or both are 0.
+constexpr double kBoundSlack = 1.0 + 0x1p-16;
+// Two sums of the same kVocabSizeMax weights at most, in different orders, differ by less.
+constexpr double kSumSlack = 0x1p-30;
+static_assert(2.0 * kVocabSizeMax * 0x1p-53 < 0x1p-30);
+
 }  // namespace
 
 Sampler::Sampler(Arena& arena, uint32_t vocab_size)
@@ -32,14 +39,11 @@ void Sampler::note(uint32_t token) { seen_[token / 64] |= uint64_t{1} << (token 
 Result<uint32_t> Sampler::choose(const kernels::KernelTable& kernels, std::span<float> logits,
                                  uint64_t index) {
   ENGINE_CHECK(logits.size() == pad_lanes(vocab_size_));
-  const float penalty = options_.repetition_penalty;
   const bool sampled = options_.temperature > 0.0f;
   uint32_t best = 0;
   for (uint32_t i = 0; i < vocab_size_; ++i) {
     if (!is_finite(logits[i])) return Error{Status::kNotFinite, "logit", i};
-    if (penalty != 1.0f && (seen_[i / 64] >> (i % 64) & 1) != 0) {
-      logits[i] = logits[i] > 0.0f ? logits[i] / penalty : logits[i] * penalty;
-    }
+    logits[i] = penalised(i, logits[i]);
     if (sampled) logits[i] = logits[i] / options_.temperature;
     if (logits[i] > logits[best]) best = i;
   }
@@ -87,18 +91,17 @@ uint32_t Sampler::draw(const float* weights, double unit) {
   }
   for (uint32_t i = vocab_size_ / 2; i-- > 0;) sift_down(weights, i, vocab_size_);
   uint32_t popped = 0;
-  uint32_t keep_max = vocab_size_;
-  if (options_.top_k != 0 && options_.top_k < vocab_size_) {
+  const uint32_t keep = keep_max();
+  if (keep < vocab_size_) {
     // top_p then counts in the weight of the k heaviest.
-    keep_max = options_.top_k;
     total = 0.0;
-    while (popped < keep_max)
+    while (popped < keep)
       total = total + static_cast<double>(weights[pop(weights, vocab_size_ - popped++)]);
   }
   const double wanted = total * static_cast<double>(options_.top_p);
   double kept_weight = 0.0;
   uint32_t kept = 0;
-  while (kept < keep_max && (kept == 0 || kept_weight < wanted)) {
+  while (kept < keep && (kept == 0 || kept_weight < wanted)) {
     if (kept == popped) pop(weights, vocab_size_ - popped++);
     kept_weight = kept_weight + static_cast<double>(weights[order_[vocab_size_ - ++kept]]);
   }
@@ -109,6 +112,85 @@ uint32_t Sampler::draw(const float* weights, double unit) {
     if (running > target) return order_[vocab_size_ - i];
   }
   return order_[vocab_size_ - kept];
+}
+
+/// The first place among the `sure` heaviest whose running sum is at least `target` (above it), and
+/// that sum; place sure + 1 and the sum of all if there is none. order_ as after `sure` pops.
+Sampler::Place Sampler::walk(const float* weights, uint32_t heap_count, uint32_t sure,
+                             double target, bool above) const {
+  double running = 0.0;
+  for (uint32_t i = 1; i <= sure; ++i) {
+    running = running + static_cast<double>(weights[order_[heap_count - i]]);
+    if (above ? running > target : running >= target) return {i, running};
+  }
+  return {sure + 1, running};
+}
+
+/// docs/numerics.md, The screened head, gives the reasons step by step.
+bool Sampler::choose_screened(const kernels::KernelTable& kernels, const Screened& known,
+                              uint64_t index, uint32_t* token) {
+  // 1. Weights of the exact tokens, bounds of the others.
+  const float largest = known.best / options_.temperature;
+  if (!is_finite(largest)) return false;
+  float* weights = known.weights;
+  for (uint32_t i = 0; i < vocab_size_; ++i) {
+    const bool exact = known.is_exact[i] != 0;
+    weights[i] = (exact ? penalised(i, known.logits[i]) : known.upper[i]) / options_.temperature;
+  }
+  kernels.exp_sum(weights, largest, vocab_size_, pad_lanes(vocab_size_), weights);
+  uint32_t count = 0;
+  double exact_sum = 0.0;
+  double rest = 0.0;
+  double rest_max = 0.0;
+  for (uint32_t i = 0; i < vocab_size_; ++i) {
+    const auto weight = static_cast<double>(weights[i]);
+    if (known.is_exact[i] != 0) {
+      order_[count++] = i;
+      exact_sum = exact_sum + weight;
+    } else {
+      rest = rest + weight;
+      if (weight > rest_max) rest_max = weight;
+    }
+  }
+  rest = rest * kBoundSlack;
+  rest_max = rest_max * kBoundSlack;
+  // 2. The heaviest tokens whose order is sure: `sure` of them, `sum` together.
+  for (uint32_t i = count / 2; i-- > 0;) sift_down(weights, i, count);
+  const uint32_t keep = keep_max();
+  uint32_t sure = 0;
+  double sum = 0.0;
+  while (sure < count && sure<keep&& static_cast<double>(weights[order_[0]])> rest_max) {
+    sum = sum + static_cast<double>(weights[pop(weights, count - sure++)]);
+  }
+  // 3. Between what the total lies.
+  double low = exact_sum * (1.0 - kSumSlack);
+  double high = (exact_sum + rest) * (1.0 + kSumSlack);
+  if (keep < vocab_size_) {
+    const double by_count = sum + static_cast<double>(keep - sure) * rest_max;
+    low = sum;
+    high = sure == keep ? sum : (by_count < high ? by_count : high) * (1.0 + kSumSlack);
+  }
+  // 4. How many are kept, and what they weigh: at least, at most.
+  const auto top_p = static_cast<double>(options_.top_p);
+  Place fewest = walk(weights, count, sure, low * top_p, false);
+  Place most = walk(weights, count, sure, high * top_p, false);
+  if (sure == keep) {
+    if (fewest.count > keep) fewest.count = keep;
+    if (most.count > keep) most.count = keep;
+  } else if (most.count > sure) {
+    most.sum = high;
+  }
+  // 5. The choice, where it is the same for both.
+  const double unit = uniform(options_.seed, index);
+  uint32_t place = walk(weights, count, sure, unit * fewest.sum, true).count;
+  const uint32_t last = walk(weights, count, sure, unit * most.sum, true).count;
+  if (fewest.count == most.count && fewest.count <= sure) {
+    if (place > fewest.count) place = fewest.count;
+  } else if (place != last || place > fewest.count || place > sure) {
+    return false;
+  }
+  *token = order_[count - place];
+  return true;
 }
 
 }  // namespace bitnet::sampler

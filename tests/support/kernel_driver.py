@@ -40,7 +40,8 @@ Array = np.ndarray[Any, Any]
 # The order of `Operation` in kernels_case.h and of `KernelTable` in table.h.
 OPERATIONS: Final = (
     "ternary_matmul",
-    "int8_matmul",
+    "int8_high",
+    "int8_logits",
     "f32_matmul",
     "rms_norm",
     "quantize_int8",
