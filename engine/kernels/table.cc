@@ -116,6 +116,8 @@ void set_dotprod(KernelTable& table) {
   table.int8_logits = int8_logits_dotprod;
 }
 
+void set_i8mm(KernelTable& table) { table.ternary_matmul = ternary_matmul_i8mm; }
+
 #endif
 
 /// One instruction set: how it changes the table of the level below it, and when it can run.
@@ -135,6 +137,7 @@ constexpr Level kLevels[] = {
 #else
     {"neon", set_neon, &Processor::neon},
     {"dotprod", set_dotprod, &Processor::dotprod},
+    {"i8mm", set_i8mm, &Processor::i8mm},
 #endif
 };
 constexpr uint32_t kLevelCount = sizeof kLevels / sizeof kLevels[0];

@@ -161,7 +161,7 @@ using AttentionInt8 = void (*)(const AttentionQueries& queries, const Int8Rows& 
                                const Int8Rows& v, const AttentionRows& rows);
 
 struct KernelTable {
-  const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod"
+  const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"
   TernaryMatmul ternary_matmul;
   Int8High int8_high;
   Int8Logits int8_logits;

@@ -161,7 +161,9 @@ Error pin_to_core(uint32_t core) {
   return Error{Status::kNoCore, "cores", 0, static_cast<uint64_t>(errno), core};
 }
 
-uint64_t hardware_capabilities() { return getauxval(AT_HWCAP); }
+uint64_t hardware_capabilities() {
+  return (getauxval(AT_HWCAP) & 0xffffffffu) | uint64_t{getauxval(AT_HWCAP2)} << 32;
+}
 
 ProgramHeaders program_headers() {
   return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), getauxval(AT_PHNUM)};

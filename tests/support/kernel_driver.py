@@ -60,7 +60,7 @@ OPERATIONS: Final = (
 )
 TABLES: Final = {
     "x86_64": ("ref", "avx2", "avx512vnni"),
-    "aarch64": ("ref", "neon", "dotprod"),
+    "aarch64": ("ref", "neon", "dotprod", "i8mm"),
 }
 _PROGRAM: Final = Program("kernels_test", "../tests/engine/kernels_test.cc", ("base", "kernels"))
 
