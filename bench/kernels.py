@@ -89,12 +89,13 @@ def measurements() -> Iterator[Measurement]:
     yield vector("add_in_place", "2560", (2560,), 2 * 2560)
     yield vector("rope", "head of 128", (128,), 256)
     yield vector("rope_angles", "position 777, 64 angles", (777, 64), 64)
-    for positions in (128, 2048):
-        title = f"{positions} positions, head of 128"
+    for tokens, positions in ((1, 128), (1, 2048), (4, 2048)):
+        title = f"{positions} positions, 4 heads x {tokens}"
+        sizes = (positions, 128, 4, tokens, 4 * 128, positions + 32)
         elements = 2 * positions * 128
-        yield vector("attention", title, (positions, 128), elements)
-        for operation, width in (("attention_f16", 2), ("attention_int8", 1)):
-            yield Measurement(operation, title, (positions, 128), elements, width * elements)
+        for operation, width in (("attention", 4), ("attention_f16", 2), ("attention_int8", 1)):
+            work = elements * 4 * tokens
+            yield Measurement(operation, title, sizes, work, width * elements)
     yield vector("exp_sum", "128256", (128256, 128256, 0), 128256)
 
 
