@@ -16,6 +16,7 @@ MAKEFLAGS += --no-builtin-rules
 
 SETUP_RUNTIME := $(VENV)/.setup-runtime
 SETUP_TEST := $(VENV)/.setup-test
+SETUP_BENCH := $(VENV)/.setup-bench
 LOCK_RUNTIME := pyproject.toml scripts/setup.sh requirements/build.txt requirements/runtime.txt
 LOCK_TEST := $(LOCK_RUNTIME) requirements/test.txt requirements/torch-cpu.txt requirements/torch.txt
 
@@ -27,7 +28,12 @@ help:
 	@echo 'make lint types   check style; check types'
 	@echo 'make exactness    hash of the logits on every instruction set, thread count and chunk size'
 	@echo 'make conformance  attacks on signatures, roots, releases and updates, as a table'
+	@echo 'make attack       try every system call from inside a locked process'
+	@echo 'make audit        lines, system calls and symbols of what runs in the gap'
+	@echo 'make fuzz SECONDS=60  every parser of the gap under a coverage-guided fuzzer'
 	@echo 'make bench        measure'
+	@echo 'make bench-hardening  what locking down costs'
+	@echo 'make bench-peers  measure beside llama.cpp and ONNX Runtime; set-up compiles llama.cpp'
 	@echo 'make setup        set up everything that the tests need, without running them'
 	@echo 'make clean        remove what was built; the Python environment stays'
 	@echo
@@ -43,6 +49,9 @@ $(SETUP_RUNTIME): $(LOCK_RUNTIME)
 $(SETUP_TEST): $(LOCK_TEST)
 	@PYTHON='$(PYTHON)' bash scripts/setup.sh test
 	@touch $(SETUP_RUNTIME)
+
+$(SETUP_BENCH): requirements/bench-build.txt requirements/bench.txt | $(SETUP_RUNTIME)
+	@PYTHON='$(PYTHON)' bash scripts/setup.sh bench
 
 .PHONY: setup
 setup: $(SETUP_TEST)
@@ -102,9 +111,26 @@ exactness: $(SETUP_TEST)
 conformance: $(SETUP_TEST)
 	@PYTHONPATH=. $(RUN) tests/conformance/table.py
 
+.PHONY: attack
+attack: $(SETUP_TEST)
+	@$(RUN) -m tests.support.attacks
+
+.PHONY: audit
+audit: $(SETUP_TEST)
+	@$(RUN) scripts/audit.py
+
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(SETUP_TEST)
+	@$(RUN) -m tests.fuzz.run --seconds $(SECONDS)
+
 .PHONY: bench
 bench: $(SETUP_TEST)
 	@$(RUN) -m bench
+
+.PHONY: bench-peers
+bench-peers: $(SETUP_BENCH)
+	@$(RUN) -m bench.peers $(PEERS_OPTIONS)
 
 .PHONY: clean
 clean:

@@ -1,11 +1,13 @@
 // Times the forward pass: decode token by token, prefill chunk by chunk.
 // SPDX-License-Identifier: Apache-2.0
 //
-// usage: decode MODEL ISA THREADS CHUNK CONTEXT
+// usage: decode MODEL ISA THREADS CHUNK CONTEXT KV_CACHE WEIGHTS
+//
+// KV_CACHE is the number of a format::KvCacheKind, WEIGHTS that of a format::WeightsPlace.
 //
 // One command a line on standard input, one JSON object a line on standard output; the first line
-// tells of the session. The model is mapped from its file. Between commands nothing runs, so that
-// several of these programs can be measured in turns.
+// tells of the session. The model is mapped from its file, or copied from there. Between commands
+// nothing runs, so that several of these programs can be measured in turns.
 //
 //   decode POSITION COUNT    one token after the other from POSITION on, greedy; ns: each token
 //   prefill POSITION COUNT   COUNT tokens from POSITION on, in chunks; ns: each chunk
@@ -154,8 +156,17 @@ Error open_session(char** arguments) {
   const auto context = static_cast<uint32_t>(std::strtoul(arguments[5], nullptr, 10));
   const auto* isa = reinterpret_cast<const uint8_t*>(arguments[2]);
   const auto threads = static_cast<uint32_t>(std::strtoul(arguments[3], nullptr, 10));
+  const auto kv_cache = static_cast<uint32_t>(std::strtoul(arguments[6], nullptr, 10));
+  if (kv_cache >= format::kKvCacheKindCount) std::exit(2);
+  const bool resident = std::strcmp(arguments[7], "1") == 0;
   const model::SessionOptions options{
-      context, program.chunk, threads, 1, {isa, std::strlen(arguments[2])}};
+      context,
+      program.chunk,
+      threads,
+      1,
+      {isa, std::strlen(arguments[2])},
+      static_cast<format::KvCacheKind>(kv_cache),
+      resident ? format::WeightsPlace::kResident : format::WeightsPlace::kMapped};
   const Error error =
       program.session.open(file.value(), options, {take_sampler, &program.vocab_size});
   if (failed(error)) return error;
@@ -169,7 +180,7 @@ Error open_session(char** arguments) {
 }  // namespace
 
 int main(int argument_count, char** arguments) {
-  if (argument_count != 6) return 2;
+  if (argument_count != 8) return 2;
   if (const Error error = open_session(arguments); failed(error)) return programs::report(error);
   static char line[64];
   while (std::fgets(line, sizeof line, stdin) != nullptr) {

@@ -43,8 +43,33 @@ def build() -> None:
     run_bitnet("quantize", *choice, "--model", str(MODEL), "--output", model)
     executable = str(OUTPUT / "bitnet-infer")
     run_bitnet("seal", "--model", model, "--tokenizer", tokenizer, "--output", executable)
-    config = run_bitnet("config", "--model", model)
-    (OUTPUT / "config.yaml").write_bytes(config)
+    config = run_bitnet("config", "--model", model).decode("utf-8")
+    (OUTPUT / "config.yaml").write_text(config, encoding="utf-8")
+    missing = missing_layers()
+    if missing:
+        config = config.replace("accept_missing: []", f"accept_missing: {json.dumps(missing)}")
+        (OUTPUT / "config.yaml").write_text(config, encoding="utf-8")
+
+
+def missing_layers() -> list[str]:
+    """Says what the lock-down has on this host; returns the layers that it does not have."""
+    command = [str(OUTPUT / "bitnet-infer"), "--config", str(OUTPUT / "config.yaml")]
+    command += ["--hardening-report", "--json"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    if not result.stdout:
+        sys.stderr.buffer.write(result.stderr)
+        sys.exit(result.returncode)
+    layers = json.loads(result.stdout)["layers"]
+    missing = {name: layer for name, layer in layers.items() if layer["state"] == "missing"}
+    CONSOLE.print(
+        f"\n[bold]locked down[/bold]  {len(layers) - len(missing)} of {len(layers)} layers on"
+    )
+    for name, layer in missing.items():
+        CONSOLE.print(
+            f"[yellow]not on this host: {name}, errno {layer['errno']}; {escape(layer['remedy'])}."
+            " The demo's config.yaml accepts that.[/yellow]"
+        )
+    return list(missing)
 
 
 def ask(question: str) -> tuple[str, dict[str, Any]]:

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Sets up what a target of the Makefile needs: `setup.sh runtime` or `setup.sh test`.
+# Sets up what a target of the Makefile needs: `setup.sh runtime`, `setup.sh test`, or `setup.sh bench`
+# after one of them.
 # Python packages go into .venv, pinned by hash; programs come from the system's packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-kind=${1:?usage: setup.sh runtime|test}
+kind=${1:?usage: setup.sh runtime|test|bench}
 python=${PYTHON:-python3}
 venv=.venv
 
@@ -62,19 +63,35 @@ install_torch() {
   install_locked requirements/torch-cpu.txt 2>/dev/null || install_locked requirements/torch.txt
 }
 
+# The peers that we measure beside ours. llama.cpp comes as source and takes minutes to compile.
+install_bench() {
+  # shellcheck disable=SC2046
+  install_packages $(missing_packages g++:g++)
+  install_locked requirements/bench-build.txt
+  echo "compiling and installing the peers (minutes)"
+  CMAKE_ARGS="${CMAKE_ARGS:-} -DLLAVA_BUILD=OFF" PATH="$PWD/$venv/bin:$PATH" \
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+    --require-hashes --no-build-isolation -r requirements/bench.txt
+}
+
 install_package() {
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 }
 
 check_python
 make_venv
+if [ "$kind" = bench ]; then
+  install_bench
+  touch "$venv/.setup-bench"
+  exit
+fi
 echo "installing Python packages"
 install_locked requirements/build.txt
 install_locked requirements/runtime.txt
 if [ "$kind" = test ]; then
   # shellcheck disable=SC2046
   install_packages $(missing_packages qemu-aarch64-static:qemu-user-static readelf:binutils file:file \
-    strace:strace valgrind:valgrind /usr/bin/time:time npm:npm g++:g++)
+    systemd-analyze:systemd gdb:gdb objdump:binutils strace:strace valgrind:valgrind /usr/bin/time:time npm:npm g++:g++)
   install_locked requirements/test.txt
   install_torch
 fi

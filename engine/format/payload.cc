@@ -3,26 +3,14 @@
 
 #include <cstring>
 
+#include "base/check.h"
+#include "format/elf_file.h"
+
 namespace bitnet::format {
 namespace {
 
-/// Elf64_Phdr of the ELF-64 object file format, version 1.5, "Program Header".
-struct ProgramHeader {
-  uint32_t type;
-  uint32_t flags;
-  uint64_t offset;
-  uint64_t virtual_address;
-  uint64_t physical_address;
-  uint64_t file_bytes;
-  uint64_t memory_bytes;
-  uint64_t align;
-};
-static_assert(sizeof(ProgramHeader) == 56);
-
-constexpr uint32_t kTypeLoad = 1;
 constexpr uint32_t kTypeProgramHeaders = 6;
 constexpr uint32_t kTypeRelro = 0x6474e552;
-constexpr uint32_t kFlagRead = 4;
 constexpr uint8_t kMagic[8] = {'B', 'N', 'A', 'G', 'M', 'O', 'D', 'L'};
 
 /// An ELF note: sizes of name and description, type, name, description.
@@ -32,16 +20,22 @@ struct Note {
   uint32_t type;
   char name[8];
   uint8_t root[kRootBytes];
+  uint8_t image[kRootBytes];
 };
-static_assert(sizeof(Note) == 68);
+static_assert(sizeof(Note) == 116);
 
 /// Type of the note: the Merkle root of the model.
 constexpr uint32_t kNoteTypeRoot = 1;
 
-// Zero until sealing writes the root here. The segment of this note becomes that of the payload, so
-// the table of program headers keeps its size and nothing else in the file moves.
+// Zero until sealing writes root and image digest here. The segment of this note becomes that of
+// the payload, so the table of program headers keeps its size and nothing else in the file moves.
 [[gnu::section(".note.bitnet"), gnu::used, gnu::aligned(4)]] const Note sealed_note = {
-    sizeof(Note::name), kRootBytes, kNoteTypeRoot, {'b', 'i', 't', 'n', 'e', 't', 0, 0}, {}};
+    sizeof(Note::name),
+    2 * kRootBytes,
+    kNoteTypeRoot,
+    {'b', 'i', 't', 'n', 'e', 't', 0, 0},
+    {},
+    {}};
 
 ProgramHeader read_header(const uint8_t* headers, size_t index) {
   ProgramHeader header;
@@ -68,12 +62,6 @@ LoadBias find_bias(const uint8_t* headers, size_t header_count) {
 std::span<const uint8_t> in_memory(const ProgramHeader& header, const LoadBias& bias) {
   const uintptr_t address = bias.bytes + header.virtual_address;
   return {reinterpret_cast<const uint8_t*>(address), header.memory_bytes};
-}
-
-bool is_payload_shaped(const ProgramHeader& header) {
-  return header.type == kTypeLoad && header.flags == kFlagRead &&
-         header.align == kPayloadAlignBytes && header.file_bytes == header.memory_bytes &&
-         header.file_bytes >= sizeof(kMagic);
 }
 
 }  // namespace
@@ -103,6 +91,19 @@ std::span<const uint8_t> find_relro(const uint8_t* headers, size_t header_count)
     if (header.type == kTypeRelro) return in_memory(header, bias);
   }
   return {};
+}
+
+size_t list_segments(const uint8_t* headers, size_t header_count,
+                     std::span<Segment, kSegmentCountMax> out) {
+  const LoadBias bias = find_bias(headers, header_count);
+  size_t count = 0;
+  for (size_t i = 0; bias.known && i < header_count; ++i) {
+    const ProgramHeader header = read_header(headers, i);
+    if (header.type != kTypeLoad) continue;
+    ENGINE_CHECK(count < kSegmentCountMax);
+    out[count++] = {in_memory(header, bias), (header.flags & kFlagWrite) != 0};
+  }
+  return count;
 }
 
 std::span<const uint8_t, kRootBytes> sealed_root() {

@@ -32,6 +32,17 @@ Result<std::span<const uint8_t>> find_payload(const uint8_t* headers, size_t hea
 /// not: the program does so itself, from the page of the first byte up to the last whole page.
 std::span<const uint8_t> find_relro(const uint8_t* headers, size_t header_count);
 
+/// Load segments of this program, in the order of their headers. kSegmentCountMax is more than the
+/// linker and sealing make.
+struct Segment {
+  std::span<const uint8_t> memory;
+  bool writable;
+};
+inline constexpr size_t kSegmentCountMax = 8;
+/// Fills `out` and returns the count.
+size_t list_segments(const uint8_t* headers, size_t header_count,
+                     std::span<Segment, kSegmentCountMax> out);
+
 /// Returns the Merkle root of the model that this executable was sealed with; all zero if it was
 /// not. The engine compares it with the root of the payload: the code names the model that it runs.
 std::span<const uint8_t, kRootBytes> sealed_root();

@@ -1,10 +1,13 @@
-// Attention of one query head over the cache, and the exponentials it shares with the sampler.
+// Attention of the query heads of a group over the cache, and the exponentials that the sampler
+// shares with it.
 // SPDX-License-Identifier: Apache-2.0
 //
 // Contract: `Attention`, `AttentionF16`, `AttentionInt8` and `ExpSum` in table.h; definition:
 // docs/numerics.md, `exp`, step 2.5 and "The KV cache".
-// Ordered float: positions are summed in order, the normaliser in sixteen lanes and a tree.
-// position_count >= 1. On return `scores` holds the unnormalised weights e[t], then +0.
+// Ordered float: a score is summed in sixteen lanes and a tree, as is the normaliser; positions are
+// summed in order. So a row does not depend on which other rows are in the call.
+// On return row r of `scores` holds the weights of its n positions (e[t], for int8 times the scale
+// of the value), then +0 up to pad_lanes(n) where the scales are finite.
 // `exp_sum` reads nothing at and after `n`: what lies there may be anything, NaN included.
 #pragma once
 

@@ -6,9 +6,10 @@
 namespace bitnet::kernels {
 namespace {
 
-/// Rows of a cache, element by element as `widen` has them; int8 alone has a scale for each row.
+/// Keys or values, element by element as `widen` has them; int8 alone has a scale for each
+/// position.
 template <typename Element>
-struct Rows {
+struct Cached {
   const Element* data;
   const float* scales;
 
@@ -17,26 +18,41 @@ struct Rows {
   }
 };
 
+/// One row: the query `q` against positions [0, position_count).
 template <typename Element>
-void attend(const float* q, const Rows<Element>& k, const Rows<Element>& v, uint32_t position_count,
-            uint32_t head_dim_padded, float scale, float* scores, float* out) {
+void attend_row(const float* q, const Cached<Element>& k, const Cached<Element>& v,
+                uint32_t position_count, uint32_t dim, float scale, float* scores, float* out) {
   for (uint32_t t = 0; t < position_count; ++t) {
-    const Element* key = k.data + size_t{t} * head_dim_padded;
-    scores[t] = k.scaled(dot16(q, key, head_dim_padded), t) * scale;
+    const Element* key = k.data + size_t{t / kLanes} * kLanes * dim + t % kLanes;
+    scores[t] = k.scaled(dot16(q, key, dim, kLanes), t) * scale;
   }
   float max = scores[0];
   for (uint32_t t = 1; t < position_count; ++t) {
     if (scores[t] > max) max = scores[t];
   }
   const float z = exp_sum_ref(scores, max, position_count, pad_lanes(position_count), scores);
-  for (uint32_t i = 0; i < head_dim_padded; ++i) out[i] = 0.0f;
+  for (uint32_t i = 0; i < dim; ++i) out[i] = 0.0f;
   for (uint32_t t = 0; t < position_count; ++t) {
-    const Element* value = v.data + size_t{t} * head_dim_padded;
-    const float weight = v.scaled(scores[t], t);
-    for (uint32_t i = 0; i < head_dim_padded; ++i) out[i] = out[i] + weight * widen(value[i]);
+    const Element* value = v.data + size_t{t} * dim;
+    scores[t] = v.scaled(scores[t], t);
+    for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] + scores[t] * widen(value[i]);
   }
   const float inverse = 1.0f / z;
-  for (uint32_t i = 0; i < head_dim_padded; ++i) out[i] = out[i] * inverse;
+  for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] * inverse;
+}
+
+template <typename Element>
+void attend(const AttentionQueries& queries, const Cached<Element>& k, const Cached<Element>& v,
+            const AttentionRows& rows) {
+  const uint32_t dim = queries.head_dim_padded;
+  for (uint32_t t = 0; t < queries.token_count; ++t) {
+    for (uint32_t head = 0; head < queries.head_count; ++head) {
+      const size_t row = size_t{t} * queries.head_count + head;
+      attend_row(queries.q + t * queries.stride + size_t{head} * dim, k, v,
+                 queries.position_count + t, dim, queries.scale,
+                 rows.scores + row * rows.score_stride, rows.out + row * dim);
+    }
+  }
 }
 
 }  // namespace
@@ -47,23 +63,19 @@ float exp_sum_ref(const float* x, float max, uint32_t n, uint32_t n_padded, floa
   return sum16(e, n_padded);
 }
 
-void attention_ref(const float* q, const float* k, const float* v, uint32_t position_count,
-                   uint32_t head_dim_padded, float scale, float* scores, float* out) {
-  attend<float>(q, {k, nullptr}, {v, nullptr}, position_count, head_dim_padded, scale, scores, out);
+void attention_ref(const AttentionQueries& queries, const float* k, const float* v,
+                   const AttentionRows& rows) {
+  attend<float>(queries, {k, nullptr}, {v, nullptr}, rows);
 }
 
-void attention_f16_ref(const float* q, const uint16_t* k, const uint16_t* v,
-                       uint32_t position_count, uint32_t head_dim_padded, float scale,
-                       float* scores, float* out) {
-  attend<uint16_t>(q, {k, nullptr}, {v, nullptr}, position_count, head_dim_padded, scale, scores,
-                   out);
+void attention_f16_ref(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
+                       const AttentionRows& rows) {
+  attend<uint16_t>(queries, {k, nullptr}, {v, nullptr}, rows);
 }
 
-void attention_int8_ref(const float* q, const Int8Rows& k, const Int8Rows& v,
-                        uint32_t position_count, uint32_t head_dim_padded, float scale,
-                        float* scores, float* out) {
-  attend<int8_t>(q, {k.codes, k.scales}, {v.codes, v.scales}, position_count, head_dim_padded,
-                 scale, scores, out);
+void attention_int8_ref(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
+                        const AttentionRows& rows) {
+  attend<int8_t>(queries, {k.codes, k.scales}, {v.codes, v.scales}, rows);
 }
 
 }  // namespace bitnet::kernels

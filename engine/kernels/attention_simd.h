@@ -6,70 +6,208 @@
 namespace bitnet::kernels {
 namespace {
 
-/// Rows of a cache as `load_lanes` reads them; int8 alone has a scale for each row.
+// Rows and columns of values whose sums stay in registers together. Each key and value is widened
+// once for that many rows.
+#if defined(__AVX512F__)
+constexpr uint32_t kRowsAtOnce = 8;
+constexpr uint32_t kSumsAtOnce = 16;
+#else
+constexpr uint32_t kRowsAtOnce = 4;
+constexpr uint32_t kSumsAtOnce = 4;
+#endif
+/// Positions whose values pass by all rows and columns before the next: they stay in the L1 cache.
+constexpr uint32_t kValuePositions = 32;
+/// Bytes ahead of the last use that keys and values are asked for.
+constexpr size_t kPrefetchBytes = 8192;
+
+/// Keys or values as `load_lanes` reads them; int8 alone has a scale for each position.
 template <typename Element>
-struct Rows {
+struct Cached {
   const Element* data;
   const float* scales;
 
-  float scaled(float value, uint32_t t) const {
-    if constexpr (std::is_same_v<Element, int8_t>) return value * scales[t];
+  /// `value` of sixteen positions from t on.
+  f32x16 scaled(f32x16 value, uint32_t t) const {
+    if constexpr (std::is_same_v<Element, int8_t>) return value * load_lanes(scales + t);
     return value;
   }
 };
 
-/// scores[t] = dot16(q, k_t), scaled; returns their maximum.
-template <typename Element>
-inline float score_positions(const float* q, const Rows<Element>& k, uint32_t position_count,
-                             uint32_t head_dim_padded, float scale, float* scores) {
-  constexpr uint32_t kRows = 4;
-  uint32_t t = 0;
-  for (; position_count - t >= kRows; t += kRows) {
-    float sums[kRows];
-    dot16_rows<kRows>(q, k.data + size_t{t} * head_dim_padded, head_dim_padded, head_dim_padded,
-                      sums);
-    for (uint32_t row = 0; row < kRows; ++row) {
-      scores[t + row] = k.scaled(sums[row], t + row) * scale;
+template <uint32_t kCount>
+struct Count {
+  static constexpr uint32_t value = kCount;
+};
+
+/// Calls use(Count<n>, row) for the rows [row, count): n = kCount as often as it goes, then its
+/// half, ...
+template <uint32_t kCount, typename Use>
+inline void each_rows(uint32_t row, uint32_t count, const Use& use) {
+  for (; count - row >= kCount; row += kCount) use(Count<kCount>{}, row);
+  if constexpr (kCount > 1) each_rows<kCount / 2>(row, count, use);
+}
+
+/// Packs queries [dim][kRows] for the rows that are scored together, those after one another.
+inline void pack_queries(const AttentionQueries& queries, uint32_t row_count, float* packed) {
+  const uint32_t dim = queries.head_dim_padded;
+  each_rows<kRowsAtOnce>(0, row_count, [&](auto rows, uint32_t row) {
+    for (uint32_t r = 0; r < rows.value; ++r) {
+      const uint32_t token = (row + r) / queries.head_count;
+      const uint32_t head = (row + r) % queries.head_count;
+      const float* q = queries.q + token * queries.stride + size_t{head} * dim;
+      for (uint32_t i = 0; i < dim; ++i) packed[(row * dim) + i * rows.value + r] = q[i];
+    }
+  });
+}
+
+/// The tree of dot16 over `kCount` sums of each row, from step kCount / 2 on.
+template <uint32_t kCount, uint32_t kRows>
+inline void add_tree(f32x16 (&sums)[kCount][kRows]) {
+  for (uint32_t step = kCount / 2; step >= 1; step /= 2) {
+    for (uint32_t lane = 0; lane < step; ++lane) {
+      for (uint32_t r = 0; r < kRows; ++r) sums[lane][r] = sums[lane][r] + sums[lane + step][r];
     }
   }
-  for (; t < position_count; ++t) {
-    float sums[1];
-    dot16_rows<1>(q, k.data + size_t{t} * head_dim_padded, head_dim_padded, head_dim_padded, sums);
-    scores[t] = k.scaled(sums[0], t) * scale;
-  }
-  float max = scores[0];
-  for (t = 1; t < position_count; ++t) max = scores[t] > max ? scores[t] : max;
-  return max;
 }
 
-/// Columns [first, first + 16 * kVectors): positions in order, each column a sum of its own.
-template <uint32_t kVectors, typename Element>
-inline void weigh_values(const float* e, const Rows<Element>& v, uint32_t position_count,
-                         uint32_t head_dim_padded, uint32_t first, float inverse, float* out) {
-  f32x16 acc[kVectors] = {};
-  for (uint32_t t = 0; t < position_count; ++t) {
-    const Element* row = v.data + size_t{t} * head_dim_padded + first;
-    const float weight = v.scaled(e[t], t);
-    for (uint32_t i = 0; i < kVectors; ++i) acc[i] = acc[i] + weight * load_lanes(row + i * kLanes);
+/// sums[r] = dot16 of each row with sixteen keys, one in each lane of the vectors here. The lanes
+/// of dot16 are summed a few at a time: those that its tree adds first, so that they meet in
+/// registers. q: [dim][kRows]; keys: [dim][16].
+template <uint32_t kRows, typename Element>
+inline void dot16_block(const float* q, const Element* keys, uint32_t dim, f32x16 (&sums)[kRows]) {
+  constexpr uint32_t kAtOnce = kSumsAtOnce / kRows;
+  constexpr uint32_t kApart = kLanes / kAtOnce;
+  f32x16 partial[kApart][kRows];
+  for (uint32_t first = 0; first < kApart; ++first) {
+    f32x16 acc[kAtOnce][kRows] = {};
+    for (uint32_t base = first; base < dim; base += kLanes) {
+      for (uint32_t j = 0; j < kAtOnce; ++j) {
+        const uint32_t i = base + j * kApart;
+        const f32x16 key = load_lanes(keys + size_t{i} * kLanes);
+        for (uint32_t r = 0; r < kRows; ++r) acc[j][r] = acc[j][r] + q[i * kRows + r] * key;
+      }
+    }
+    add_tree<kAtOnce>(acc);
+    for (uint32_t r = 0; r < kRows; ++r) partial[first][r] = acc[0][r];
   }
-  for (uint32_t i = 0; i < kVectors; ++i) store_lanes(out + first + i * kLanes, acc[i] * inverse);
+  add_tree<kApart>(partial);
+  for (uint32_t r = 0; r < kRows; ++r) sums[r] = partial[0][r];
+}
+
+/// Scores of all rows with the positions of the last one. packed: from pack_queries.
+template <typename Element>
+inline void score_positions(const float* packed, const Cached<Element>& k, uint32_t row_count,
+                            uint32_t position_count, uint32_t dim, float scale,
+                            const AttentionRows& to) {
+  for (uint32_t t = 0; t < position_count; t += kLanes) {
+    each_rows<kRowsAtOnce>(0, row_count, [&](auto rows, uint32_t row) {
+      f32x16 sums[rows.value];
+      dot16_block<rows.value>(packed + row * dim, k.data + size_t{t} * dim, dim, sums);
+      for (uint32_t r = 0; r < rows.value; ++r) {
+        store_lanes(to.scores + (row + r) * to.score_stride + t, k.scaled(sums[r], t) * scale);
+      }
+    });
+  }
+}
+
+/// The weights of one row in place of its scores, and 1 / z.
+template <typename Element>
+inline float weights_of_scores(float* scores, const Cached<Element>& v, uint32_t position_count) {
+  f32x16 largest = splat(scores[0]);
+  for (uint32_t t = 0; t < position_count; t += kLanes) {
+    const i32x16 inside = lane_numbers() < static_cast<int32_t>(position_count - t);
+    largest = max_lanes(select_lanes(inside, load_lanes(scores + t), largest), largest);
+  }
+  float max = largest[0];
+  for (uint32_t lane = 1; lane < kLanes; ++lane) max = largest[lane] > max ? largest[lane] : max;
+  const float z =
+      KERNEL_NAME(exp_sum)(scores, max, position_count, pad_lanes(position_count), scores);
+  if constexpr (std::is_same_v<Element, int8_t>) {
+    for (uint32_t t = 0; t < position_count; t += kLanes) {
+      store_lanes(scores + t, v.scaled(load_lanes(scores + t), t));
+    }
+  }
+  return 1.0f / z;
+}
+
+/// Positions [begin, end).
+struct Positions {
+  uint32_t begin;
+  uint32_t end;
+};
+
+/// Adds the positions to columns [0, 16 * kVectors) of each row: in order, each column a sum of its
+/// own.
+template <uint32_t kRows, uint32_t kVectors, typename Element>
+inline void add_values(const float* weights, size_t weight_stride, const Element* values,
+                       uint32_t dim, Positions positions, float* out) {
+  constexpr size_t kAhead = kPrefetchBytes / sizeof(Element);
+  f32x16 acc[kRows][kVectors];
+  for (uint32_t r = 0; r < kRows; ++r) {
+    for (uint32_t i = 0; i < kVectors; ++i) acc[r][i] = load_lanes(out + r * dim + i * kLanes);
+  }
+  for (uint32_t t = positions.begin; t < positions.end; ++t) {
+    const Element* row = values + size_t{t} * dim;
+    f32x16 value[kVectors];
+    for (uint32_t i = 0; i < kVectors; ++i) {
+      if (i * kLanes * sizeof(Element) % 64 == 0) __builtin_prefetch(row + kAhead + i * kLanes);
+      value[i] = load_lanes(row + i * kLanes);
+    }
+    for (uint32_t r = 0; r < kRows; ++r) {
+      const float weight = weights[r * weight_stride + t];
+      for (uint32_t i = 0; i < kVectors; ++i) acc[r][i] = acc[r][i] + weight * value[i];
+    }
+  }
+  for (uint32_t r = 0; r < kRows; ++r) {
+    for (uint32_t i = 0; i < kVectors; ++i) store_lanes(out + r * dim + i * kLanes, acc[r][i]);
+  }
+}
+
+/// Adds the positions to rows [row_begin, row_end).
+template <typename Element>
+inline void weigh_values(const AttentionRows& to, const Element* values, uint32_t dim,
+                         uint32_t row_begin, uint32_t row_end, Positions all) {
+  for (uint32_t t = all.begin; t < all.end; t += kValuePositions) {
+    const Positions block{t, all.end - t < kValuePositions ? all.end : t + kValuePositions};
+    each_rows<kRowsAtOnce>(row_begin, row_end, [&](auto rows, uint32_t row) {
+      constexpr uint32_t kRows = decltype(rows)::value;
+      constexpr uint32_t kFit = kSumsAtOnce / kRows;
+      constexpr uint32_t kVectors = kFit > 4 ? 4 : kFit;
+      const float* weights = to.scores + row * to.score_stride;
+      float* out = to.out + size_t{row} * dim;
+      uint32_t i = 0;
+      for (; dim - i >= kVectors * kLanes; i += kVectors * kLanes) {
+        add_values<kRows, kVectors>(weights, to.score_stride, values + i, dim, block, out + i);
+      }
+      for (; i < dim; i += kLanes) {
+        add_values<kRows, 1>(weights, to.score_stride, values + i, dim, block, out + i);
+      }
+    });
+  }
 }
 
 template <typename Element>
-inline void attend(const float* q, const Rows<Element>& k, const Rows<Element>& v,
-                   uint32_t position_count, uint32_t head_dim_padded, float scale, float* scores,
-                   float* out) {
-  constexpr uint32_t kVectors = 4;
-  const float max = score_positions(q, k, position_count, head_dim_padded, scale, scores);
-  const float z =
-      KERNEL_NAME(exp_sum)(scores, max, position_count, pad_lanes(position_count), scores);
-  const float inverse = 1.0f / z;
-  uint32_t i = 0;
-  for (; head_dim_padded - i >= kVectors * kLanes; i += kVectors * kLanes) {
-    weigh_values<kVectors>(scores, v, position_count, head_dim_padded, i, inverse, out);
+inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
+                   const Cached<Element>& v, const AttentionRows& to) {
+  const uint32_t heads = queries.head_count;
+  const uint32_t row_count = heads * queries.token_count;
+  const uint32_t common = queries.position_count;
+  const uint32_t dim = queries.head_dim_padded;
+  pack_queries(queries, row_count, to.out);  // the result comes later
+  score_positions(to.out, k, row_count, common + queries.token_count - 1, dim, queries.scale, to);
+  float inverse[kAttentionRowsMax];
+  for (uint32_t row = 0; row < row_count; ++row) {
+    float* scores = to.scores + row * to.score_stride;
+    inverse[row] = weights_of_scores(scores, v, common + row / heads);
   }
-  for (; i < head_dim_padded; i += kLanes) {
-    weigh_values<1>(scores, v, position_count, head_dim_padded, i, inverse, out);
+  for (uint32_t i = 0; i < row_count * dim; i += kLanes) store_lanes(to.out + i, f32x16{});
+  weigh_values(to, v.data, dim, 0, row_count, {0, common});
+  for (uint32_t t = 1; t < queries.token_count; ++t) {
+    weigh_values(to, v.data, dim, t * heads, (t + 1) * heads, {common, common + t});
+  }
+  for (uint32_t row = 0; row < row_count; ++row) {
+    for (uint32_t i = row * dim; i < (row + 1) * dim; i += kLanes) {
+      store_lanes(to.out + i, load_lanes(to.out + i) * inverse[row]);
+    }
   }
 }
 
@@ -87,23 +225,19 @@ float KERNEL_NAME(exp_sum)(const float* x, float max, uint32_t n, uint32_t n_pad
   return sum_lanes(total);
 }
 
-void KERNEL_NAME(attention)(const float* q, const float* k, const float* v, uint32_t position_count,
-                            uint32_t head_dim_padded, float scale, float* scores, float* out) {
-  attend<float>(q, {k, nullptr}, {v, nullptr}, position_count, head_dim_padded, scale, scores, out);
+void KERNEL_NAME(attention)(const AttentionQueries& queries, const float* k, const float* v,
+                            const AttentionRows& rows) {
+  attend<float>(queries, {k, nullptr}, {v, nullptr}, rows);
 }
 
-void KERNEL_NAME(attention_f16)(const float* q, const uint16_t* k, const uint16_t* v,
-                                uint32_t position_count, uint32_t head_dim_padded, float scale,
-                                float* scores, float* out) {
-  attend<uint16_t>(q, {k, nullptr}, {v, nullptr}, position_count, head_dim_padded, scale, scores,
-                   out);
+void KERNEL_NAME(attention_f16)(const AttentionQueries& queries, const uint16_t* k,
+                                const uint16_t* v, const AttentionRows& rows) {
+  attend<uint16_t>(queries, {k, nullptr}, {v, nullptr}, rows);
 }
 
-void KERNEL_NAME(attention_int8)(const float* q, const Int8Rows& k, const Int8Rows& v,
-                                 uint32_t position_count, uint32_t head_dim_padded, float scale,
-                                 float* scores, float* out) {
-  attend<int8_t>(q, {k.codes, k.scales}, {v.codes, v.scales}, position_count, head_dim_padded,
-                 scale, scores, out);
+void KERNEL_NAME(attention_int8)(const AttentionQueries& queries, const Int8Rows& k,
+                                 const Int8Rows& v, const AttentionRows& rows) {
+  attend<int8_t>(queries, {k.codes, k.scales}, {v.codes, v.scales}, rows);
 }
 
 }  // namespace bitnet::kernels

@@ -38,13 +38,13 @@ static inline float widen(uint16_t half) {
   return float_of(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
 }
 
-/// dot16(x, y); n is a multiple of 16.
+/// dot16(x, y); n is a multiple of 16. Element i of y stands at i * stride.
 template <typename Element>
-static inline float dot16(const float* x, const Element* y, uint32_t n) {
+static inline float dot16(const float* x, const Element* y, uint32_t n, uint32_t stride = 1) {
   float acc[kLanes] = {};
   for (uint32_t base = 0; base < n; base += kLanes) {
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      acc[lane] = acc[lane] + x[base + lane] * widen(y[base + lane]);
+      acc[lane] = acc[lane] + x[base + lane] * widen(y[(base + lane) * stride]);
     }
   }
   return sum_lanes(acc);

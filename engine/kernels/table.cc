@@ -2,13 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/table.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif !defined(__aarch64__)
+#if !defined(__x86_64__) && !defined(__aarch64__)
 #error "kernels exist for x86_64 and aarch64"
 #endif
 
 #include "base/check.h"
+#include "base/processor.h"
 #include "kernels/attention.h"
 #include "kernels/cache_rows.h"
 #include "kernels/elementwise.h"
@@ -85,51 +84,6 @@ void set_avx512vnni(KernelTable& table) {
   table.attention_int8 = attention_int8_avx512vnni;
 }
 
-// Register states that the operating system saves, in XCR0 (Intel SDM vol. 1, section 13.3): SSE
-// and AVX for ymm; also the mask registers and both halves of the zmm state for AVX-512.
-constexpr uint64_t kYmmState = 0x06;
-constexpr uint64_t kZmmState = 0xe6;
-
-// Bits of CPUID leaf 1 and leaf 7, subleaf 0 (Intel SDM vol. 2, CPUID).
-constexpr uint32_t kLeaf1EcxOsxsave = 1u << 27;
-constexpr uint32_t kLeaf1EcxAvx = 1u << 28;
-constexpr uint32_t kLeaf1EcxF16c = 1u << 29;
-constexpr uint32_t kLeaf7EbxAvx2 = 1u << 5;
-constexpr uint32_t kLeaf7EbxAvx512 = 1u << 16 | 1u << 30 | 1u << 31;  // f, bw, vl
-constexpr uint32_t kLeaf7EcxAvx512Vnni = 1u << 11;
-
-/// XCR0. Only where CPUID says OSXSAVE.
-uint64_t enabled_states() {
-  uint32_t low;
-  uint32_t high;
-  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return uint64_t{high} << 32 | low;
-}
-
-struct Features {
-  bool avx2 = false;
-  bool avx512vnni = false;
-};
-
-Features detect_features() {
-  Features features;
-  uint32_t eax, ebx, ecx, edx;
-  constexpr uint32_t kLeaf1Needed = kLeaf1EcxOsxsave | kLeaf1EcxAvx | kLeaf1EcxF16c;
-  if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return features;
-  if ((ecx & kLeaf1Needed) != kLeaf1Needed) return features;
-  const uint64_t states = enabled_states();
-  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return features;
-  features.avx2 = (states & kYmmState) == kYmmState && (ebx & kLeaf7EbxAvx2) != 0;
-  features.avx512vnni = features.avx2 && (states & kZmmState) == kZmmState &&
-                        (ebx & kLeaf7EbxAvx512) == kLeaf7EbxAvx512 &&
-                        (ecx & kLeaf7EcxAvx512Vnni) != 0;
-  return features;
-}
-
-bool ref_available(uint64_t) { return true; }
-bool avx2_available(uint64_t) { return detect_features().avx2; }
-bool avx512vnni_available(uint64_t) { return detect_features().avx512vnni; }
-
 #else
 
 void set_neon(KernelTable& table) {
@@ -157,35 +111,25 @@ void set_dotprod(KernelTable& table) {
   table.int8_matmul = int8_matmul_dotprod;
 }
 
-// Bits of AT_HWCAP (Linux, arch/arm64/include/uapi/asm/hwcap.h).
-constexpr uint64_t kHwcapAsimd = 1u << 1;
-constexpr uint64_t kHwcapAsimdDp = 1u << 20;
-
-bool ref_available(uint64_t) { return true; }
-bool neon_available(uint64_t hwcap) { return (hwcap & kHwcapAsimd) != 0; }
-bool dotprod_available(uint64_t hwcap) {
-  return neon_available(hwcap) && (hwcap & kHwcapAsimdDp) != 0;
-}
-
 #endif
 
 /// One instruction set: how it changes the table of the level below it, and when it can run.
 struct Level {
   const char* name;
   void (*set)(KernelTable& table);
-  bool (*available)(uint64_t hwcap);
+  bool Processor::* available;  ///< null: everywhere
 };
 
 void set_ref(KernelTable& table) { table = kReference; }
 
 constexpr Level kLevels[] = {
-    {"ref", set_ref, ref_available},
+    {"ref", set_ref, nullptr},
 #if defined(__x86_64__)
-    {"avx2", set_avx2, avx2_available},
-    {"avx512vnni", set_avx512vnni, avx512vnni_available},
+    {"avx2", set_avx2, &Processor::avx2},
+    {"avx512vnni", set_avx512vnni, &Processor::avx512vnni},
 #else
-    {"neon", set_neon, neon_available},
-    {"dotprod", set_dotprod, dotprod_available},
+    {"neon", set_neon, &Processor::neon},
+    {"dotprod", set_dotprod, &Processor::dotprod},
 #endif
 };
 constexpr uint32_t kLevelCount = sizeof kLevels / sizeof kLevels[0];
@@ -202,7 +146,8 @@ const char* kernel_table_name(uint32_t index) {
 
 bool kernel_table_available(uint32_t index, uint64_t hwcap) {
   ENGINE_CHECK(index < kLevelCount);
-  return kLevels[index].available(hwcap);
+  const auto available = kLevels[index].available;
+  return available == nullptr || detect_processor(hwcap).*available;
 }
 
 KernelTable kernel_table(uint32_t index) {

@@ -84,11 +84,34 @@ using Rope = void (*)(const float* x, const float* sin, const float* cos, uint32
 using RopeAngles = void (*)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
                             float* cos);
 
-/// One query head against `position_count` cached positions.
-/// q: float[head_dim_padded]; k, v: float[position_count][head_dim_padded];
-/// scores: float[pad_lanes(position_count)] scratch; out: float[head_dim_padded].
-using Attention = void (*)(const float* q, const float* k, const float* v, uint32_t position_count,
-                           uint32_t head_dim_padded, float scale, float* scores, float* out);
+/// Most rows of queries that one call of `Attention` takes.
+inline constexpr uint32_t kAttentionRowsMax = 16;
+
+/// The queries of `head_count` heads that share a kv head, of `token_count` tokens in a row.
+struct AttentionQueries {
+  const float*
+      q;  ///< head h of token t: float[head_dim_padded] at t * stride + h * head_dim_padded
+  size_t stride;
+  uint32_t head_count;      ///< >= 1; head_count * token_count <= kAttentionRowsMax
+  uint32_t token_count;     ///< >= 1
+  uint32_t position_count;  ///< token t attends to positions [0, position_count + t)
+  uint32_t head_dim_padded;
+  float scale;
+};
+
+/// What `Attention` writes: row t * head_count + h is that of head h of token t.
+struct AttentionRows {
+  float* scores;  ///< scratch, float[row_count][score_stride]: what the values were weighed with
+  size_t score_stride;  ///< >= pad_lanes(position_count + token_count - 1), multiple of 16
+  float* out;           ///< float[row_count][head_dim_padded]
+};
+
+/// Attention of all rows over the keys and values of one kv head, each read once.
+/// k: float[ceil(n / 16)][head_dim_padded][16], n = position_count + token_count - 1 positions in
+/// blocks of 16 (kLanes); what stands for positions at and after n may be anything.
+/// v: float[n][head_dim_padded].
+using Attention = void (*)(const AttentionQueries& queries, const float* k, const float* v,
+                           const AttentionRows& rows);
 
 /// e[i] = exp(x[i] - max), the definition of docs/numerics.md; n_padded multiple of 16.
 /// Returns sum16(e). Elements at and after `n` get +0. e may be x.
@@ -100,21 +123,20 @@ using StoreF16 = void (*)(const float* x, uint32_t n_padded, uint16_t* half);
 /// codes = the row in int8; returns its scale, max(amax, 1e-5) / 127. codes aligned to 16 bytes.
 using StoreInt8 = float (*)(const float* x, uint32_t n_padded, int8_t* codes);
 
-/// `Attention` over binary16 rows. k, v: aligned to 32 bytes.
-using AttentionF16 = void (*)(const float* q, const uint16_t* k, const uint16_t* v,
-                              uint32_t position_count, uint32_t head_dim_padded, float scale,
-                              float* scores, float* out);
+/// `Attention` over binary16. k, v: aligned to 32 bytes.
+using AttentionF16 = void (*)(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
+                              const AttentionRows& rows);
 
-/// int8 rows of one kv head with a scale each.
+/// Keys or values of one kv head in int8, laid out as `Attention` says, and a scale for each
+/// position.
 struct Int8Rows {
-  const int8_t* codes;  ///< [position_count][head_dim_padded], aligned to 16 bytes
-  const float* scales;  ///< [position_count], no alignment
+  const int8_t* codes;  ///< aligned to 16 bytes
+  const float* scales;  ///< [pad_lanes(n)], 64-byte aligned
 };
 
-/// `Attention` over int8 rows.
-using AttentionInt8 = void (*)(const float* q, const Int8Rows& k, const Int8Rows& v,
-                               uint32_t position_count, uint32_t head_dim_padded, float scale,
-                               float* scores, float* out);
+/// `Attention` over int8.
+using AttentionInt8 = void (*)(const AttentionQueries& queries, const Int8Rows& k,
+                               const Int8Rows& v, const AttentionRows& rows);
 
 struct KernelTable {
   const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod"

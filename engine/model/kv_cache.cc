@@ -21,48 +21,59 @@ KvCache::KvCache(Arena& arena, const format::ModelHeader& header, uint32_t conte
                  KvCacheKind kind)
     : kind_(kind),
       kv_head_count_(header.kv_head_count),
-      context_(context),
+      context_padded_(pad_lanes(context)),
       head_dim_padded_(pad_lanes(header.head_dim)) {
-  const size_t row_count = size_t{header.layer_count} * kv_head_count_ * context_;
+  const size_t row_count = size_t{header.layer_count} * kv_head_count_ * context_padded_;
   for (Rows& rows : rows_) {
     rows.data = arena.take<uint8_t>(row_count * head_dim_padded_ * element_bytes(kind));
     if (kind == KvCacheKind::kInt8) rows.scales = arena.take<float>(row_count);
   }
 }
 
+template <typename Element>
+void KvCache::store_row(Part part, Head head, uint32_t position, const Element* from) {
+  Element* to = rows<Element>(part, head);
+  if (part == kValues) {
+    std::memcpy(to + size_t{position} * head_dim_padded_, from, head_dim_padded_ * sizeof(Element));
+    return;
+  }
+  to += size_t{position / kLanes} * kLanes * head_dim_padded_ + position % kLanes;
+  for (uint32_t i = 0; i < head_dim_padded_; ++i) to[size_t{i} * kLanes] = from[i];
+}
+
 void KvCache::store(const kernels::KernelTable& kernels, Part part, Head head, uint32_t position,
                     const float* from) {
+  alignas(64) uint16_t halves[kHeadDimMax];
+  alignas(64) int8_t codes[kHeadDimMax];
   switch (kind_) {
     case KvCacheKind::kF32:
-      std::memcpy(row<float>(part, head, position), from, head_dim_padded_ * sizeof(float));
-      return;
+      return store_row(part, head, position, from);
     case KvCacheKind::kF16:
-      return kernels.store_f16(from, head_dim_padded_, row<uint16_t>(part, head, position));
+      kernels.store_f16(from, head_dim_padded_, halves);
+      return store_row(part, head, position, halves);
     case KvCacheKind::kInt8:
       rows_[part].scales[row_index(head, position)] =
-          kernels.store_int8(from, head_dim_padded_, row<int8_t>(part, head, position));
-      return;
+          kernels.store_int8(from, head_dim_padded_, codes);
+      return store_row(part, head, position, codes);
   }
 }
 
 kernels::Int8Rows KvCache::int8_rows(Part part, Head head) const {
-  return {row<const int8_t>(part, head, 0), rows_[part].scales.data() + row_index(head, 0)};
+  return {rows<const int8_t>(part, head), rows_[part].scales.data() + row_index(head, 0)};
 }
 
-void KvCache::attend(const kernels::KernelTable& kernels, Head head, uint32_t position_count,
-                     const float* q, float scale, float* scores, float* out) const {
+void KvCache::attend(const kernels::KernelTable& kernels, Head head,
+                     const kernels::AttentionQueries& queries,
+                     const kernels::AttentionRows& to) const {
   switch (kind_) {
     case KvCacheKind::kF32:
-      return kernels.attention(q, row<const float>(kKeys, head, 0),
-                               row<const float>(kValues, head, 0), position_count, head_dim_padded_,
-                               scale, scores, out);
+      return kernels.attention(queries, rows<const float>(kKeys, head),
+                               rows<const float>(kValues, head), to);
     case KvCacheKind::kF16:
-      return kernels.attention_f16(q, row<const uint16_t>(kKeys, head, 0),
-                                   row<const uint16_t>(kValues, head, 0), position_count,
-                                   head_dim_padded_, scale, scores, out);
+      return kernels.attention_f16(queries, rows<const uint16_t>(kKeys, head),
+                                   rows<const uint16_t>(kValues, head), to);
     case KvCacheKind::kInt8:
-      return kernels.attention_int8(q, int8_rows(kKeys, head), int8_rows(kValues, head),
-                                    position_count, head_dim_padded_, scale, scores, out);
+      return kernels.attention_int8(queries, int8_rows(kKeys, head), int8_rows(kValues, head), to);
   }
 }
 

@@ -12,9 +12,11 @@
 
 namespace bitnet::model {
 
-/// Layout    keys, then values: [layer][kv_head][position][head_dim_padded] of f32, binary16 or
-///           int8; for int8 also a float scale for each row, [layer][kv_head][position].
-/// Why       the rows of one head lie one after the other, as attention reads them.
+/// Layout    values: [layer][kv_head][position][head_dim_padded] of f32, binary16 or int8. Keys:
+///           [layer][kv_head][position / 16][head_dim_padded][16 positions]. int8 has a float scale
+///           for each key and value, [layer][kv_head][position]. Positions are padded to 16.
+/// Why       the keys and values of one head follow one another, as attention reads them. A vector
+///           of keys is one element of sixteen positions, so each lane sums a dot16 of its own.
 /// Exact     f32 yes; the others are defined by docs/numerics.md, "The KV cache".
 class KvCache {
  public:
@@ -34,9 +36,9 @@ class KvCache {
   void store(const kernels::KernelTable& kernels, Part part, Head head, uint32_t position,
              const float* row);
 
-  /// `kernels::Attention` of q against positions [0, position_count) of one head.
-  void attend(const kernels::KernelTable& kernels, Head head, uint32_t position_count,
-              const float* q, float scale, float* scores, float* out) const;
+  /// `kernels::Attention` over one head.
+  void attend(const kernels::KernelTable& kernels, Head head,
+              const kernels::AttentionQueries& queries, const kernels::AttentionRows& rows) const;
 
  private:
   struct Rows {
@@ -46,18 +48,20 @@ class KvCache {
 
   /// Index of a row in units of rows.
   size_t row_index(Head head, uint32_t position) const {
-    return (size_t{head.layer} * kv_head_count_ + head.kv_head) * context_ + position;
+    return (size_t{head.layer} * kv_head_count_ + head.kv_head) * context_padded_ + position;
   }
   template <typename Element>
-  Element* row(Part part, Head head, uint32_t position) const {
+  void store_row(Part part, Head head, uint32_t position, const Element* from);
+  template <typename Element>
+  Element* rows(Part part, Head head) const {
     return reinterpret_cast<Element*>(rows_[part].data.data()) +
-           row_index(head, position) * head_dim_padded_;
+           row_index(head, 0) * head_dim_padded_;
   }
   kernels::Int8Rows int8_rows(Part part, Head head) const;
 
   format::KvCacheKind kind_ = format::KvCacheKind::kF32;
   uint32_t kv_head_count_ = 0;
-  uint32_t context_ = 0;
+  uint32_t context_padded_ = 0;
   uint32_t head_dim_padded_ = 0;
   Rows rows_[2];
 };

@@ -54,6 +54,7 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
                              {options.context, options.prefill_chunk, options.threads,
                               options.logits_rows, options.kv_cache});
   generator_ = Generator(arena, *header_);
+  leaves_ = LeafGuard(arena, *header_, options.verify);
   extra.take(extra.context, arena);
 }
 
@@ -65,6 +66,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
     if (!copy.ok()) return copy.error();
     file = copy.value();
   }
+  weights_ = file;
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();
@@ -82,13 +84,15 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   take_memory(arena, options, extra);
   arena.freeze();
 
-  const Result<format::Model> model = format::load_model(file, layers_);
-  Error error = model.ok() ? team_.start(options.threads, options.cores) : model.error();
-  if (failed(error)) {
-    platform::release_memory(memory_);
-    return error;
+  Error error = team_.start(options.threads, options.cores);
+  if (!failed(error)) error = leaves_.start(file, team_);
+  const Result<format::Model> model =
+      failed(error) ? Result<format::Model>(error) : format::load_model(file, layers_);
+  if (!model.ok()) {
+    close();
+    return model.error();
   }
-  transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_);
+  transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_, leaves_);
   return kNoError;
 }
 

@@ -10,6 +10,7 @@
 #include "base/status.h"
 #include "format/model_file.h"
 #include "model/generator.h"
+#include "model/leaf_guard.h"
 #include "model/transformer.h"
 #include "runtime/threads.h"
 
@@ -24,6 +25,7 @@ struct SessionOptions {
   format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
   format::WeightsPlace weights = format::WeightsPlace::kMapped;
   std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
+  format::VerifyMode verify = format::VerifyMode::kOff;
 };
 
 /// Memory that the program wants in the same arena; called once to count and once to take.
@@ -36,8 +38,8 @@ struct ExtraMemory {
 class Session {
  public:
   /// Checks `file`, plans and reserves the memory, chooses the kernels, starts the threads. After
-  /// it the arena is frozen. Errors of check_model_header and load_model; kConfigConflict (subject
-  /// = the option); kIsaUnavailable; kNoMemory; kNoThread.
+  /// it the arena is frozen. Errors of check_model_header and load_model; kModelLeaf;
+  /// kConfigConflict (subject = the option); kIsaUnavailable; kNoMemory; kNoThread.
   Error open(std::span<const uint8_t> file, const SessionOptions& options,
              const ExtraMemory& extra);
   /// Gives threads and memory back; the file stays the caller's.
@@ -47,13 +49,19 @@ class Session {
   Transformer& transformer() { return transformer_; }
   Generator& generator() { return generator_; }
   size_t arena_bytes() const { return memory_.size(); }
+  std::span<uint8_t> arena() { return memory_; }
+  /// The model's bytes that a run reads: the file's own pages, or their copy.
+  std::span<const uint8_t> weights() const { return weights_; }
+  runtime::ThreadTeam& team() { return team_; }
 
  private:
   void take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra);
 
   const format::ModelHeader* header_ = nullptr;
   std::span<uint8_t> memory_;
+  std::span<const uint8_t> weights_;
   std::span<format::Layer> layers_;
+  LeafGuard leaves_;
   Transformer transformer_;
   Generator generator_;
   runtime::ThreadTeam team_;

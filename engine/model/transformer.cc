@@ -7,6 +7,20 @@ namespace bitnet::model {
 namespace {
 
 uint32_t max2(uint32_t a, uint32_t b) { return a > b ? a : b; }
+uint32_t min2(uint32_t a, uint32_t b) { return a < b ? a : b; }
+
+/// Most bytes that all threads together have for the scores of several tokens at a time.
+constexpr size_t kScoreBytesMax = 4 << 20;
+
+/// Rows of queries that a thread computes in one call of attention: the heads of a group, and as
+/// many tokens as the kernel takes and the memory for their scores allows.
+uint32_t score_rows(uint32_t group, const TransformerOptions& options, size_t row_bytes) {
+  const uint32_t heads = min2(group, kernels::kAttentionRowsMax);
+  const size_t fit = kScoreBytesMax / (row_bytes * options.thread_count);
+  const uint32_t rows =
+      fit < kernels::kAttentionRowsMax ? static_cast<uint32_t>(fit) : kernels::kAttentionRowsMax;
+  return heads * min2(max2(1, rows / heads), options.prefill_chunk);
+}
 
 /// Where a section works redundantly (one token), every thread has a slot of its own; where it is
 /// divided, slot = token. So the slots of either case are max(tokens, threads).
@@ -46,8 +60,11 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   scales_ = arena.take<float>(slots);
   normed_ = arena.take<float>(threads * width_max_);
   multipliers_ = arena.take<float>(threads * pad_lanes(options.prefill_chunk));
-  scores_ = arena.take<float>(threads * pad_lanes(options.context));
-  head_out_ = arena.take<float>(threads * head_dim_padded_);
+  // Not a power of two: else the rows would share the sets of the caches.
+  score_stride_ = pad_lanes(options.context) + kLanes;
+  score_rows_ = score_rows(header.head_count / header.kv_head_count, options, score_stride_ * 4);
+  scores_ = arena.take<float>(threads * score_rows_ * score_stride_);
+  head_out_ = arena.take<float>(threads * score_rows_ * head_dim_padded_);
   sin_ = arena.take<float>(chunk * angle_stride_);
   cos_ = arena.take<float>(chunk * angle_stride_);
   final_ = arena.take<float>(final_slots * hidden_padded_);
@@ -61,10 +78,11 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
 }
 
 void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels,
-                       runtime::ThreadTeam& team) {
+                       runtime::ThreadTeam& team, LeafGuard& leaves) {
   model_ = model;
   kernels_ = kernels;
   team_ = &team;
+  leaves_ = &leaves;
   ENGINE_CHECK(team.size() == options_.thread_count);
 }
 
@@ -85,7 +103,7 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   mode_ = mode;
   for (uint32_t t = 0; t < token_count_; ++t) embed(t, ids[t]);
   team_->run(work_entry, this);
-  return kNoError;
+  return leaves_->error();
 }
 
 std::span<float> Transformer::logits(uint32_t index) {
@@ -103,11 +121,14 @@ void Transformer::embed(uint32_t token_index, uint32_t id) {
   float* x = x_.data() + size_t{token_index} * hidden_padded_;
   const format::Table& table = model_.embedding;
   if (table.kind == format::kF32Rows) {
-    std::memcpy(x, table.data + size_t{id} * hidden_padded_ * 4, size_t{hidden_padded_} * 4);
+    const uint8_t* values = table.data + size_t{id} * hidden_padded_ * 4;
+    leaves_->need(values, size_t{hidden_padded_} * 4);
+    std::memcpy(x, values, size_t{hidden_padded_} * 4);
     return;
   }
   // Row r of a tile has four columns in each block of 64 bytes.
   const uint8_t* tile = table.data + size_t{id / kTileRows} * kTileRows * hidden_padded_;
+  leaves_->need(tile, size_t{kTileRows} * hidden_padded_);
   const uint8_t* row = tile + id % kTileRows * 4;
   const float scale = table.row_scales[id];
   for (uint32_t i = 0; i < hidden_padded_; ++i) {
@@ -158,6 +179,8 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
 void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
                            uint32_t thread) {
   if (tiles.begin == tiles.end) return;
+  const size_t tile_bytes = size_t{kTileRows} * matrix.cols_padded() / 4;
+  leaves_->need(matrix.weights + tiles.begin * tile_bytes, (tiles.end - tiles.begin) * tile_bytes);
   const uint32_t slot = token_count_ == 1 ? thread : 0;
   float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
   for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];
@@ -203,7 +226,7 @@ void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   const uint32_t heads = header_->head_count + header_->kv_head_count;
   const Range items = share(token_count_ * heads, thread);
   // head_out_ is free until attend: each row passes through it, padded.
-  float* row = head_out_.data() + size_t{thread} * head_dim_padded_;
+  float* row = head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_;
   for (uint32_t item = items.begin; item < items.end; ++item) {
     const uint32_t t = item / heads;
     const uint32_t head = item % heads;
@@ -224,21 +247,37 @@ void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   }
 }
 
+/// Divides (kv head, block of tokens, head of the group), in this order, between the threads; what
+/// a thread has of a block it computes in one call.
 void Transformer::attend(uint32_t layer_index, uint32_t thread) {
   const uint32_t dim = header_->head_dim;
   const uint32_t group = header_->head_count / header_->kv_head_count;
-  float* scores = scores_.data() + size_t{thread} * pad_lanes(options_.context);
-  float* out = head_out_.data() + size_t{thread} * head_dim_padded_;
-  const Range items = share(token_count_ * header_->head_count, thread);
-  for (uint32_t item = items.begin; item < items.end; ++item) {
-    const uint32_t head = item / token_count_;
-    const uint32_t t = item % token_count_;
+  const uint32_t block_tokens = max2(1, score_rows_ / group);
+  const uint32_t blocks = (token_count_ + block_tokens - 1) / block_tokens;
+  const kernels::AttentionRows rows{
+      scores_.data() + size_t{thread} * score_rows_ * score_stride_, score_stride_,
+      head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_};
+  const Range items = share(header_->head_count * blocks, thread);
+  for (uint32_t item = items.begin; item < items.end;) {
+    const uint32_t block = item / group % blocks;
+    const uint32_t kv_head = item / group / blocks;
+    const uint32_t head = kv_head * group + item % group;
+    const uint32_t first = block * block_tokens;
+    const uint32_t tokens = min2(block_tokens, token_count_ - first);
+    const uint32_t heads = min2(min2(group - item % group, items.end - item), score_rows_ / tokens);
     const float* q =
-        q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
-    cache_.attend(kernels_, {layer_index, head / group}, position_ + t + 1, q,
-                  header_->attention_scale, scores, out);
-    std::memcpy(attended_.data() + size_t{t} * q_rows_padded_ + size_t{head} * dim, out,
-                size_t{dim} * 4);
+        q_rotated_.data() + (size_t{first} * header_->head_count + head) * head_dim_padded_;
+    cache_.attend(kernels_, {layer_index, kv_head},
+                  {q, size_t{header_->head_count} * head_dim_padded_, heads, tokens,
+                   position_ + first + 1, head_dim_padded_, header_->attention_scale},
+                  rows);
+    for (uint32_t row = 0; row < heads * tokens; ++row) {
+      const uint32_t to_head = head + row % heads;
+      float* to = attended_.data() + size_t{first + row / heads} * q_rows_padded_;
+      std::memcpy(to + size_t{to_head} * dim, rows.out + size_t{row} * head_dim_padded_,
+                  size_t{dim} * 4);
+    }
+    item += heads;
   }
 }
 
@@ -284,6 +323,8 @@ void Transformer::head_block(uint32_t thread) {
   const Range tiles = share(vocab_padded_ / kTileRows, thread);
   if (tiles.begin == tiles.end) return;
   if (head.kind == format::kInt8Rows) {
+    const size_t tile_bytes = size_t{kTileRows} * hidden_padded_;
+    leaves_->need(head.data + tiles.begin * tile_bytes, (tiles.end - tiles.begin) * tile_bytes);
     const kernels::SplitTokens x{hi_.data() + slot * code_stride_,
                                  lo_.data() + slot * code_stride_,
                                  code_stride_,
@@ -298,6 +339,8 @@ void Transformer::head_block(uint32_t thread) {
   const uint32_t row_begin = tiles.begin * kTileRows;
   const uint32_t row_end = tiles.end * kTileRows < head.rows ? tiles.end * kTileRows : head.rows;
   if (row_begin >= row_end) return;
+  const size_t row_bytes = size_t{hidden_padded_} * 4;
+  leaves_->need(head.data + row_begin * row_bytes, (row_end - row_begin) * row_bytes);
   kernels_.f32_matmul(reinterpret_cast<const float*>(head.data), hidden_padded_, row_begin, row_end,
                       final_.data() + size_t{slot} * hidden_padded_, hidden_padded_, count,
                       logits_.data(), vocab_padded_);

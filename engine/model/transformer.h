@@ -10,6 +10,7 @@
 #include "format/model_file.h"
 #include "kernels/table.h"
 #include "model/kv_cache.h"
+#include "model/leaf_guard.h"
 #include "runtime/threads.h"
 
 namespace bitnet::model {
@@ -35,10 +36,10 @@ class Transformer {
   /// Takes all memory. With a counting arena nothing else may be called.
   Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options);
   void bind(const format::Model& model, const kernels::KernelTable& kernels,
-            runtime::ThreadTeam& team);
+            runtime::ThreadTeam& team, LeafGuard& leaves);
 
   /// Computes `ids` (1 … prefill_chunk of them) at positions position, position + 1 …, whose
-  /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow.
+  /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow, kModelLeaf.
   Error forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode);
 
   /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll, of the last token
@@ -75,6 +76,7 @@ class Transformer {
   format::Model model_{};
   kernels::KernelTable kernels_{};
   runtime::ThreadTeam* team_ = nullptr;
+  LeafGuard* leaves_ = nullptr;
   TransformerOptions options_{};
 
   uint32_t hidden_padded_ = 0;
@@ -83,6 +85,8 @@ class Transformer {
   uint32_t intermediate_padded_ = 0;
   uint32_t head_dim_padded_ = 0;
   uint32_t vocab_padded_ = 0;
+  uint32_t score_rows_ = 0;
+  size_t score_stride_ = 0;
   size_t code_stride_ = 0, qkv_stride_ = 0, width_max_ = 0, angle_stride_ = 0;
 
   // The call under way.
@@ -101,8 +105,8 @@ class Transformer {
   std::span<float> scales_;
   std::span<float> normed_;       ///< [thread][width_max]
   std::span<float> multipliers_;  ///< [thread][chunk]
-  std::span<float> scores_;       ///< [thread][context padded]
-  std::span<float> head_out_;     ///< [thread][head_dim_padded]
+  std::span<float> scores_;       ///< [thread][score_rows][score_stride]
+  std::span<float> head_out_;     ///< [thread][score_rows][head_dim_padded]
   std::span<float> sin_, cos_;    ///< [chunk][head_dim / 2 padded]
   std::span<float> final_;        ///< [max(logits_rows, threads)][hidden_padded]
   std::span<int8_t> hi_, lo_;     ///< the same, [code_stride]

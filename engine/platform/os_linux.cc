@@ -75,7 +75,8 @@ Result<size_t> read_file(const char* path, std::span<uint8_t> buffer) {
 }
 
 Result<std::span<uint8_t>> reserve_memory(size_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0);
   if (memory == MAP_FAILED) return Error{Status::kNoMemory, "arena", 0, bytes, 0};
   return std::span<uint8_t>(static_cast<uint8_t*>(memory), bytes);
 }

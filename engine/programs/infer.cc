@@ -1,18 +1,25 @@
 // bitnet-infer: one prompt on standard input, one answer on standard output.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), then
-// run (read the prompt, compute, write the answer). After set-up nothing is opened and nothing
-// allocated.
+// Phases (docs/architecture.md): set up (arguments, configuration, model, memory, threads), lock
+// (set_up numbers the steps of both), then run (read the prompt, compute, write the answer). A
+// locked process reads standard input, writes its two streams, and exits; nothing else.
 #include <cstring>
 
 #include "base/version.h"
+#include "crypto/crypto.h"
 #include "format/config.h"
 #include "format/payload.h"
 #include "model/session.h"
+#include "platform/lockdown.h"
+#include "platform/log_file.h"
 #include "platform/os.h"
+#include "programs/arguments.h"
 #include "programs/bench.h"
+#include "programs/hardening.h"
 #include "programs/report.h"
+#include "runtime/lockdown.h"
+#include "runtime/log_ring.h"
 #include "tokenizer.inc"
 #include "tokenizer/tables.h"
 #include "tokenizer/tokenizer.h"
@@ -21,11 +28,16 @@ namespace {
 
 using namespace bitnet;
 
+using runtime::Event;
+
 constexpr size_t kPathBytesMax = 4096;
+// A longer prompt would push everything else out of the ring.
+constexpr size_t kLogTextMax = 64 * runtime::kLogDataBytes;
 
 constexpr char kHelp[] =
     "usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--bench COUNT]\n"
     "                    [--debug-vocab FILE]\n"
+    "       bitnet-infer --config FILE --hardening-report [--json]\n"
     "\n"
     "Reads one prompt from standard input and writes the model's answer to standard output.\n"
     "The same input, configuration and seed give the same answer on every processor.\n"
@@ -37,6 +49,8 @@ constexpr char kHelp[] =
     "  --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON\n"
     "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard "
     "error\n"
+    "  --hardening-report  lock down as for a run, print the state of each layer, and exit;\n"
+    "                      with --json as one JSON object\n"
     "  --version           print the version\n"
     "\n"
     "example: echo \"show failed systemd units\" | ./bitnet-infer --config config.yaml --seed 42\n"
@@ -47,9 +61,10 @@ struct Arguments {
   const char* isa = nullptr;
   const char* vocabulary = nullptr;
   uint64_t seed = 0;
-  bool seed_given = false;
-  uint32_t bench = 0;  ///< tokens to time; 0: answer a prompt
+  uint64_t bench = 0;  ///< tokens to time; 0: answer a prompt
   bool stats = false;
+  bool report = false;
+  bool json = false;
 };
 
 /// Everything that lives as long as the program.
@@ -57,7 +72,10 @@ struct Program {
   Arguments arguments;
   format::Config config;
   uint8_t config_text[kConfigBytesMax];
+  runtime::Lockdown lockdown;
   model::Session session;
+  runtime::LogWriter log;
+  uint64_t answer_bytes = 0;
   std::span<uint8_t> prompt;   ///< prompt_bytes_max + 1, so that one byte too many is noticed
   std::span<uint8_t> scratch;  ///< of the tokenizer
   std::span<uint32_t> ids;
@@ -70,63 +88,24 @@ std::span<const uint8_t> bytes_of(const char* text) {
   return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
 }
 
-void print(int descriptor, const char* text) {
-  (void)failed(platform::write_all(descriptor, bytes_of(text)));
-}
-
-/// Decimal digits of a 64-bit number, nothing else.
-bool parse_number(const char* text, uint64_t* seed) {
-  *seed = 0;
-  if (*text == 0) return false;
-  for (; *text != 0; ++text) {
-    if (*text < '0' || *text > '9') return false;
-    const uint64_t digit = static_cast<uint64_t>(*text - '0');
-    if (__builtin_mul_overflow(*seed, 10u, seed) || __builtin_add_overflow(*seed, digit, seed))
-      return false;
-  }
-  return true;
-}
-
-/// Fills `out`; sets *done where the arguments ask for text alone.
 Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
-  for (int i = 1; i < count; ++i) {
-    const char* name = values[i];
-    if (std::strcmp(name, "--help") == 0 || std::strcmp(name, "--version") == 0) {
-      print(platform::kStdout, name[2] == 'h' ? kHelp : kVersion);
-      if (name[2] != 'h') print(platform::kStdout, "\n");
-      *done = true;
-      return kNoError;
-    }
-    if (std::strcmp(name, "--stats") == 0) {
-      out->stats = true;
-      continue;
-    }
-    const char** target = std::strcmp(name, "--config") == 0        ? &out->config
-                          : std::strcmp(name, "--isa") == 0         ? &out->isa
-                          : std::strcmp(name, "--debug-vocab") == 0 ? &out->vocabulary
-                                                                    : nullptr;
-    const bool is_seed = std::strcmp(name, "--seed") == 0;
-    const bool is_bench = std::strcmp(name, "--bench") == 0;
-    if (target == nullptr && !is_seed && !is_bench) return Error{Status::kUsage, name};
-    const bool given = is_seed ? out->seed_given : is_bench ? out->bench != 0 : *target != nullptr;
-    if (given || i + 1 == count) return Error{Status::kOptionValue, name};
-    const char* value = values[++i];
-    uint64_t number = 0;
-    if (target != nullptr) {
-      *target = value;
-      continue;
-    }
-    if (!parse_number(value, &number)) return Error{Status::kOptionValue, name};
-    if (is_seed) {
-      out->seed = number;
-      out->seed_given = true;
-      continue;
-    }
-    if (number < 2 || number > kContextMax) return Error{Status::kOptionValue, name};
-    out->bench = static_cast<uint32_t>(number);
+  programs::Option options[] = {
+      {.name = "--config", .text = &out->config, .required = true},
+      {.name = "--seed", .number = &out->seed},
+      {.name = "--isa", .text = &out->isa},
+      {.name = "--stats", .flag = &out->stats},
+      {.name = "--bench", .number = &out->bench, .number_min = 2, .number_max = kContextMax},
+      {.name = "--debug-vocab", .text = &out->vocabulary},
+      {.name = "--hardening-report", .flag = &out->report},
+      {.name = "--json", .flag = &out->json},
+  };
+  if (const Error error = programs::parse_arguments(count, values, options, kHelp, done);
+      failed(error) || *done) {
+    return error;
   }
-  if (out->config == nullptr) return Error{Status::kOptionMissing, "--config"};
-  if (!out->seed_given) return Error{Status::kOptionMissing, "--seed"};
+  if (out->json && !out->report) return Error{Status::kOptionMissing, "--hardening-report"};
+  const bool seed_given = options[1].given;
+  if (!seed_given && !out->report) return Error{Status::kOptionMissing, "--seed"};
   return kNoError;
 }
 
@@ -136,16 +115,22 @@ bool is_text(format::Text text, const char* word) {
          std::memcmp(text.data(), expected.data(), text.size()) == 0;
 }
 
+/// A path of the configuration for the kernel; valid until the next one.
+Result<const char*> as_path(format::Text text, const char* key) {
+  static char path[kPathBytesMax];
+  if (text.size() >= sizeof path || std::memchr(text.data(), 0, text.size()) != nullptr) {
+    return Error{Status::kConfigRange, key, 0, text.size(), sizeof path - 1};
+  }
+  std::memcpy(path, text.data(), text.size());
+  path[text.size()] = 0;
+  return path;
+}
+
 /// The bytes of model.bin: of this executable, or of the file that the configuration names.
 Result<std::span<const uint8_t>> find_model(const format::Config& config) {
   if (!is_text(config.model, "sealed")) {
-    static char path[kPathBytesMax];
-    if (config.model.size() >= sizeof path ||
-        std::memchr(config.model.data(), 0, config.model.size()) != nullptr) {
-      return Error{Status::kConfigRange, "model", 0, config.model.size(), sizeof path - 1};
-    }
-    std::memcpy(path, config.model.data(), config.model.size());
-    return platform::map_file(path);
+    const Result<const char*> path = as_path(config.model, "model");
+    return path.ok() ? platform::map_file(path.value()) : path.error();
   }
   const platform::ProgramHeaders headers = platform::program_headers();
   return format::find_payload(headers.data, headers.count);
@@ -219,8 +204,24 @@ void show_token(const char* kind, uint32_t id) {
   (void)failed(platform::write_all(platform::kStderr, line.bytes()));
 }
 
+/// Opens the log, where there is to be one; its first records say what runs here.
+Error open_log(Program& self, std::span<const uint8_t> config_digest, size_t config_bytes) {
+  const format::Config& config = self.config;
+  if (is_text(config.log, "off")) return kNoError;
+  const Result<const char*> path = as_path(config.log, "log");
+  if (!path.ok()) return path.error();
+  if (const Error error = self.log.open(path.value()); failed(error)) return error;
+  self.log.write(Event::kStart, platform::process_id(), self.arguments.seed, platform::unix_ns(),
+                 bytes_of(kVersion));
+  self.log.write(Event::kConfiguration, config_bytes, static_cast<uint64_t>(config.verify),
+                 config.log_text, config_digest);
+  return kNoError;
+}
+
 Error write_answer(void* context, uint32_t token, model::Text bytes) {
-  const auto& self = *static_cast<const Program*>(context);
+  auto& self = *static_cast<Program*>(context);
+  if (self.config.log_text) self.log.write_text(Event::kAnswerText, bytes, self.answer_bytes);
+  self.answer_bytes += bytes.size();
   if (self.arguments.vocabulary != nullptr && token != format::kNoToken)
     show_token("answer", token);
   return bytes.empty() ? kNoError : platform::write_all(platform::kStdout, bytes);
@@ -233,17 +234,39 @@ Error protect_relocated() {
   return platform::protect_read_only(format::find_relro(headers.data, headers.count));
 }
 
+/// Steps 1 to 6: everything that will ever be opened is, then files are out of reach, then the
+/// threads start, and last the filter falls. The order matters: a thread inherits step 4, Landlock
+/// of most kernels does not reach one that runs already; pipes take the lowest numbers that step 4
+/// has freed; starting a thread needs system calls that step 6 takes away.
 Error set_up(Program& self) {
+  // 1. Pointers read-only; settings; the log.
   if (const Error error = protect_relocated(); failed(error)) return error;
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
+  uint8_t config_digest[kDigest384Bytes];  // parsing resolves escapes in place
+  bitnet_sha3_384(self.config_text, config_bytes.value(), config_digest);
   const Result<format::Config> config =
       format::parse_config(std::span(self.config_text, config_bytes.value()));
   if (!config.ok()) return config.error();
   self.config = config.value();
+  if (const Error error = open_log(self, config_digest, config_bytes.value()); failed(error))
+    return error;
+  // 2. The model's bytes.
   const bool sealed = is_text(self.config.model, "sealed");
   const Result<std::span<const uint8_t>> file = find_model(self.config);
   if (!file.ok()) return file.error();
+  // 3. Other files.
+  if (self.arguments.vocabulary != nullptr) {
+    if (const Error error = check_vocabulary_file(self.arguments.vocabulary); failed(error))
+      return error;
+  }
+  // 4. Lock the process. A report goes on, to tell the state of every layer.
+  self.lockdown = runtime::Lockdown(self.config.accept_missing);
+  if (const Error error = self.lockdown.before_threads();
+      failed(error) && (!self.arguments.report || error.status == Status::kStreamClosed)) {
+    return error;
+  }
+  // 5. One arena, the kernels, the threads.
   const model::SessionOptions options{
       self.config.context,
       self.config.prefill_chunk,
@@ -252,18 +275,28 @@ Error set_up(Program& self) {
       self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa),
       self.config.kv_cache,
       self.config.weights,
-      std::span(self.config.cores).first(self.config.core_count)};
+      std::span(self.config.cores).first(self.config.core_count),
+      self.config.verify};
   if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self});
       failed(error)) {
     return error;
   }
   const format::ModelHeader& header = self.session.header();
+  self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);
   if (const Error error = check_belonging(header, sealed); failed(error)) return error;
   if (self.config.top_k > header.vocab_size) {
     return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
   }
-  return self.arguments.vocabulary == nullptr ? kNoError
-                                              : check_vocabulary_file(self.arguments.vocabulary);
+  // 6. Lock the memory, then all threads.
+  const runtime::RunMemory memory{file.value(), self.session.weights(), self.session.arena(),
+                                  self.config.lock};
+  const Error error = self.lockdown.after_threads(memory, self.session.team());
+  uint64_t in_force = 0;
+  for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
+    in_force |= uint64_t{self.lockdown.layer(i).on} << i;
+  }
+  self.log.write(Event::kHardening, in_force, ~in_force & ((1u << format::kProtectionCount) - 1));
+  return self.arguments.report ? kNoError : error;
 }
 
 /// Reads the prompt; one line break at its end is not part of it.
@@ -341,6 +374,12 @@ Error answer(Program& self, uint64_t start_ns) {
     for (const uint32_t id : ids) show_token("prompt", id);
   }
   const format::Config& config = self.config;
+  self.log.write(Event::kPrompt, prompt.value().size(), ids.size());
+  if (config.log_text) {
+    const size_t shown = prompt.value().size();
+    self.log.write_text(Event::kPromptText,
+                        prompt.value().first(shown < kLogTextMax ? shown : kLogTextMax), 0);
+  }
   const model::GenerateOptions options{config.max_new_tokens,
                                        {config.temperature, config.top_k, config.top_p,
                                         config.repetition_penalty, self.arguments.seed},
@@ -348,6 +387,9 @@ Error answer(Program& self, uint64_t start_ns) {
   const Result<model::GenerateResult> result = self.session.generator().run(
       self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self});
   if (!result.ok()) return result.error();
+  self.log.write(Event::kAnswer, result.value().new_tokens,
+                 (result.value().end_ns - start_ns) / 1000000, self.answer_bytes,
+                 bytes_of(finish_name(result.value().finish)));
   if (const Error error = platform::write_all(platform::kStdout, bytes_of("\n")); failed(error))
     return error;
   if (result.value().finish == model::Finish::kLength) {
@@ -369,9 +411,19 @@ int main(int argument_count, char** argument_values) {
   Error error = parse_arguments(argument_count, argument_values, &program.arguments, &done);
   if (!failed(error) && done) return 0;
   if (!failed(error)) error = set_up(program);
-  if (!failed(error)) {
+  int code = 0;
+  if (!failed(error) && program.arguments.report) {
+    code = programs::print_hardening(program.lockdown, program.arguments.json);
+  } else if (!failed(error)) {
     error = program.arguments.bench != 0 ? programs::bench(program.session, program.times)
                                          : answer(program, start_ns);
   }
-  platform::exit_process(failed(error) ? programs::report(error) : 0);
+  if (failed(error)) {
+    code = programs::report(error);
+    program.log.write(Event::kError, static_cast<uint64_t>(error.status), error.where, error.value,
+                      bytes_of(error.subject));
+  }
+  program.log.write(Event::kExit, static_cast<uint64_t>(code));
+  platform::wipe(program.session.arena());
+  platform::exit_process(code);
 }

@@ -45,6 +45,7 @@ struct BitnetOptions {
   const char* isa;
   uint32_t context, prefill_chunk, threads, logits_rows;
   uint32_t kv_cache;  ///< format::KvCacheKind
+  uint32_t verify;    ///< format::VerifyMode
 };
 
 struct BitnetText {
@@ -107,10 +108,15 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   }
   auto* engine = new (memory.value().data()) Engine();
   engine->file = file.value();
-  const model::SessionOptions session_options{
-      options->context,       options->prefill_chunk,
-      options->threads,       options->logits_rows,
-      bytes_of(options->isa), static_cast<format::KvCacheKind>(options->kv_cache)};
+  const model::SessionOptions session_options{options->context,
+                                              options->prefill_chunk,
+                                              options->threads,
+                                              options->logits_rows,
+                                              bytes_of(options->isa),
+                                              static_cast<format::KvCacheKind>(options->kv_cache),
+                                              format::WeightsPlace::kMapped,
+                                              {},
+                                              static_cast<format::VerifyMode>(options->verify)};
   const Error failure =
       engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
   if (failed(failure)) {
@@ -127,6 +133,28 @@ void bitnet_close(void* handle) {
   engine->session.close();
   platform::unmap(engine->file);
   platform::release_memory({reinterpret_cast<uint8_t*>(engine), sizeof(Engine)});
+}
+
+uint32_t bitnet_leaf_hash_count() { return crypto::leaf_hash_count(); }
+const char* bitnet_leaf_hash_name(uint32_t index) { return crypto::leaf_hash(index).name; }
+uint32_t bitnet_leaf_hash_lanes(uint32_t index) { return crypto::leaf_hash(index).lanes; }
+uint32_t bitnet_leaf_hash_available(uint32_t index) {
+  const auto available = crypto::leaf_hash(index).available;
+  const Processor processor = detect_processor(platform::hardware_capabilities());
+  return available == nullptr || processor.*available;
+}
+void bitnet_leaf_digests(uint32_t hash, const uint8_t* data, size_t leaf_bytes, uint64_t index,
+                         uint32_t count, uint8_t* digests) {
+  crypto::leaf_hash(hash).digests(data, leaf_bytes, index, count, digests);
+}
+
+/// Holds a whole model.bin in memory (64-byte aligned) against root and leaves.
+uint32_t bitnet_check_leaves(uint32_t hash, const uint8_t* file, size_t bytes, BitnetError* error) {
+  const Result<const format::ModelHeader*> header = format::check_model_header({file, bytes});
+  if (!header.ok()) return fill(error, header.error());
+  const format::Leaves leaves({file, bytes}, crypto::leaf_hash(hash));
+  const uint64_t leaf = leaves.first_changed(0, leaves.count());
+  return leaf == leaves.count() ? 0 : fill(error, leaves.changed(leaf));
 }
 
 const char* bitnet_isa(void* handle) {

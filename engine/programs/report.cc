@@ -19,6 +19,7 @@ Line& Line::text(const char* words) {
 }
 
 Line& Line::hex(std::span<const uint8_t> bytes) {
+  constexpr char kHex[] = "0123456789abcdef";
   for (const uint8_t byte : bytes) {
     put(static_cast<uint8_t>(kHex[byte >> 4]));
     put(static_cast<uint8_t>(kHex[byte & 15]));
@@ -27,14 +28,29 @@ Line& Line::hex(std::span<const uint8_t> bytes) {
 }
 
 Line& Line::escaped(std::span<const uint8_t> bytes) {
-  for (const uint8_t byte : bytes) {
-    if (byte >= 0x20 && byte < 0x7f && byte != '\\') {
-      put(byte);
-      continue;
-    }
-    text("\\x").hex({&byte, 1});
+  for (const uint8_t& byte : bytes) {
+    const bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\';
+    plain ? put(byte) : void(text("\\x").hex({&byte, 1}));
   }
   return *this;
+}
+
+Line& Line::quoted(std::span<const uint8_t> bytes) {
+  put('"');
+  for (const uint8_t& byte : bytes) {
+    const bool plain = byte >= 0x20 && byte < 0x7f && byte != '\\' && byte != '"';
+    plain ? put(byte) : void(text("\\u00").hex({&byte, 1}));
+  }
+  put('"');
+  return *this;
+}
+
+Line& Line::hex_number(uint64_t value) {
+  uint8_t bytes[8];
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<uint8_t>(value >> (56 - 8 * i));
+  int first = 0;
+  while (first < 7 && bytes[first] == 0) ++first;
+  return hex(std::span<const uint8_t>(bytes).subspan(static_cast<size_t>(first)));
 }
 
 Line& Line::number(uint64_t value) { return decimal(value, 0); }

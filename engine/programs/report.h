@@ -15,7 +15,10 @@ class Line {
   Line& text(const char* words);
   /// Bytes from outside: everything but printable ASCII is written as \xNN.
   Line& escaped(std::span<const uint8_t> bytes);
+  /// Bytes as a JSON string with its quotes; one that is not printable ASCII becomes \\u00NN.
+  Line& quoted(std::span<const uint8_t> bytes);
   Line& hex(std::span<const uint8_t> bytes);
+  Line& hex_number(uint64_t value);
   Line& number(uint64_t value);
   /// value / 10^digits with that many digits behind the point.
   Line& decimal(uint64_t value, uint32_t digits);

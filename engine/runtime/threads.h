@@ -40,6 +40,9 @@ class ThreadTeam {
   /// Inside `run`: waits until every thread of the team has come here.
   void barrier(uint32_t thread_index);
   uint32_t size() const { return size_; }
+  /// The park pipes, one a thread; none where there is one thread.
+  uint32_t pipe_count() const { return pipe_count_; }
+  const platform::ParkPipe& pipe(uint32_t index) const { return waiters_[index].pipe; }
 
  private:
   struct Worker {

@@ -244,12 +244,37 @@ inline void run_rope_angles(const KernelTable& table, const Case& c, Outputs& ou
   table.rope_angles(c.size[0], c.floats(0), c.size[1], sin, cos);
 }
 
-/// size: position_count, head_dim_padded; scalar: scale. Inputs: q, k, v. Outputs: scores, out.
+/// A call of `attention` in any kind. size: position_count, head_dim_padded, head_count,
+/// token_count, stride, score_stride; scalar: scale.
+struct AttentionCall {
+  bitnet::kernels::AttentionQueries queries;
+  bitnet::kernels::AttentionRows rows;
+};
+
+inline AttentionCall begin_attention(const Case& c, Outputs& out) {
+  const uint32_t* s = c.size;
+  const size_t row_count = size_t{s[2]} * s[3];
+  float* scores = out.add_floats(row_count * s[5]);
+  return {{c.floats(0), s[4], s[2], s[3], s[0], s[1], c.scalar},
+          {scores, s[5], out.add_floats(row_count * s[1])}};
+}
+
+/// What follows the weights of a row may be anything, as far as the last row goes.
+inline void end_attention(const AttentionCall& call) {
+  const uint32_t heads = call.queries.head_count;
+  const uint32_t tokens = call.queries.token_count;
+  const uint32_t end = (call.queries.position_count + tokens - 1 + 15) / 16 * 16;
+  for (uint32_t row = 0; row < heads * tokens; ++row) {
+    float* scores = call.rows.scores + row * call.rows.score_stride;
+    for (uint32_t t = call.queries.position_count + row / heads; t < end; ++t) scores[t] = 0.0f;
+  }
+}
+
+/// size, scalar: as AttentionCall. Inputs: q, k, v. Outputs: scores, out.
 inline void run_attention(const KernelTable& table, const Case& c, Outputs& out) {
-  float* scores = out.add_floats((c.size[0] + 15) / 16 * 16);
-  float* result = out.add_floats(c.size[1]);
-  table.attention(c.floats(0), c.floats(1), c.floats(2), c.size[0], c.size[1], c.scalar, scores,
-                  result);
+  const AttentionCall call = begin_attention(c, out);
+  table.attention(call.queries, c.floats(1), c.floats(2), call.rows);
+  end_attention(call);
 }
 
 /// size: n, n_padded, in place; scalar: max. Input: x. Outputs: e; then the sum.
@@ -274,18 +299,17 @@ inline void run_store_int8(const KernelTable& table, const Case& c, Outputs& out
 
 /// size, scalar, outputs: as attention. Inputs: q, k, v, the last two binary16.
 inline void run_attention_f16(const KernelTable& table, const Case& c, Outputs& out) {
-  float* scores = out.add_floats((c.size[0] + 15) / 16 * 16);
-  float* result = out.add_floats(c.size[1]);
-  table.attention_f16(c.floats(0), c.halves(1), c.halves(2), c.size[0], c.size[1], c.scalar, scores,
-                      result);
+  const AttentionCall call = begin_attention(c, out);
+  table.attention_f16(call.queries, c.halves(1), c.halves(2), call.rows);
+  end_attention(call);
 }
 
 /// size, scalar, outputs: as attention. Inputs: q, codes and scales of k, codes and scales of v.
 inline void run_attention_int8(const KernelTable& table, const Case& c, Outputs& out) {
-  float* scores = out.add_floats((c.size[0] + 15) / 16 * 16);
-  float* result = out.add_floats(c.size[1]);
-  table.attention_int8(c.floats(0), {c.int8s(1), c.floats(2)}, {c.int8s(3), c.floats(4)}, c.size[0],
-                       c.size[1], c.scalar, scores, result);
+  const AttentionCall call = begin_attention(c, out);
+  table.attention_int8(call.queries, {c.int8s(1), c.floats(2)}, {c.int8s(3), c.floats(4)},
+                       call.rows);
+  end_attention(call);
 }
 
 /// Runs the case with the kernel of `table`; afterwards `out` holds its outputs.

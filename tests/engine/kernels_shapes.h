@@ -169,6 +169,43 @@ inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint3
   fill.positive_floats(c.size[3]);
 }
 
+/// What stands for positions at and after `count` in the last block of keys may be anything.
+template <typename Element>
+inline void spoil_keys(const Slot& slot, uint32_t count, uint32_t dim, Element any) {
+  Element* block = slot.as<Element>() + size_t{(count - 1) / 16} * 16 * dim;
+  for (uint32_t i = 0; i < dim; ++i) {
+    for (uint32_t t = (count - 1) % 16 + 1; t < 16; ++t) block[i * 16 + t] = any;
+  }
+}
+
+inline void fill_attention(Case& c, Filler& fill) {
+  const uint32_t* s = c.size;
+  const uint32_t count = s[0] + s[3] - 1;
+  const uint32_t padded = (count + 15) / 16 * 16;
+  const size_t keys = size_t{padded} * s[1];
+  const size_t values = size_t{count} * s[1];
+  c.scalar = 0.125f;
+  fill.floats(size_t{s[3] - 1} * s[4] + s[2] * s[1]);
+  if (c.operation == Operation::kAttention) {
+    fill.floats_times(keys, 4.0f);
+    fill.floats(values);
+    spoil_keys(c.inputs[1], count, s[1], __builtin_nanf(""));
+  } else if (c.operation == Operation::kAttentionF16) {
+    fill.halves(keys);
+    fill.halves(values);
+    spoil_keys(c.inputs[1], count, s[1], uint16_t{0x7e00});
+  } else {
+    for (uint32_t part = 0; part < 2; ++part) {
+      fill.activations(part == 0 ? keys : values, -127, 127, 0);
+      fill.positive_floats(padded);
+      for (uint32_t t = count; t < padded; ++t) {
+        c.inputs[2 + 2 * part].as<float>()[t] = __builtin_nanf("");
+      }
+    }
+    spoil_keys(c.inputs[1], count, s[1], int8_t{-128});
+  }
+}
+
 /// Fills the inputs of a case whose operation and sizes are set. `extreme` < 9 picks, for the
 /// integer matmuls, one of three weights and one of three activations; 0 is random.
 inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
@@ -204,10 +241,9 @@ inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
     case Operation::kRopeAngles:
       return fill.floats(s[1], Floats::kUnit);
     case Operation::kAttention:
-      c.scalar = 0.125f;
-      fill.floats(s[1]);
-      fill.floats_times(size_t{s[0]} * s[1], 4.0f);
-      return fill.floats(size_t{s[0]} * s[1]);
+    case Operation::kAttentionF16:
+    case Operation::kAttentionInt8:
+      return fill_attention(c, fill);
     case Operation::kExpSum:
       fill.floats_times(s[1], random.below(2) ? 90.0f : 1.0f);
       for (uint32_t i = 0; i < s[0]; ++i) {
@@ -220,19 +256,6 @@ inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
       return random.below(2) ? fill.floats(s[0]) : fill.floats_near_halves(s[0]);
     case Operation::kStoreInt8:
       return fill.floats(s[0]);
-    case Operation::kAttentionF16:
-      c.scalar = 0.125f;
-      fill.floats(s[1]);
-      fill.halves(size_t{s[0]} * s[1]);
-      return fill.halves(size_t{s[0]} * s[1]);
-    case Operation::kAttentionInt8:
-      c.scalar = 0.125f;
-      fill.floats(s[1]);
-      for (uint32_t part = 0; part < 2; ++part) {
-        fill.activations(size_t{s[0]} * s[1], -127, 127, 0);
-        fill.positive_floats(s[0]);
-      }
-      return;
   }
 }
 
@@ -268,6 +291,16 @@ inline void shape_widest(Case& c) {
   std::memcpy(c.size, size, sizeof size);
 }
 
+/// Every size of a group and every number of tokens that fit a call.
+inline void shape_attention(Case& c, uint32_t position_count, Random& random) {
+  c.size[0] = position_count;
+  c.size[1] = 16 * random.between(1, 9);
+  c.size[2] = random.below(3) == 0 ? random.between(1, 16) : random.between(1, 5);
+  c.size[3] = random.between(1, 16 / c.size[2]);
+  c.size[4] = (c.size[2] + random.below(3)) * c.size[1];
+  c.size[5] = (c.size[0] + c.size[3] - 1 + 15) / 16 * 16 + 16 * random.below(3);
+}
+
 /// Sizes of the operations on vectors.
 inline void shape_vector(Case& c, uint32_t index, Random& random) {
   const uint32_t n = index < 34 ? index + 1 : random.between(1, 3000);
@@ -289,9 +322,7 @@ inline void shape_vector(Case& c, uint32_t index, Random& random) {
     case Operation::kAttention:
     case Operation::kAttentionF16:
     case Operation::kAttentionInt8:
-      c.size[0] = index < 34 ? n : random.between(1, 300);
-      c.size[1] = 16 * random.between(1, index < 34 ? 9 : 16);
-      return;
+      return shape_attention(c, index < 34 ? n : random.between(1, 300), random);
     default:
       c.size[0] = padded;
       c.size[1] = index % 2;  // in place, where that is allowed

@@ -15,6 +15,13 @@ from tests.support.status_table import StatusRow, status_rows
 PAGE = (REPOSITORY / "docs" / "errors.md").read_text(encoding="utf-8")
 
 
+# Bytes are not what they were: exit code 3 whatever the range.
+NOT_TRUSTED = {
+    "kModelDigest", "kModelLeaf", "kSealBroken", "kMappingDiffers", "kRegionForeign", "kLogFormat",
+    "kLogChain",
+}  # fmt: skip
+
+
 def page_rows(section: str) -> list[list[str]]:
     """The cells of a section's table, without its head."""
     part = PAGE.split(f"## {section}\n")[1].split("\n## ")[0]
@@ -53,7 +60,9 @@ def test_statuses_keep_to_their_ranges() -> None:
     for row in rows[1:]:
         kind = row.number // 20
         expected = {0: {2}, 1: {1}, 2: {1}, 3: {5}, 4: {3}, 5: {1, 3, 4, 5}, 6: {3}}[kind]
-        assert row.exit_code in ({3} if row.name == "kModelDigest" else expected), row
+        expected = {3} if row.name in NOT_TRUSTED else expected
+        expected = {5} if row.name == "kProcessHidden" else expected
+        assert row.exit_code in expected, row
         assert row.text
         assert row.text[0].islower()
         assert not row.text.endswith(".")

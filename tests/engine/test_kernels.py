@@ -14,6 +14,7 @@ import pytest
 from bitnet.seal.sources import engine_root
 from bitnet.seal.toolchain import host_arch
 from tests.support import kernel_driver as driver
+from tests.support import kernel_oracle as oracle
 from tests.support.kernel_cases import golden_cases
 from tests.support.kernel_driver import Case
 
@@ -176,8 +177,9 @@ def test_attention_f16_every_half_is_widened_like_numpy() -> None:
     """A stored value would mean another number when it is read. One position has weight 1."""
     halves = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
     expected = halves.view(np.float16).astype(F)
-    zeros = np.zeros(1 << 16, np.uint16)
-    case = Case("attention_f16", [1, 1 << 16], [np.zeros(1 << 16, F), zeros, halves], 1.0)
+    zeros = np.zeros(16 << 16, np.uint16)
+    size = [1, 1 << 16, 1, 1, 1 << 16, 16]
+    case = Case("attention_f16", size, [np.zeros(1 << 16, F), zeros, halves], 1.0)
     for arch, table in _runnable_tables():
         [[_, out]] = driver.evaluate(driver.build(arch), arch, table, [case])
         values = np.frombuffer(out, F)
@@ -204,16 +206,49 @@ def test_attention_int8_row_not_finite_gives_nan_everywhere() -> None:
             for at in range(count):
                 rows = [fine] * count
                 rows[at] = broken
-                codes = np.concatenate([each for each, _ in rows])
-                scales = np.concatenate([each for _, each in rows])
-                fine_codes, fine_scales = np.tile(fine[0], count), np.tile(fine[1], count)
-                for inputs in (
-                    [q, codes, scales, fine_codes, fine_scales],
-                    [q, fine_codes, fine_scales, codes, scales],
+                bad_rows = np.stack([each for each, _ in rows])
+                bad_scales = np.zeros(16, F)
+                bad_scales[:count] = np.concatenate([each for _, each in rows])
+                fine_rows = np.tile(fine[0], (count, 1))
+                fine_scales = np.full(16, fine[1], F)
+                for keys, key_scales, values, value_scales in (
+                    (bad_rows, bad_scales, fine_rows, fine_scales),
+                    (fine_rows, fine_scales, bad_rows, bad_scales),
                 ):
-                    case = Case("attention_int8", [count, dim], inputs, 0.125)
+                    blocks = oracle.key_blocks(keys, 0)
+                    inputs = [q, blocks, key_scales, values, value_scales]
+                    case = Case("attention_int8", [count, dim, 1, 1, dim, 16], inputs, 0.125)
                     [[_, out]] = driver.evaluate(path, arch, table, [case])
                     assert np.isnan(np.frombuffer(out, F)).all(), (table, at, bad_value)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("heads", [1, 3, 4])
+def test_attention_later_position_not_finite_leaves_earlier_tokens_alone(
+    bad: float, heads: int
+) -> None:
+    """A token's result would depend on the tokens that share its block: on the prefill chunk."""
+    rng = np.random.default_rng(6)
+    tokens, count, dim = 3, 15, 32
+    last = count + tokens - 1
+    q = rng.normal(size=(tokens, heads * dim)).astype(F)
+    k, v = (rng.normal(size=(last, dim)).astype(F) for _ in range(2))
+    k[count + 1] = v[count + 1] = bad  # the last token alone sees it
+    for kind in (F, np.float16):
+        kept = [k.astype(kind), v.astype(kind)]
+        size = [count, dim, heads, tokens, heads * dim, 32]
+        inputs = [q, oracle.key_blocks(kept[0], bad), kept[1]]
+        name = "attention" if kind is F else "attention_f16"
+        for arch, table in _runnable_tables():
+            case = Case(name, size, inputs, 0.125)
+            [[_, out]] = driver.evaluate(driver.build(arch), arch, table, [case])
+            rows = np.frombuffer(out, F).reshape(tokens, heads, dim)
+            assert not np.isfinite(rows[2]).any(), (table, name)
+            for token, head in np.ndindex(2, heads):
+                query = q[token, head * dim : (head + 1) * dim]
+                seen = [each[: count + token].astype(F) for each in kept]
+                _, expected = oracle.attention(query, *seen, 0.125)
+                assert (rows[token, head] == expected).all(), (table, name, token, head)
 
 
 # --- accuracy ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from bitnet.quantize import write_model
 from bitnet.seal.executable import seal_model
 from bitnet.seal.run_config import default_values, emit_config
 from bitnet.seal.toolchain import Target, host_arch
+from tests.support.infer import missing_layers
 from tests.support.oracle import Oracle
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
@@ -76,6 +77,7 @@ def test_sealed_executable_demo_requests_answers_as_transformers_does(
     with Engine(model) as engine:
         # Keys and values as transformers keeps them here; f16, the default, answers "x" otherwise.
         values = default_values(engine.spec) | {"max_new_tokens": 64, "kv_cache": "f32"}
+    values["accept_missing"] = list(missing_layers())
     config = tmp_path / "config.yaml"
     config.write_text(emit_config(values), encoding="utf-8")
     for request, answer in zip(REQUESTS, answers, strict=True):

@@ -15,8 +15,10 @@ from bitnet.quantize import write_model
 from bitnet.seal.elf_checks import check_executable
 from bitnet.seal.executable import check_belonging, seal_model
 from bitnet.seal.toolchain import Target, host_arch
+from tests.support.infer import missing_layers
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
+
 QUESTION = b"show failed systemd units\n"
 ANSWER = b"systemctl list-units --failed\n"
 TARGETS = [("x86_64", True), ("x86_64", False), ("aarch64", True), ("aarch64", False)]
@@ -31,17 +33,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+def emulator_of(arch: str) -> list[str]:
+    return [] if arch == host_arch() else [f"qemu-{arch}-static"]
+
+
+def write_config(folder: Path, capsys: pytest.CaptureFixture[str], arch: str) -> Path:
     path = folder / "config.yaml"
     capsys.readouterr()
     assert render.run_app(create(), "bitnet", ["config", "--model", str(folder / "model.bin")]) == 0
-    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    text = capsys.readouterr().out
+    # An emulator passes on few of the calls that lock the process down.
+    accepted = json.dumps(list(missing_layers(*emulator_of(arch), arch=arch)))
+    assert text.count("accept_missing: []\n") == 1
+    text = text.replace("accept_missing: []", f"accept_missing: {accepted}")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
 def ask(arch: str, executable: Path, config: Path) -> bytes:
-    emulator = [] if arch == host_arch() else [f"qemu-{arch}-static"]
-    command = [*emulator, executable, "--config", config, "--seed", "42"]
+    command = [*emulator_of(arch), executable, "--config", config, "--seed", "42"]
     return subprocess.run(command, input=QUESTION, stdout=subprocess.PIPE, check=True).stdout
 
 
@@ -50,7 +60,7 @@ def test_sealed_demo_answers_on_every_target(
     folder: Path, capsys: pytest.CaptureFixture[str], arch: str, pie: bool
 ) -> None:
     """One executable, nothing beside it, the same answer on both architectures, stripped or not."""
-    config = write_config(folder, capsys)
+    config = write_config(folder, capsys, arch)
     executable = folder / f"bitnet-infer-{arch}-{pie}"
     sealed = seal_model(
         folder / "model.bin", DEMO / "tokenizer.json", executable, Target(arch, pie=pie)

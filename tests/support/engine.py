@@ -226,9 +226,13 @@ def open_handle(
     threads: int = 1,
     logits_rows: int = 4,
     kv_cache: int = 0,
+    verify: str = "off",
 ) -> ctypes.c_void_p | Failure:
     """Calls `bitnet_open` itself: no check of Python stands before it. The caller closes."""
-    options = library.Options(isa.encode(), context, prefill_chunk, threads, logits_rows, kv_cache)
+    mode = library.VERIFY_MODES.index(verify)
+    options = library.Options(
+        isa.encode(), context, prefill_chunk, threads, logits_rows, kv_cache, mode
+    )
     handle = ctypes.c_void_p()
     error = library.new_error()
     status = engine_library().bitnet_open(

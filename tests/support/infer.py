@@ -1,6 +1,7 @@
 """bitnet-infer as a user has it: the real static executable, a configuration, and its outputs."""
 
 import functools
+import json
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ __all__ = [
     "ask",
     "assert_refused",
     "demo_config",
+    "missing_layers",
     "sealed_program",
     "traced",
     "unsealed_program",
@@ -48,8 +50,29 @@ def sealed_program() -> Path:
     return path
 
 
+@functools.cache
+def missing_layers(*emulator: str, arch: str | None = None) -> tuple[str, ...]:
+    """Returns the layers of the lock-down that this kernel, or an emulator on it, does not have."""
+    program = build_engine(DEMO_TOKENIZER, Target(arch or host_arch()))
+    config = scratch_directory() / "report.yaml"
+    config.write_text(_config(model=str(demo_model())), encoding="utf-8")
+    result = subprocess.run(
+        [*emulator, program, "--config", config, "--hardening-report", "--json"],
+        stdout=subprocess.PIPE, timeout=60, check=False,
+    )  # fmt: skip
+    layers = json.loads(result.stdout)["layers"]
+    return tuple(name for name, layer in layers.items() if layer["state"] != "on")
+
+
 def demo_config(**changes: object) -> str:
-    """Returns a config.yaml for the demo; a change to None leaves the key out."""
+    """Returns a config.yaml for the demo; a change to None leaves the key out.
+
+    Layers that this kernel lacks may be missing, unless the changes say otherwise.
+    """
+    return _config(**({"accept_missing": list(missing_layers())} | changes))
+
+
+def _config(**changes: object) -> str:
     with open_model(demo_model()) as model:
         values = default_values(model.spec) | {"max_new_tokens": 64, "kv_cache": "f32"}
     text = emit_config(values | {key: value for key, value in changes.items() if value is not None})

@@ -205,21 +205,83 @@ def rope_cases(rng: np.random.Generator) -> list[Case]:
     return cases
 
 
+SCALE: Final = 0.088388346
+ATTENTION_SHAPES = [  # head_count, token_count, position_count, dim, kind of floats
+    (1, 1, 1, 16, 0),
+    (1, 1, 2, 48, 1),
+    (4, 1, 16, 64, 0),
+    (2, 3, 15, 80, 2),
+    (5, 3, 31, 32, 0),
+    (4, 4, 133, 128, 0),
+    (3, 1, 37, 144, 3),
+    (8, 2, 16, 16, 1),
+    (16, 1, 49, 96, 0),
+    (1, 16, 1, 32, 0),
+    (7, 2, 32, 48, 0),
+]
+
+Attend = Callable[[Array, Any, Any, float], tuple[Array, Array]]
+
+
+def attention_case(
+    name: str, shape: tuple[int, int, int, int], q: Array, kept: list[Any], attend: Attend
+) -> Case:
+    """A call for `q: float32[tokens, stride]` with the outputs of `attend`, row by row.
+
+    `kept` is keys and values, each float32 or float16 [n, dim], or a pair (codes, scales).
+    """
+    heads, tokens, count, dim = shape
+    last = count + tokens - 1
+    score_stride = pad(last) + 16
+    scores = prefilled(heads * tokens * score_stride).reshape(-1, score_stride)
+    scores[:, : pad(last)] = 0
+    out = np.zeros((heads * tokens, dim), F)
+    for row in range(heads * tokens):
+        token, head = divmod(row, heads)
+        n = count + token
+        k, v = (
+            [each[:n] for each in part] if isinstance(part, tuple) else part[:n] for part in kept
+        )
+        query = q[token, head * dim : (head + 1) * dim]
+        scores[row, :n], out[row] = attend(query, k, v, SCALE)
+    inputs = [q.reshape(-1)[: (tokens - 1) * q.shape[1] + heads * dim]]
+    for part, arrange in zip(kept, (oracle.key_blocks, lambda values, _: values), strict=True):
+        if isinstance(part, tuple):
+            row_scales = np.full(pad(last), np.nan, F)
+            row_scales[:last] = part[1]
+            inputs += [arrange(part[0], -128), row_scales]
+        else:
+            inputs.append(arrange(part, np.nan))
+    size = [count, dim, heads, tokens, q.shape[1], score_stride]
+    return Case(name, size, inputs, SCALE, [scores, out])
+
+
 def attention_cases(rng: np.random.Generator) -> list[Case]:
-    """Caches of one to many positions, heads below and above what is held in registers."""
+    """Groups and blocks of tokens of many sizes, positions around the blocks of keys."""
     cases = []
-    shapes = [
-        (1, 16, 0),
-        (2, 48, 1),
-        (16, 64, 0),
-        (17, 80, 2),
-        (133, 128, 0),
-        (37, 144, 3),
-    ]
-    for count, dim, kind in shapes:
-        q, k, v = (floats(rng, dim * rows, kind) for rows in (1, count, count))
-        e, out = oracle.attention(q, k.reshape(-1, dim), v.reshape(-1, dim), 0.088388346)
-        cases.append(Case("attention", [count, dim], [q, k, v], 0.088388346, [e, out]))
+    for heads, tokens, count, dim, kind in ATTENTION_SHAPES:
+        n = count + tokens - 1
+        shape = heads, tokens, count, dim
+        stride = (heads + tokens % 3) * dim
+        q = floats(rng, tokens * stride, kind).reshape(tokens, stride)
+        k, v = (floats(rng, dim * n, kind).reshape(n, dim) for _ in range(2))
+        cases.append(attention_case("attention", shape, q, [k, v], oracle.attention))
+        if kind == 3:
+            continue  # too large for binary16
+        halves = [oracle.store_f16(part) for part in (k, v)]
+        cases.append(attention_case("attention_f16", shape, q, halves, oracle.attention_f16))
+        rows = []
+        for part in (k, v):
+            stored = [oracle.store_int8(row) for row in part]
+            codes = np.stack([each for each, _ in stored])
+            rows.append((codes, np.array([each for _, each in stored], F)))
+        cases.append(attention_case("attention_int8", shape, q, rows, oracle.attention_int8))
+    return cases
+
+
+def exp_sum_cases(rng: np.random.Generator) -> list[Case]:
+    """Lengths around the lanes; what follows the last element is not a number."""
+    cases = []
     for n in (1, 16, 33, 1000):
         x = (floats(rng, pad(n), 0) * F(120)).astype(F)
         x[n:] = np.nan
@@ -231,7 +293,7 @@ def attention_cases(rng: np.random.Generator) -> list[Case]:
 
 
 def cache_cases(rng: np.random.Generator) -> list[Case]:
-    """Rows as the cache stores them, and attention over what it stored."""
+    """Rows as the cache stores them."""
     cases = []
     for n, kind in [(16, 0), (48, 1), (128, 2), (64, 3), (80, 4), (2560, 0)]:
         x = floats(rng, n, kind)
@@ -239,20 +301,6 @@ def cache_cases(rng: np.random.Generator) -> list[Case]:
         codes, row_scale = oracle.store_int8(x)
         expected = [codes, np.array([row_scale], F)]
         cases.append(Case("store_int8", [n], [x], expected=expected))
-    scale = 0.088388346
-    for count, dim, kind in [(1, 16, 0), (2, 48, 1), (17, 80, 2), (133, 128, 0), (37, 144, 4)]:
-        q = floats(rng, dim, 0)
-        k, v = (floats(rng, dim * count, kind).reshape(count, dim) for _ in range(2))
-        halves = oracle.store_f16(k), oracle.store_f16(v)
-        found = oracle.attention_f16(q, *halves, scale)
-        cases.append(Case("attention_f16", [count, dim], [q, *halves], scale, found))
-        rows = []
-        for part in (k, v):
-            stored = [oracle.store_int8(row) for row in part]
-            codes = np.stack([each for each, _ in stored])
-            rows.append((codes, np.array([each for _, each in stored], F)))
-        found = oracle.attention_int8(q, *rows, scale)
-        cases.append(Case("attention_int8", [count, dim], [q, *rows[0], *rows[1]], scale, found))
     return cases
 
 
@@ -263,6 +311,7 @@ _MAKERS: Final[list[Callable[[np.random.Generator], list[Case]]]] = [
     vector_cases,
     rope_cases,
     attention_cases,
+    exp_sum_cases,
     cache_cases,
 ]
 

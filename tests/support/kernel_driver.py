@@ -61,7 +61,7 @@ TABLES: Final = {
     "x86_64": ("ref", "avx2", "avx512vnni"),
     "aarch64": ("ref", "neon", "dotprod"),
 }
-_PROGRAM: Final = Program("kernels_test", "../tests/engine/kernels_test.cc", ("kernels",))
+_PROGRAM: Final = Program("kernels_test", "../tests/engine/kernels_test.cc", ("base", "kernels"))
 
 
 def commands(arch: str, *, sanitize: bool = False) -> list[Command]:

@@ -17,6 +17,7 @@ __all__ = [
     "exp_float32",
     "exp_sum",
     "int8_matmul",
+    "key_blocks",
     "pack_int8",
     "pack_ternary",
     "quantize_int8",
@@ -225,7 +226,7 @@ def exp_sum(x: Array, largest: Any, n: int) -> tuple[Array, Any]:
 
 
 def attention(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Array]:
-    """Step 2.5 for one head: the weights e, padded, and the output."""
+    """Step 2.5 for one head: the weights e, and the output."""
     scores = np.array([dot16(q, row) for row in k], F) * F(scale)
     padded = np.zeros((len(scores) + 15) // 16 * 16, F)
     padded[: len(scores)] = scores
@@ -233,7 +234,7 @@ def attention(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Array]
     acc = np.zeros(len(q), F)
     for weight, row in zip(e, v, strict=False):
         acc = acc + weight * row
-    return e, acc * (F(1.0) / z)
+    return e[: len(k)], acc * (F(1.0) / z)
 
 
 def store_f16(x: Array) -> Array:
@@ -257,13 +258,25 @@ def attention_f16(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Ar
 def attention_int8(
     q: Array, k: tuple[Array, Array], v: tuple[Array, Array], scale: float
 ) -> tuple[Array, Array]:
-    """Step 2.5 over a cache in int8: (codes: int8[n, dim], scales: float32[n]) each."""
+    """Step 2.5 over a cache in int8: (codes: int8[n, dim], scales: float32[n]) each.
+
+    Returns the weights e[t] * v_scale[t], and the output.
+    """
     dots = [dot16(q, codes.astype(F)) * row_scale for codes, row_scale in zip(*k, strict=True)]
     count = len(dots)
     padded = np.zeros((count + 15) // 16 * 16, F)
     padded[:count] = np.array(dots, F) * F(scale)
     e, z = exp_sum(padded, padded[:count].max(), count)
+    weights = e[:count] * v[1]
     acc = np.zeros(len(q), F)
-    for weight, codes, row_scale in zip(e, *v, strict=False):
-        acc = acc + (weight * row_scale) * codes.astype(F)
-    return e, acc * (F(1.0) / z)
+    for weight, codes in zip(weights, v[0], strict=True):
+        acc = acc + weight * codes.astype(F)
+    return weights, acc * (F(1.0) / z)
+
+
+def key_blocks(k: Array, spare: Any) -> Array:
+    """Keys [n, dim] as the cache keeps them: [ceil(n / 16)][dim][16], `spare` after the last."""
+    count, dim = k.shape
+    padded = np.full(((count + 15) // 16 * 16, dim), spare, k.dtype)
+    padded[:count] = k
+    return np.ascontiguousarray(padded.reshape(-1, 16, dim).swapaxes(1, 2))

@@ -1,17 +1,11 @@
 """`bitnet bench`: speed on a known geometry beside the limits of this machine."""
 
-import contextlib
 import dataclasses
 import datetime as dt
-import json
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich import progress as rich_progress
-from rich.console import Console
 
 from bitnet.checkpoint import ModelSpec
 from bitnet.cli import render
@@ -19,8 +13,7 @@ from bitnet.errors import UsageError
 from bitnet.measure.geometry import GEOMETRIES, find_geometry, parameter_count
 from bitnet.measure.machine import machine
 from bitnet.measure.random_model import find_model
-from bitnet.measure.speed import SpeedPlan, SpeedReport, Spread, StepProgress, measure_speed
-from bitnet.seal.output import new_file
+from bitnet.measure.speed import SpeedPlan, SpeedReport, Spread, measure_speed
 from bitnet.seal.sources import build_root
 
 __all__ = ["register"]
@@ -72,36 +65,6 @@ def _choose_positions(text: str | None, spec: ModelSpec, tokens: int) -> tuple[i
     return fitting or _POSITIONS_DEFAULT[:1]
 
 
-@contextlib.contextmanager
-def _step_progress() -> Iterator[StepProgress]:
-    """Gives a function that draws a bar on a terminal; elsewhere it writes a line a round."""
-    if not sys.stderr.isatty():
-        seen: set[str] = set()
-
-        def write(label: str, done: int, total: int) -> None:
-            phase = label.partition(":")[0]
-            if phase not in seen:
-                seen.add(phase)
-                print(f"{phase} (step {done + 1} of {total})", file=sys.stderr, flush=True)
-
-        yield write
-        return
-    columns = (
-        rich_progress.TextColumn("measuring"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("{task.fields[item]}", markup=False),
-    )
-    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, item="")
-
-        def update(label: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, item=label)
-
-        yield update
-
-
 def _records(report: SpeedReport, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns one record for each result, each with everything that it depends on."""
     sections = (("limit", report.limits), ("decode", report.decode), ("prefill", report.prefill))
@@ -110,19 +73,6 @@ def _records(report: SpeedReport, facts: dict[str, Any]) -> list[dict[str, Any]]
         for name, results in sections
         for result in results
     ]
-
-
-def _write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"folder for the records cannot be made: `{path.parent}`",
-            where=error.strerror or str(error),
-        ) from None
-    data = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
-    with new_file(path, mode=0o644) as output:
-        output.file.write(data)
 
 
 def _rate(spread: Spread) -> str:
@@ -204,7 +154,7 @@ def _print_report(report: SpeedReport, facts: dict[str, Any]) -> None:
         ("date", facts["date"]),
         ("rounds", f"{report.rounds}; medians, and in brackets the slowest and fastest round"),
         ("a token reads", f"{mega(cost.weight_bytes)}: {parts}"),
-        ("a position adds", mega(cost.kv_position_bytes)),
+        ("a position adds", f"{mega(cost.kv_position_bytes)}, keys and values {facts['kv_cache']}"),
     ])  # fmt: skip
     for print_section, wanted in (
         (_print_limits, True),
@@ -222,7 +172,7 @@ def _measure(
     plan.check(spec)
     with render.progress_bar("random model") as bytes_progress:
         model = find_model(geometry, spec, seed, directory, bytes_progress)
-    with _step_progress() as steps:
+    with render.step_progress() as steps:
         return measure_speed(model, plan, steps)
 
 
@@ -231,12 +181,16 @@ def _give_out(
 ) -> None:
     records = _records(report, facts)
     if record is not None:
-        _write_records(record, records)
+        render.write_records(record, records)
     if as_json:
         cost = dataclasses.asdict(report.cost)
         render.print_json({**facts, "token_cost": cost, "records": records})
     else:
         _print_report(report, facts)
+
+
+def _today() -> str:
+    return dt.datetime.now(tz=dt.UTC).date().isoformat()
 
 
 def bench(
@@ -268,12 +222,12 @@ def bench(
     prefill_chunk: Annotated[
         int, typer.Option("--prefill-chunk", help="Tokens of a prompt computed together.")
     ] = 64,
+    kv_cache: Annotated[str, typer.Option(help="f32, f16 or int8.")] = "f16",
+    weights: Annotated[str, typer.Option(help="mapped or resident.")] = "resident",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 1,
     models: Annotated[
         Path | None,
-        typer.Option(
-            "--models", metavar="DIR", help="Where models are kept (default: build/models)"
-        ),
+        typer.Option("--models", metavar="DIR", help="Models are kept there (or build/models)."),
     ] = None,
     record: Annotated[
         Path | None,
@@ -281,9 +235,7 @@ def bench(
     ] = None,
     date: Annotated[
         str | None,
-        typer.Option(
-            "--date", metavar="YYYY-MM-DD", help="Date in the records (default: today, UTC)"
-        ),
+        typer.Option("--date", metavar="YYYY-MM-DD", help="Date in the records (or today, UTC)."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -296,16 +248,14 @@ def bench(
         decode_tokens=tokens,
         prefill_tokens=prefill,
         prefill_chunk=prefill_chunk,
+        kv_cache=kv_cache,
+        weights=weights,
     )
     directory = models if models is not None else build_root() / "models"
     report = _measure(geometry, spec, seed, plan, directory)
-    facts = {
-        "geometry": geometry,
-        "parameters": parameter_count(spec),
-        "seed": seed,
-        "date": date if date is not None else dt.datetime.now(tz=dt.UTC).date().isoformat(),
-        **machine(),
-    }
+    facts: dict[str, Any] = {"geometry": geometry, "parameters": parameter_count(spec)}
+    facts |= {"seed": seed, "kv_cache": kv_cache, "weights": weights}
+    facts |= {"date": date if date is not None else _today(), **machine()}
     _give_out(report, facts, record, as_json)
 
 

@@ -19,6 +19,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import typer
@@ -26,6 +27,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from bitnet.errors import ToolkitError, UsageError
+from bitnet.seal.output import new_file
 
 __all__ = [
     "create_app",
@@ -39,6 +41,8 @@ __all__ = [
     "reflow_text",
     "run_app",
     "run_program",
+    "step_progress",
+    "write_records",
 ]
 
 EXIT_INTERNAL: Final = 70
@@ -156,6 +160,53 @@ def progress_bar(what: str) -> Iterator[Callable[[str, int, int], None] | None]:
             bar.update(task, completed=done, total=total, item=escape_text(item))
 
         yield update
+
+
+@contextlib.contextmanager
+def step_progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function (label, steps done, steps in all) that draws a bar on a terminal.
+
+    Elsewhere it writes a line for each new phase, which is what stands before a colon in a label.
+    """
+    if not sys.stderr.isatty():
+        seen: set[str] = set()
+
+        def write(label: str, done: int, total: int) -> None:
+            phase = label.partition(":")[0]
+            if phase not in seen:
+                seen.add(phase)
+                print(f"{phase} (step {done + 1} of {total})", file=sys.stderr, flush=True)
+
+        yield write
+        return
+    columns = (
+        rich_progress.TextColumn("measuring"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[item]}", markup=False),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, item="")
+
+        def update(label: str, done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, item=label)
+
+        yield update
+
+
+def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
+    """Writes a JSON object a line, in a folder that is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"folder for the records cannot be made: `{path.parent}`",
+            where=error.strerror or str(error),
+        ) from None
+    data = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
+    with new_file(path, mode=0o644) as output:
+        output.file.write(data)
 
 
 def _as_usage_error(error: Exception, name: str) -> UsageError:

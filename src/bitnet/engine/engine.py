@@ -66,6 +66,8 @@ class Engine:
         its own; see docs/numerics.md, The KV cache.
         prefill_chunk: Tokens of a prompt that are computed together, 1 … 512. No value changes a
         result.
+        verify: When the bytes are held against their digests: all of them here ("full"), each
+        part before its first use ("lazy"), or never ("off").
         shared_library: A library that was built already, for tests of other builds.
 
     Raises:
@@ -86,6 +88,7 @@ class Engine:
         context: int | None = None,
         kv_cache: Literal["f32", "f16", "int8"] = "f32",
         prefill_chunk: int = 64,
+        verify: Literal["full", "lazy", "off"] = "off",
         shared_library: Path | None = None,
     ) -> None:
         self._handle: ctypes.c_void_p | None = None
@@ -110,10 +113,17 @@ class Engine:
                 where=f"found {kv_cache!r}",
                 hint=f"use one of {', '.join(library.KV_CACHE_KINDS)}",
             )
+        if verify not in library.VERIFY_MODES:
+            raise UsageError(
+                "argument is out of range: `verify`",
+                where=f"found {verify!r}",
+                hint=f"use one of {', '.join(library.VERIFY_MODES)}",
+            )
+        mode = library.VERIFY_MODES.index(verify)
         rows = max(1, min(prefill_chunk, _LOGITS_BYTES_MAX // (4 * self.spec.vocab_size)))
         kind = library.KV_CACHE_KINDS.index(kv_cache)
         options = library.Options(
-            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows, kind
+            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows, kind, mode
         )
         handle = ctypes.c_void_p()
         error = library.new_error()

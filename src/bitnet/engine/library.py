@@ -6,6 +6,7 @@ Source: docs/decisions/0003-python-through-ctypes.md for why ctypes.
 import ctypes
 import functools
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ from bitnet.tokenizer.tables import TokenizerTables
 __all__ = [
     "KV_CACHE_KINDS",
     "NO_TOKEN",
+    "VERIFY_MODES",
     "Config",
     "GenerateOptions",
     "GenerateResult",
@@ -40,6 +42,8 @@ __all__ = [
 NO_TOKEN: Final = 0xFFFFFFFF
 # By their numbers in format::KvCacheKind.
 KV_CACHE_KINDS: Final = ("f32", "f16", "int8")
+# By their numbers in format::VerifyMode.
+VERIFY_MODES: Final = ("full", "lazy", "off")
 
 _POINTER = ctypes.c_void_p
 _U32 = ctypes.c_uint32
@@ -67,6 +71,7 @@ class Options(ctypes.Structure):
         ("threads", _U32),
         ("logits_rows", _U32),
         ("kv_cache", _U32),
+        ("verify", _U32),
     )
 
 
@@ -153,6 +158,12 @@ _TEXT_POINTER = ctypes.POINTER(Text)
 # Name, result, arguments: one row per function of library.cc.
 _FUNCTIONS: Final = (
     ("bitnet_version", ctypes.c_char_p, ()),
+    ("bitnet_leaf_hash_count", _U32, ()),
+    ("bitnet_leaf_hash_name", ctypes.c_char_p, (_U32,)),
+    ("bitnet_leaf_hash_lanes", _U32, (_U32,)),
+    ("bitnet_leaf_hash_available", _U32, (_U32,)),
+    ("bitnet_leaf_digests", None, (_U32, _POINTER, _SIZE, _U64, _U32, _POINTER)),
+    ("bitnet_check_leaves", _U32, (_U32, _POINTER, _SIZE, _POINTER)),
     ("bitnet_tables_bytes", _SIZE, ()),
     ("bitnet_status_row", _U32, (_U32, ctypes.POINTER(ctypes.c_char_p * 6))),
     ("bitnet_isa_count", _U32, ()),
@@ -219,9 +230,10 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
 
 # Which exception a status is, by its range in engine/base/status.def; the rest are bad input to a
 # run.
-_STATUS_ERRORS: Final[tuple[tuple[range, type[ToolkitError]], ...]] = (
+_STATUS_ERRORS: Final[tuple[tuple[Collection[int], type[ToolkitError]], ...]] = (
     (range(1, 20), UsageError),
-    (range(27, 28), IntegrityError),
+    ((27, 31, 33, 34, 35, 73, 74), IntegrityError),
+    ((36,), ToolchainError),
     (range(20, 40), FormatError),
     (range(40, 60), EvaluationError),
     (range(60, 80), ToolchainError),

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,15 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from bitnet.engine.library import KV_CACHE_KINDS
 from bitnet.errors import EvaluationError, ToolchainError
 from bitnet.seal.sources import PROGRAMS, Program, build_root, engine_root
 from bitnet.seal.toolchain import Target, find_compiler, host_arch, plan, run
 
 __all__ = [
+    "WEIGHTS_PLACES",
     "DecodeProgram",
     "DecodeTimes",
     "LimitsProgram",
     "MeasuringProgram",
+    "SpeedProgram",
     "build_measuring_program",
 ]
 
@@ -26,6 +31,8 @@ __all__ = [
 _PARTS: Final = PROGRAMS["library"].parts
 _MAIN_FILES: Final = {"decode": "../bench/decode_main.cc", "limits": "../bench/limits.cc"}
 _STOP_SECONDS: Final = 5
+# By their numbers in format::WeightsPlace.
+WEIGHTS_PLACES: Final = ("mapped", "resident")
 
 
 def build_measuring_program(
@@ -49,15 +56,16 @@ def build_measuring_program(
 class MeasuringProgram:
     """A running program that takes a command a line and answers with a JSON object a line.
 
-    It waits without using the processor between commands. Use as a context manager.
+    It waits without using the processor between commands. Use as a context manager. `name` is what
+    errors call it; by default the file's name.
 
     Raises:
         ToolchainError: It cannot be started, or lacks something on this host (exit code 5).
         EvaluationError: It stopped for another reason; what it said stands in the facts.
     """
 
-    def __init__(self, path: Path, arguments: Sequence[str]) -> None:
-        self._name = path.name.partition("-")[0]
+    def __init__(self, path: Path, arguments: Sequence[str], *, name: str | None = None) -> None:
+        self._name = name if name is not None else path.name.partition("-")[0]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
             self._process = subprocess.Popen(
@@ -113,12 +121,38 @@ class MeasuringProgram:
             self._process.stdin.flush()
         return self._read_answer()
 
+    def peak_bytes(self) -> int | None:
+        """Returns the most memory that was resident since the start; None where nothing tells."""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+            if found := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
+                return 1024 * int(found[1])
+        return None
+
+    def processor_seconds(self) -> float | None:
+        """Returns the time of all processors that it has used; None where nothing tells."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            text = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
+            fields = text.rpartition(")")[2].split()  # a name may contain spaces
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return None
+
+    def _parse_answer(self, line: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+        raise EvaluationError(
+            f"measuring program gave no JSON object: `{self._name}`", where=repr(line[:200])
+        )
+
     def _read_answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if line.endswith("\n"):
-            answer: dict[str, Any] = json.loads(line)
-            return answer
+            return self._parse_answer(line)
         code = self._process.wait()
         self._errors.seek(0)
         said = self._errors.read(2000).decode("utf-8", "replace").splitlines()
@@ -138,17 +172,8 @@ class DecodeTimes:
     disk_reads: int
 
 
-class DecodeProgram(MeasuringProgram):
-    """bench/decode_main.cc over one model with one kernel table and number of threads.
-
-    Attributes:
-        facts: `isa` (the kernel table in use), `threads`, `arena_bytes`, `open_ns`.
-    """
-
-    def __init__(
-        self, path: Path, model: Path, *, isa: str, threads: int, chunk: int, context: int
-    ) -> None:
-        super().__init__(path, [str(model), isa, str(threads), str(chunk), str(context)])
+class SpeedProgram(MeasuringProgram):
+    """A program that decodes and prefills: bench/decode_main.cc, or a peer with its commands."""
 
     def decode(self, position: int, count: int) -> DecodeTimes:
         """Returns the times of `count` tokens from `position` on."""
@@ -158,6 +183,30 @@ class DecodeProgram(MeasuringProgram):
     def prefill(self, position: int, count: int) -> int:
         """Returns the nanoseconds of `count` tokens, from `position` on, in chunks."""
         return sum(self.ask("prefill", position, count)["ns"])
+
+
+class DecodeProgram(SpeedProgram):
+    """bench/decode_main.cc over one model with one kernel table and number of threads.
+
+    Attributes:
+        facts: `isa` (the kernel table in use), `threads`, `arena_bytes`, `open_ns`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        model: Path,
+        *,
+        isa: str,
+        threads: int,
+        chunk: int,
+        context: int,
+        kv_cache: str = "f32",
+        weights: str = "mapped",
+    ) -> None:
+        kinds = (KV_CACHE_KINDS.index(kv_cache), WEIGHTS_PLACES.index(weights))
+        numbers = (threads, chunk, context, *kinds)
+        super().__init__(path, [str(model), isa, *map(str, numbers)])
 
 
 class LimitsProgram(MeasuringProgram):

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from bitnet.checkpoint import ModelSpec
+from bitnet.engine.library import KV_CACHE_KINDS
 from bitnet.errors import UsageError
 from bitnet.limits import THREAD_COUNT_MAX
 from bitnet.measure.programs import (
+    WEIGHTS_PLACES,
     DecodeProgram,
     DecodeTimes,
     LimitsProgram,
@@ -28,11 +30,13 @@ from bitnet.quantize import open_model
 __all__ = [
     "DecodeResult",
     "LimitResult",
+    "LimitRounds",
     "PrefillResult",
     "SpeedPlan",
     "SpeedReport",
     "Spread",
     "StepProgress",
+    "last_cache_bytes",
     "measure_speed",
 ]
 
@@ -68,6 +72,8 @@ class SpeedPlan:
         decode_tokens: Tokens of one round at each position.
         prefill_tokens: Tokens of one prefill from position 0; 0 leaves prefill out.
         prefill_chunk: Tokens that are computed together, 1 … 512.
+        kv_cache: How keys and values are kept: "f32", "f16" or "int8".
+        weights: Where weights are read: "mapped" from the file, or "resident", a copy of it.
     """
 
     threads: tuple[int, ...]
@@ -77,6 +83,8 @@ class SpeedPlan:
     decode_tokens: int
     prefill_tokens: int
     prefill_chunk: int
+    kv_cache: str = "f16"
+    weights: str = "resident"
 
     @property
     def context(self) -> int:
@@ -104,6 +112,16 @@ class SpeedPlan:
                         f"argument is out of range: `--{name}`",
                         where=f"found {value}, allowed {low} … {high}",
                     )
+        if self.kv_cache not in KV_CACHE_KINDS:
+            raise UsageError(
+                f"kind of KV cache is unknown: `--kv-cache {self.kv_cache}`",
+                hint=f"choose one of {', '.join(KV_CACHE_KINDS)}",
+            )
+        if self.weights not in WEIGHTS_PLACES:
+            raise UsageError(
+                f"place of the weights is unknown: `--weights {self.weights}`",
+                hint=f"choose one of {', '.join(WEIGHTS_PLACES)}",
+            )
         for name, count in (("threads", len(self.threads)), ("positions", len(self.positions))):
             if count == 0:
                 raise UsageError(f"argument is empty: `--{name}`")
@@ -207,22 +225,25 @@ class _Variant:
 
 
 @dataclasses.dataclass
-class _Limits:
-    """Fastest pass of each round, by name; for one number of threads."""
+class LimitRounds:
+    """The limits with one number of threads: the fastest pass of each round, by name."""
 
     read: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     int8: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def add(self, program: LimitsProgram, threads: int) -> None:
+        """Measures a round."""
         for name, passes in program.bandwidth(threads, _PASSES).items():
             self.read.setdefault(name, []).append(max(passes))
         for name, passes in program.peak(threads, _PASSES).items():
             self.int8.setdefault(name, []).append(max(passes))
 
     def best_read(self) -> list[float]:
+        """Returns the largest GB/s of each round."""
         return [max(values) for values in zip(*self.read.values())]
 
     def best_int8(self, isa: str) -> list[float] | None:
+        """Returns the giga multiply-adds a second that bound a kernel table, of each round."""
         loops = [self.int8[name] for name in _LOOPS_OF_TABLE.get(isa, ()) if name in self.int8]
         return [max(values) for values in zip(*loops)] if loops else None
 
@@ -286,10 +307,10 @@ def measure_speed(
                 steps.next(f"start {_variant_name(isa, threads)}")
                 program = stack.enter_context(_open_program(decode_path, model, plan, isa, threads))
                 variants.append(_Variant(program, threads, {each: [] for each in plan.positions}))
-        limits = {threads: _Limits() for threads in plan.threads}
+        limits = {threads: LimitRounds() for threads in plan.threads}
         for number in range(plan.rounds):
             _measure_round(f"round {number + 1}", plan, variants, limits, limits_program, steps)
-    return _report(plan, token_cost(spec, layout), variants, limits, from_memory)
+    return _report(plan, token_cost(spec, layout, plan.kv_cache), variants, limits, from_memory)
 
 
 def _variant_name(name: str, threads: int) -> str:
@@ -301,7 +322,14 @@ def _open_program(
 ) -> DecodeProgram:
     """Returns a program whose cache is filled up to the last position and that has run once."""
     program = DecodeProgram(
-        path, model, isa=isa, threads=threads, chunk=plan.prefill_chunk, context=plan.context
+        path,
+        model,
+        isa=isa,
+        threads=threads,
+        chunk=plan.prefill_chunk,
+        context=plan.context,
+        kv_cache=plan.kv_cache,
+        weights=plan.weights,
     )
     try:
         if max(plan.positions) > 0:
@@ -317,7 +345,7 @@ def _measure_round(
     label: str,
     plan: SpeedPlan,
     variants: Sequence[_Variant],
-    limits: dict[int, _Limits],
+    limits: dict[int, LimitRounds],
     limits_program: LimitsProgram,
     steps: _Steps,
 ) -> None:
@@ -340,7 +368,7 @@ def _report(
     plan: SpeedPlan,
     cost: TokenCost,
     variants: Sequence[_Variant],
-    limits: dict[int, _Limits],
+    limits: dict[int, LimitRounds],
     from_memory: bool,
 ) -> SpeedReport:
     rows = []
@@ -369,7 +397,7 @@ def _report(
 
 
 def _decode_result(
-    variant: _Variant, position: int, cost: TokenCost, limits: _Limits, from_memory: bool
+    variant: _Variant, position: int, cost: TokenCost, limits: LimitRounds, from_memory: bool
 ) -> DecodeResult:
     rounds = variant.decode[position]
     token_count = len(rounds[0].ns)
@@ -394,7 +422,7 @@ def _decode_result(
 
 
 def _prefill_result(
-    variant: _Variant, plan: SpeedPlan, cost: TokenCost, limits: _Limits
+    variant: _Variant, plan: SpeedPlan, cost: TokenCost, limits: LimitRounds
 ) -> PrefillResult:
     tokens = plan.prefill_tokens
     per_second = [1e9 * tokens / ns for ns in variant.prefill_ns]

@@ -9,8 +9,9 @@ from bitnet.quantize.layout import KIND_TERNARY, Layout, tensor_bytes
 
 __all__ = ["TokenCost", "token_cost"]
 
-# Keys and values are binary32 today.
-KV_ELEMENT_BYTES: Final = 4
+# Bytes of an element of a key or value, and of what comes with each row: engine/model/kv_cache.h.
+_KV_ELEMENT_BYTES: Final = {"f32": 4, "f16": 2, "int8": 1}
+_KV_SCALE_BYTES: Final = {"f32": 0, "f16": 0, "int8": 4}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,8 +47,8 @@ class TokenCost:
         return self.weight_bytes + position * self.kv_position_bytes
 
 
-def token_cost(spec: ModelSpec, layout: Layout) -> TokenCost:
-    """Returns the cost of one token of a model.bin.
+def token_cost(spec: ModelSpec, layout: Layout, kv_cache: str = "f32") -> TokenCost:
+    """Returns the cost of one token of a model.bin whose keys and values are kept as `kv_cache`.
 
     A matrix is read once for all query heads, keys and values once for all query heads that share
     them: what a perfect engine would read from memory, not what this one does.
@@ -62,11 +63,12 @@ def token_cost(spec: ModelSpec, layout: Layout) -> TokenCost:
             sizes["embedding"] += tensor_bytes(place.kind, TILE_ROWS, place.cols) // TILE_ROWS
             sizes["head"] += place.byte_count if spec.tied_head else 0
     ternary = [place for place in layout.tensors if place.kind == KIND_TERNARY]
+    row_bytes = pad_lanes(spec.head_dim) * _KV_ELEMENT_BYTES[kv_cache] + _KV_SCALE_BYTES[kv_cache]
     kv_rows = 2 * spec.layer_count * spec.kv_head_count
     return TokenCost(
         body_bytes=sizes["body"],
         head_bytes=sizes["head"],
         embedding_bytes=sizes["embedding"],
-        kv_position_bytes=kv_rows * pad_lanes(spec.head_dim) * KV_ELEMENT_BYTES,
+        kv_position_bytes=kv_rows * row_bytes,
         body_macs=sum(place.rows * place.cols for place in ternary),
     )

@@ -2,11 +2,12 @@
 
 The layout is described in docs/formats/executable.md. What the linker wrote stays where it is;
 changed are the file header, one row of the program headers (the note's segment becomes the
-payload's) and the 48 bytes of the note that name the model. The model is appended at the next
-multiple of 2 MiB, a new section table follows it. Any size works: the model is copied once, by the
-kernel where it can, and holes of a sparse file stay holes.
+payload's) and the 96 bytes of the note that name the model and the rest of the image. The model is
+appended at the next multiple of 2 MiB, a new section table follows it. Any size works: the model is
+copied once, by the kernel where it can, and holes of a sparse file stay holes.
 """
 
+import hashlib
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -55,8 +56,9 @@ PAYLOAD_ALIGN_BYTES: Final = 2 << 20
 MODEL_SECTION: Final = ".bitnet.model"
 NOTE_SECTION: Final = ".note.bitnet"
 
-# The note of engine/format/payload.cc: sizes of name and description, type 1, name, 48 zeros.
-_NOTE_HEAD: Final = struct.pack("<III8s", 8, DIGEST_BYTES, 1, b"bitnet\0\0")
+# The note of engine/format/payload.cc: sizes of name and description, type 1, name, 96 zeros.
+_NOTE_BYTES: Final = 2 * DIGEST_BYTES
+_NOTE_HEAD: Final = struct.pack("<III8s", 8, _NOTE_BYTES, 1, b"bitnet\0\0")
 _CHUNK_BYTES: Final = 16 << 20
 
 
@@ -162,7 +164,9 @@ def seal(
             _copy(engine, new.file.fileno(), 0, layout.body_bytes, None)
             _copy(model, new.file.fileno(), layout.payload.offset, head.file_bytes, progress)
             _write_headers(new.file.fileno(), elf, layout, note_index)
-            _write_at(new.file.fileno(), head.root, note_offset + len(_NOTE_HEAD))
+            note_offset += len(_NOTE_HEAD)
+            image = _image_digest(new.file.fileno(), elf, note_offset)
+            _write_at(new.file.fileno(), head.root + image, note_offset)
         except OSError as error:
             raise ToolchainError(
                 f"executable cannot be written: `{output}`", where=error.strerror or str(error)
@@ -180,7 +184,7 @@ def _find_note(elf: Elf) -> tuple[int, int]:
     if elf.find_section(MODEL_SECTION) is not None:
         raise FormatError(f"executable carries a model already: `{elf.path}`", where=place)
     section = elf.find_section(NOTE_SECTION)
-    expected_bytes = len(_NOTE_HEAD) + DIGEST_BYTES
+    expected_bytes = len(_NOTE_HEAD) + _NOTE_BYTES
     if section is None or section.type != SHT_NOTE or section.size != expected_bytes:
         raise FormatError(
             f"executable has no place for a model: `{elf.path}`",
@@ -264,6 +268,24 @@ def _write_headers(descriptor: int, elf: Elf, layout: _Layout, note_index: int) 
     _write_at(descriptor, layout.names, layout.names_offset)
     table = b"".join(section.pack() for section in layout.sections)
     _write_at(descriptor, table, layout.sections_offset)
+
+
+def _image_digest(descriptor: int, elf: Elf, note_offset: int) -> bytes:
+    """Returns the digest of docs/formats/executable.md, "The note", over what was written.
+
+    Zero are the note itself and what `strip` may change: where the section table is.
+    """
+    digest = hashlib.sha3_384(b"\x04")
+    for segment in elf.segments:
+        if segment.type != PT_LOAD:
+            continue
+        data = bytearray(os.pread(descriptor, segment.filesz, segment.offset))
+        for start, end in ((40, 48), (58, 64), (note_offset, note_offset + _NOTE_BYTES)):
+            if segment.offset <= start and end <= segment.offset + segment.filesz:
+                data[start - segment.offset : end - segment.offset] = bytes(end - start)
+        digest.update(struct.pack("<QQ", segment.offset, segment.filesz))
+        digest.update(data)
+    return digest.digest()
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

@@ -1,8 +1,8 @@
 """What is compiled into each program of the engine: folders, main files, flags of single files.
 
 The sources are found by walking the folders in sorted order, so a new file needs no list; only
-`engine/kernels/sources.json` names files, because an instruction-set file belongs to one
-architecture and has flags of its own.
+`sources.json` of a folder names files, because an instruction-set file belongs to one architecture
+and has flags of its own.
 """
 
 import hashlib
@@ -61,20 +61,34 @@ _ENGINE_FOLDERS: Final = (
 )
 
 # Programs that install and verify know nothing of models.
-_RELEASE_FOLDERS: Final = ("base", "crypto", "platform", "release")
+_RELEASE_FOLDERS: Final = ("base", "crypto/crypto.zig", "platform", "release")
+_TOLD: Final = ("programs/arguments.cc", "programs/report.cc")
 
 # A further program is one more row.
 PROGRAMS: Final = {
     "bitnet-infer": Program(
         "bitnet-infer",
         "programs/infer.cc",
-        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/report.cc"),
+        (*_ENGINE_FOLDERS, "programs/bench.cc", "programs/hardening.cc", *_TOLD),
         tokenizer=True,
     ),
     "bitnet-verify": Program(
         "bitnet-verify",
         "programs/verify.cc",
-        (*_RELEASE_FOLDERS, "programs/report.cc", "programs/signers.cc"),
+        (*_RELEASE_FOLDERS, "programs/signers.cc", *_TOLD),
+    ),
+    "bitnet-integrity": Program(
+        "bitnet-integrity",
+        "programs/integrity.cc",
+        (
+            *("base", "crypto", "platform", "format/elf_file.cc", "format/leaves.cc"),
+            *("format/model_file.cc", "format/payload.cc", "programs/regions.cc", *_TOLD),
+        ),
+    ),
+    "bitnet-log": Program(
+        "bitnet-log",
+        "programs/log.cc",
+        ("base", "crypto/crypto.zig", "platform", "runtime/log_ring.cc", *_TOLD),
     ),
     "library": Program(
         "libbitnet.so", "programs/library.cc", (*_ENGINE_FOLDERS, "programs/report.cc")
@@ -120,43 +134,42 @@ def list_sources(engine: Path, program: Program, arch: str) -> list[Source]:
     Args:
         engine: Root of the engine's sources.
         program: What is built.
-        arch: One of ARCHITECTURES. Kernel files that `kernels/sources.json` lists for another
+        arch: One of ARCHITECTURES. Files that a folder's `sources.json` lists for another
             architecture only are left out.
 
     Raises:
-        ToolchainError: The main file or a listed kernel file is missing, or the list is malformed.
+        ToolchainError: The main file or a listed file is missing, or a list is malformed.
     """
-    kernels = _read_kernel_flags(engine)
-    wanted = kernels.get(arch, {})
-    foreign = {name for files in kernels.values() for name in files} - wanted.keys()
     sources = []
-    for path in _list_paths(engine, program):
-        folder, _, name = path.rpartition("/")
-        if folder != "kernels":
-            sources.append(Source(path))
-        elif name not in foreign:
-            sources.append(Source(path, wanted.get(name, ())))
-    listed = [f"kernels/{name}" for name in wanted] if "kernels" in program.parts else []
+    listed = []
+    for part in program.parts:
+        flags = _read_flags(engine, part)
+        wanted = flags.get(arch, {})
+        foreign = {name for files in flags.values() for name in files} - wanted.keys()
+        listed += [f"{part}/{name}" for name in wanted]
+        for path in _list_paths(engine, part):
+            name = path.rpartition("/")[2]
+            if name not in foreign:
+                sources.append(Source(path, wanted.get(name, ())))
     for path in (program.main, *(source.path for source in sources), *listed):
         if not (engine / path).is_file():
             raise ToolchainError(f"source of the engine is missing: `{path}`")
     return [Source(program.main), *sources]
 
 
-def _list_paths(engine: Path, program: Program) -> Iterator[str]:
-    """Yields the paths of a program's sources without its main file, whatever the architecture."""
-    for part in program.parts:
-        if not (engine / part).is_dir():
-            yield part
-            continue
-        for file in sorted((engine / part).iterdir()):
-            if file.suffix in (".cc", ".zig") and not file.name.endswith("_test.cc"):
-                yield f"{part}/{file.name}"
+def _list_paths(engine: Path, part: str) -> Iterator[str]:
+    """Yields the paths of a folder's sources, whatever the architecture, or the one file."""
+    if not (engine / part).is_dir():
+        yield part
+        return
+    for file in sorted((engine / part).iterdir()):
+        if file.suffix in (".cc", ".zig") and not file.name.endswith("_test.cc"):
+            yield f"{part}/{file.name}"
 
 
-def _read_kernel_flags(engine: Path) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Returns `{arch: {file name: flags}}` of `kernels/sources.json`; empty without that file."""
-    path = engine / "kernels" / "sources.json"
+def _read_flags(engine: Path, folder: str) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Returns `{arch: {file name: flags}}` of a folder's `sources.json`; empty without one."""
+    path = engine / folder / "sources.json"
     if not path.is_file():
         return {}
     try:
@@ -167,7 +180,7 @@ def _read_kernel_flags(engine: Path) -> dict[str, dict[str, tuple[str, ...]]]:
         }
     except (ValueError, AttributeError, TypeError) as error:
         raise ToolchainError(
-            "list of kernel files is malformed: `kernels/sources.json`", where=str(error)
+            f"list of files is malformed: `{folder}/sources.json`", where=str(error)
         ) from error
 
 

@@ -100,12 +100,14 @@ class Target:
         library: A shared library for the glibc of any current system, instead of an executable.
         sanitize: Address and undefined-behaviour checks, for tests on this host: compiled by the
             pinned compiler, linked with the run-time libraries of the system's g++.
+        coverage: Calls at every edge and comparison, for a fuzzer; only with `sanitize`.
     """
 
     arch: str
     pie: bool = True
     library: bool = False
     sanitize: bool = False
+    coverage: bool = False
 
     def __post_init__(self) -> None:
         if self.arch not in ARCHITECTURES:
@@ -219,6 +221,8 @@ def _compile_arguments(source: Source, target: Target) -> tuple[str, ...]:
         # The driver leaves the address sanitizer out by itself, so it is named past the driver.
         checks = ("-Xclang", "-fsanitize=address", "-fsanitize=undefined")
         mode = ["-O1", "-fPIC", *checks, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+        if target.coverage:
+            mode.append("-fsanitize-coverage=trace-pc-guard,trace-cmp")
     else:
         mode = ["-O3", "-fPIC" if target.library else "-fPIE", "-fno-sanitize=all"]
     place = ("-ffile-prefix-map=.=.", "-I.", "-c", source.path, "-o", OUTPUT)

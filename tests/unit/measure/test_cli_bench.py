@@ -36,7 +36,8 @@ def test_bench_json_and_record_hold_the_same_results(
     facts = json.loads(captured.out)
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     assert facts["records"] == lines
-    assert facts["token_cost"]["kv_position_bytes"] == 2 * 3 * 2 * 16 * 4
+    assert facts["token_cost"]["kv_position_bytes"] == 2 * 3 * 2 * 16 * 2  # f16
+    assert (facts["kv_cache"], facts["weights"]) == ("f16", "resident")
     for line in lines:
         assert line["geometry"] == "tiny"
         assert line["date"] == "2026-01-02"
@@ -85,6 +86,14 @@ def test_bench_default_positions_are_those_that_fit(
         (["--geometry", "tiny", "--positions", "-1"], "not a list of numbers: `--positions -1`"),
         (["--geometry", "tiny", "--positions", "64"], "argument is out of range: `--positions`"),
         (["--geometry", "tiny", "--prefill", "65"], "argument is out of range: `--prefill`"),
+        (
+            ["--geometry", "tiny", "--kv-cache", "f64"],
+            "kind of KV cache is unknown: `--kv-cache f64`",
+        ),
+        (
+            ["--geometry", "tiny", "--weights", "x"],
+            "place of the weights is unknown: `--weights x`",
+        ),
         (["--geometry", "tiny", "--prefill", "64", "--seed", "-1"], "seed is out of range: `-1`"),
     ],
 )
@@ -110,5 +119,5 @@ def test_bench_help_names_the_geometries(capsys: pytest.CaptureFixture[str]) -> 
     """Broken, nobody would know what can be measured."""
     assert run("--help") == 0
     out = " ".join(capsys.readouterr().out.split())
-    for word in ("bitnet-2b-4t", "tinyllama-1.1b", "falcon3-1b", "--record", "--positions"):
+    for word in ("bitnet-2b-4t", "tinyllama-1.1b", "falcon3-1b", "--record", "--kv-cache"):
         assert word in out

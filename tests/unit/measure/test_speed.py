@@ -1,6 +1,7 @@
 """The measuring programs and what is made of their times, on models small enough for a test."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,12 @@ import pytest
 from bitnet.checkpoint import ModelSpec
 from bitnet.errors import EvaluationError, ToolchainError, UsageError
 from bitnet.measure import speed
-from bitnet.measure.programs import DecodeProgram, LimitsProgram, build_measuring_program
+from bitnet.measure.programs import (
+    DecodeProgram,
+    LimitsProgram,
+    SpeedProgram,
+    build_measuring_program,
+)
 from bitnet.measure.random_model import write_random_model
 from bitnet.measure.speed import SpeedPlan, SpeedReport, measure_speed
 from tests.support.engine import open_engine
@@ -40,14 +46,17 @@ def prompt_token(position: int, vocab_size: int) -> int:
     return (z ^ z >> 31) % vocab_size
 
 
-def open_program(model: Path, isa: str = "auto", threads: int = 1) -> DecodeProgram:
+def open_program(
+    model: Path, isa: str = "auto", threads: int = 1, kv_cache: str = "f32", weights: str = "mapped"
+) -> DecodeProgram:
     path = build_measuring_program("decode")
-    return DecodeProgram(path, model, isa=isa, threads=threads, chunk=8, context=32)
+    options = {"isa": isa, "threads": threads, "chunk": 8, "context": 32}
+    return DecodeProgram(path, model, **options, kv_cache=kv_cache, weights=weights)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "weights"), [(1, "mapped"), (2, "mapped"), (2, "resident")])
 def test_decode_program_any_threads_computes_what_the_engine_does(
-    model: Path, threads: int
+    model: Path, threads: int, weights: str
 ) -> None:
     """Broken, times would be of something else than the work of a token."""
     prompt = [prompt_token(position, TINY_TIED.vocab_size) for position in range(20)]
@@ -56,7 +65,7 @@ def test_decode_program_any_threads_computes_what_the_engine_does(
         sequence = [*prompt[:9], prompt[9]]
         for _ in range(5):
             sequence.append(int(engine.logits(sequence)[-1].argmax()))
-    with open_program(model, threads=threads) as program:
+    with open_program(model, threads=threads, weights=weights) as program:
         prefilled = program.ask("prefill", 0, 20)
         decoded = program.ask("decode", 9, 5)
     assert prefilled["next"] == after_prefill
@@ -73,6 +82,49 @@ def test_decode_program_facts_name_the_kernels(model: Path) -> None:
         assert program.facts["threads"] == 2
         # Keys and values alone: 3 layers, 2 heads, 32 positions, rows of 16.
         assert program.facts["arena_bytes"] > 2 * 3 * 2 * 32 * 16 * 4
+
+
+def test_decode_program_kv_cache_is_of_the_kind_asked_for(model: Path) -> None:
+    """Broken, speed would be told of another kind of cache than it was measured with."""
+    sizes = {}
+    for kind in ("f32", "f16", "int8"):
+        with open_program(model, kv_cache=kind) as program:
+            sizes[kind] = program.facts["arena_bytes"]
+    elements = 2 * 3 * 2 * 32 * 16
+    assert sizes["f32"] - sizes["f16"] == 2 * elements
+    assert sizes["f16"] - sizes["int8"] == elements - 2 * 3 * 2 * 32 * 4
+
+
+def test_speed_program_processor_time_is_that_of_its_work(model: Path) -> None:
+    """Broken, a disturbed machine could not be told from a quiet one."""
+    with open_program(model) as program:
+        before = program.processor_seconds()
+        begin = time.monotonic()
+        while time.monotonic() - begin < 0.3:
+            program.prefill(0, 20)
+        spent = time.monotonic() - begin
+        used = program.processor_seconds() - before
+    assert 0 < used <= spent + 0.05
+
+
+def test_speed_program_peak_is_the_memory_of_the_process(model: Path) -> None:
+    """Broken, the memory of a peer would be that of this process, or not be told."""
+    with open_program(model) as program:
+        own = program.peak_bytes()
+        program.decode(0, 4)
+        assert own is not None
+        assert 0 < own <= program.peak_bytes() < 64 << 20
+
+
+@pytest.mark.parametrize("said", ["words", "[1]", "{"])
+def test_measuring_program_answer_of_another_kind_is_named(tmp_path: Path, said: str) -> None:
+    """Broken, a peer that prints something of its own would end in a traceback."""
+    path = tmp_path / "peer"
+    path.write_text(f"#!/bin/sh\necho '{said}'\n")
+    path.chmod(0o755)
+    with pytest.raises(EvaluationError) as caught:
+        SpeedProgram(path, [], name="peer X")
+    assert caught.value.message == "measuring program gave no JSON object: `peer X`"
 
 
 def test_decode_program_unknown_isa_is_an_error_of_the_host(model: Path) -> None:
@@ -126,7 +178,7 @@ def test_measuring_program_aarch64_answers_under_emulation(model: Path, command:
     """Broken, the other architecture could not be measured. No time of an emulator is used."""
     program = build_measuring_program(command, arch="aarch64")
     arguments, line = {
-        "decode": ([str(model), "auto", "2", "8", "32"], "decode 0 2"),
+        "decode": ([str(model), "auto", "2", "8", "32", "0", "0"], "decode 0 2"),
         "limits": ([str(2 << 20)], "peak 2 1"),
     }[command]
     result = subprocess.run(

@@ -61,3 +61,12 @@ def test_token_cost_position_adds_its_keys_and_values() -> None:
     assert cost.decode_bytes(0) == cost.weight_bytes
     assert cost.decode_bytes(7) - cost.decode_bytes(0) == 7 * 2 * 3 * 2 * row_bytes
     assert cost.decode_bytes(7.5) == (cost.decode_bytes(7) + cost.decode_bytes(8)) / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "row_bytes"), [("f32", 16 * 4), ("f16", 16 * 2), ("int8", 16 + 4)]
+)
+def test_token_cost_kinds_of_cache_have_their_sizes(kind: str, row_bytes: int) -> None:
+    """Broken, a small cache would seem to be read faster than memory is."""
+    cost = token_cost(TINY_TIED, plan_layout(TINY_TIED, KIND_INT8, KIND_INT8), kind)
+    assert cost.kv_position_bytes == 2 * 3 * 2 * row_bytes

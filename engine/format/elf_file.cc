@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/elf_file.h"
+
+#include <cstring>
+
+#include "crypto/crypto.h"
+
+namespace bitnet::format {
+namespace {
+
+constexpr size_t kHeaderBytes = 64;
+constexpr size_t kHeadersMax = 64;
+constexpr size_t kNoteHeadBytes = 20;
+constexpr size_t kNoteBytes = 2 * kRootBytes;
+constexpr uint8_t kImageDomain = 4;
+// Class 64, little-endian, version 1; what follows in the identification is the system's.
+constexpr uint8_t kIdentity[7] = {0x7f, 'E', 'L', 'F', 2, 1, 1};
+// Sizes of name and description, type 1, name; each byte inverted, so that a program that looks for
+// notes does not carry a second one.
+constexpr uint8_t kNoteHeadInverted[kNoteHeadBytes] = {
+    247, 255, 255, 255, 255 - kNoteBytes, 255, 255, 255, 254, 255, 255, 255, 157, 150, 139, 145,
+    154, 139, 255, 255};
+
+/// A little-endian number of the file header, which is whole.
+template <typename T>
+T number(std::span<const uint8_t> file, size_t offset) {
+  T value;
+  std::memcpy(&value, file.data() + offset, sizeof value);
+  return value;
+}
+
+Error wrong(const char* what, uint64_t where) { return Error{Status::kElf, what, where}; }
+
+/// The one place that looks like the note, in a segment that is neither payload nor writable.
+Error find_note(ElfFile& elf) {
+  size_t count = 0;
+  for (size_t i = 0; i < elf.load_count; ++i) {
+    const ProgramHeader& load = elf.loads[i];
+    if (is_payload_shaped(load) || (load.flags & kFlagWrite) != 0) continue;
+    for (uint64_t at = 0; load.file_bytes - at >= kNoteHeadBytes + kNoteBytes; at += 4) {
+      const uint8_t* place = elf.file.data() + load.offset + at;
+      size_t same = 0;
+      while (same < kNoteHeadBytes && (place[same] ^ 255) == kNoteHeadInverted[same]) ++same;
+      if (same < kNoteHeadBytes) continue;
+      elf.note_offset = load.offset + at + kNoteHeadBytes;
+      ++count;
+    }
+  }
+  return count == 1 ? kNoError : wrong("note", count);
+}
+
+/// Bytes of the file, with those that sealing or `strip` writes afterwards taken as zero.
+void update_masked(BitnetDigestState* state, const ElfFile& elf, uint64_t begin, uint64_t end) {
+  struct Mask {
+    uint64_t begin, end;
+  };
+  const Mask masks[] = {{40, 48}, {58, 64}, {elf.note_offset, elf.note_offset + kNoteBytes}};
+  constexpr uint8_t kZero[kNoteBytes] = {};
+  for (const Mask& mask : masks) {
+    if (mask.begin < begin || mask.end > end) continue;
+    bitnet_sha3_384_update(state, elf.file.data() + begin, mask.begin - begin);
+    bitnet_sha3_384_update(state, kZero, mask.end - mask.begin);
+    begin = mask.end;
+  }
+  bitnet_sha3_384_update(state, elf.file.data() + begin, end - begin);
+}
+
+}  // namespace
+
+Result<ElfFile> parse_elf(std::span<const uint8_t> file) {
+  ElfFile elf{};
+  elf.file = file;
+  if (file.size() < kHeaderBytes || std::memcmp(file.data(), kIdentity, sizeof kIdentity) != 0)
+    return wrong("file header", 0);
+  const auto table = number<uint64_t>(file, 32);
+  const auto entry_bytes = number<uint16_t>(file, 54);
+  const auto count = number<uint16_t>(file, 56);
+  if (entry_bytes != sizeof(ProgramHeader) || count > kHeadersMax || table > file.size() ||
+      count * sizeof(ProgramHeader) > file.size() - table)
+    return wrong("program headers", 32);
+  for (size_t i = 0; i < count; ++i) {
+    ProgramHeader header;
+    std::memcpy(&header, file.data() + table + i * sizeof header, sizeof header);
+    if (header.type != kTypeLoad) continue;
+    if (elf.load_count == ElfFile::kLoadsMax || header.offset > file.size() ||
+        header.file_bytes > file.size() - header.offset ||
+        header.file_bytes > header.memory_bytes || header.memory_bytes >> 47 != 0 ||
+        header.virtual_address >> 47 != 0)
+      return wrong("load segment", table + i * sizeof header);
+    elf.loads[elf.load_count++] = header;
+    if (!is_payload_shaped(header)) continue;
+    if (!elf.payload.empty()) return wrong("second model", header.offset);
+    elf.payload = file.subspan(header.offset, header.file_bytes);
+  }
+  if (const Error error = find_note(elf); failed(error)) return error;
+  return elf;
+}
+
+void image_digest(const ElfFile& elf, uint8_t digest[kRootBytes]) {
+  BitnetDigestState state;
+  bitnet_sha3_384_init(&state);
+  bitnet_sha3_384_update(&state, &kImageDomain, 1);
+  for (size_t i = 0; i < elf.load_count; ++i) {
+    const ProgramHeader& load = elf.loads[i];
+    if (is_payload_shaped(load)) continue;
+    const uint64_t place[2] = {load.offset, load.file_bytes};
+    bitnet_sha3_384_update(&state, reinterpret_cast<const uint8_t*>(place), sizeof place);
+    update_masked(&state, elf, load.offset, load.offset + load.file_bytes);
+  }
+  bitnet_sha3_384_final(&state, digest);
+}
+
+}  // namespace bitnet::format

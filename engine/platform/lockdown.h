@@ -1,0 +1,63 @@
+// What the kernel can take away from this process, one call each. Only the policy in
+// runtime/lockdown.h decides which of them must succeed.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace bitnet::platform {
+
+/// 0, or the errno of the call that was refused.
+using Reason = uint32_t;
+inline constexpr Reason kBadDescriptor = 9;
+/// Whether the kernel does not know the call or the option, rather than refusing it.
+bool means_unknown(Reason reason);
+
+// Memory. Each takes the pages that `memory` touches.
+
+/// Keeps the pages in memory, never in swap; raises the soft limit to the hard one first.
+Reason lock_memory(std::span<const uint8_t> memory);
+/// Leaves the pages out of dumps.
+Reason exclude_from_dumps(std::span<const uint8_t> memory);
+/// Makes unmapping, moving and changing the protection of the pages impossible (Linux 6.10).
+Reason seal_mapping(std::span<const uint8_t> memory);
+/// The calling thread's stack as far as it is mapped; empty if the C library cannot tell.
+std::span<const uint8_t> own_stack();
+/// Zeros that the compiler may not leave out.
+void wipe(std::span<uint8_t> memory);
+
+// The process; they hold for threads that are started later.
+
+Reason forbid_core_files();
+/// Not dumpable: no core, and no other process of the same user may look into the memory.
+Reason forbid_inspection();
+Reason forbid_new_privileges();
+/// No page becomes executable any more (Linux 6.3).
+Reason forbid_executable_memory();
+/// Denies every file, TCP, UDP and scope right that both this program and the kernel know;
+/// *version is the ABI of the kernel's Landlock (0: none). The rule set has no rule.
+Reason forbid_files_and_network(uint32_t* version);
+/// Closes all descriptors from `first` on.
+Reason close_descriptors_from(int first);
+bool is_open(int descriptor);
+
+// The filter of system calls.
+
+/// Whether reading the monotonic clock reaches the kernel: without vDSO, or with a clock source
+/// that it cannot serve. True also where that cannot be found out.
+bool clock_needs_system_call();
+
+/// Park pipes have the descriptors first, first + 1, …: each a read end and then its write end.
+struct FilterPlan {
+  uint32_t first_pipe = 0;
+  uint32_t pipe_count = 0;
+  bool clock = false;  ///< whether clock_gettime(CLOCK_MONOTONIC) is allowed
+};
+/// Allows, on all threads and for good, `read` of standard input and of park pipes, `write` to
+/// standard output, standard error and park pipes, `exit_group`, and the clock if planned. Any
+/// other call, of any architecture, kills the process.
+Reason install_filter(const FilterPlan& plan);
+
+}  // namespace bitnet::platform

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstring>
+
+#include "base/check.h"
+#include "platform/lockdown.h"
+#include "platform/os.h"
+
+namespace bitnet::platform {
+namespace {
+
+// Younger than the C library's headers; the same numbers on every architecture.
+constexpr long kMseal = 462;
+constexpr int kPrSetMdwe = 65;
+constexpr unsigned long kMdweRefuseExecGain = 1;
+
+#if defined(__x86_64__)
+constexpr uint32_t kArchitecture = AUDIT_ARCH_X86_64;
+#else
+constexpr uint32_t kArchitecture = AUDIT_ARCH_AARCH64;
+#endif
+
+Reason reason_of(long result) { return result < 0 ? static_cast<Reason>(errno) : 0; }
+
+struct Pages {
+  void* begin;
+  size_t bytes;
+};
+
+Pages pages_of(std::span<const uint8_t> memory) {
+  const uintptr_t mask = getauxval(AT_PAGESZ) - 1;
+  const uintptr_t first = reinterpret_cast<uintptr_t>(memory.data());
+  const uintptr_t begin = first & ~mask;
+  return {reinterpret_cast<void*>(begin), ((first + memory.size() + mask) & ~mask) - begin};
+}
+
+constexpr uint64_t low_bits(uint32_t count) { return (uint64_t{1} << count) - 1; }
+
+/// The rights that Landlock of an ABI handles: all that it knows, of those that we know.
+landlock_ruleset_attr landlock_rights(uint32_t version) {
+  landlock_ruleset_attr rights{};
+  const uint32_t files = version >= 9 ? 17 : version >= 5 ? 16 : version >= 3 ? 15 : 12 + version;
+  rights.handled_access_fs = low_bits(files);
+  rights.handled_access_net = low_bits(version >= 10 ? 4 : version >= 4 ? 2 : 0);
+  rights.scoped = low_bits(version >= 6 ? 2 : 0);
+  return rights;
+}
+static_assert(LANDLOCK_ACCESS_FS_MAKE_SYM == uint64_t{1} << 12);
+static_assert(LANDLOCK_ACCESS_FS_TRUNCATE == uint64_t{1} << 14);
+static_assert(LANDLOCK_ACCESS_FS_IOCTL_DEV == uint64_t{1} << 15);
+static_assert(LANDLOCK_SCOPE_SIGNAL == uint64_t{1} << 1);
+
+// A filter is a program of at most kFilterMax instructions; jumps count from the next one.
+constexpr size_t kFilterMax = 64;
+constexpr uint32_t kNumber = offsetof(seccomp_data, nr);
+// Little-endian: the low half of the first argument. The kernel reads a descriptor from 32 bits.
+constexpr uint32_t kArgument = offsetof(seccomp_data, args);
+
+class FilterProgram {
+ public:
+  void load(uint32_t at) { add(BPF_LD | BPF_W | BPF_ABS, at); }
+  void alu(uint16_t operation, uint32_t value) {
+    add(static_cast<uint16_t>(BPF_ALU | operation | BPF_K), value);
+  }
+  /// Ends with `action` if the comparison of the loaded value holds, else goes on.
+  void end_if(uint16_t comparison, uint32_t value, uint32_t action) {
+    add(static_cast<uint16_t>(BPF_JMP | comparison | BPF_K), value, 0, 1);
+    end(action);
+  }
+  void end(uint32_t action) { add(BPF_RET | BPF_K, action); }
+  /// Kills calls in the way of another architecture, then loads the number of the call. Numbers
+  /// of the x32 form of x86-64, which shares its architecture, have bit 30 set.
+  void begin() {
+    load(offsetof(seccomp_data, arch));
+    add(BPF_JMP | BPF_JEQ | BPF_K, kArchitecture, 1, 0);
+    end(SECCOMP_RET_KILL_PROCESS);
+    load(kNumber);
+    end_if(BPF_JGE, 1u << 30, SECCOMP_RET_KILL_PROCESS);
+  }
+  /// The instructions up to end_case are for the call `number`; the others jump over them with
+  /// their number still loaded. What end_case is reached by is killed.
+  void begin_case(uint32_t number) {
+    case_at_ = count_;
+    add(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 0);
+  }
+  void end_case() {
+    end(SECCOMP_RET_KILL_PROCESS);
+    code_[case_at_].jf = static_cast<uint8_t>(count_ - case_at_ - 1);
+  }
+  /// Installs it on the calling thread (flags 0) or on all threads.
+  Reason install(unsigned flags) {
+    const sock_fprog program{static_cast<unsigned short>(count_), code_};
+    const long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+    // A positive result is the id of a thread that could not be brought along.
+    return result > 0 ? Reason{ESRCH} : reason_of(result);
+  }
+
+ private:
+  void add(uint16_t code, uint32_t value, uint8_t if_true = 0, uint8_t if_false = 0) {
+    ENGINE_CHECK(count_ < kFilterMax);
+    code_[count_++] = sock_filter{code, if_true, if_false, value};
+  }
+  sock_filter code_[kFilterMax];
+  size_t count_ = 0;
+  size_t case_at_ = 0;
+};
+
+/// Allows the park pipes' ends of one parity: 0 those for reading, 1 those for writing.
+void allow_pipe_ends(FilterProgram& program, const FilterPlan& plan, uint32_t parity) {
+  if (plan.pipe_count == 0) return;
+  program.load(kArgument);
+  program.alu(BPF_SUB, plan.first_pipe);
+  program.end_if(BPF_JGE, 2 * plan.pipe_count, SECCOMP_RET_KILL_PROCESS);
+  program.alu(BPF_AND, 1);
+  program.end_if(BPF_JEQ, parity, SECCOMP_RET_ALLOW);
+}
+
+/// On a thread of its own: with clock_gettime refused to it, can it still read the clock?
+void* try_clock(void* needs_system_call) {
+  FilterProgram program;
+  program.load(kNumber);
+  program.end_if(BPF_JEQ, SYS_clock_gettime, SECCOMP_RET_ERRNO | EPERM);
+  program.end(SECCOMP_RET_ALLOW);
+  struct timespec now;
+  if (program.install(0) != 0) return nullptr;
+  *static_cast<bool*>(needs_system_call) = clock_gettime(CLOCK_MONOTONIC, &now) != 0;
+  return nullptr;
+}
+
+}  // namespace
+
+static_assert(kBadDescriptor == EBADF);
+
+bool means_unknown(Reason reason) {
+  return reason == ENOSYS || reason == EINVAL || reason == EOPNOTSUPP;
+}
+
+Reason lock_memory(std::span<const uint8_t> memory) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+  }
+  const Pages pages = pages_of(memory);
+  return reason_of(mlock(pages.begin, pages.bytes));
+}
+
+Reason exclude_from_dumps(std::span<const uint8_t> memory) {
+  const Pages pages = pages_of(memory);
+  return reason_of(madvise(pages.begin, pages.bytes, MADV_DONTDUMP));
+}
+
+Reason seal_mapping(std::span<const uint8_t> memory) {
+  const Pages pages = pages_of(memory);
+  return reason_of(syscall(kMseal, pages.begin, pages.bytes, 0));
+}
+
+std::span<const uint8_t> own_stack() {
+  pthread_attr_t attributes;
+  void* begin = nullptr;
+  size_t bytes = 0;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return {};
+  pthread_attr_getstack(&attributes, &begin, &bytes);
+  pthread_attr_destroy(&attributes);
+  const uintptr_t name = getauxval(AT_EXECFN);
+  if (gettid() == getpid() && name > reinterpret_cast<uintptr_t>(begin)) {
+    // Above the C library's idea of the stack the kernel has put arguments and environment; the
+    // name of the program is the last of them.
+    bytes = name + std::strlen(reinterpret_cast<const char*>(name)) + 1 -
+            reinterpret_cast<uintptr_t>(begin);
+  }
+  return {static_cast<const uint8_t*>(begin), bytes};
+}
+
+void wipe(std::span<uint8_t> memory) {
+  std::memset(memory.data(), 0, memory.size());
+  __asm__ volatile("" : : "r"(memory.data()) : "memory");
+}
+
+Reason forbid_core_files() {
+  const struct rlimit none = {0, 0};
+  return reason_of(setrlimit(RLIMIT_CORE, &none));
+}
+
+Reason forbid_inspection() { return reason_of(prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)); }
+
+Reason forbid_new_privileges() { return reason_of(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); }
+
+Reason forbid_executable_memory() {
+  return reason_of(prctl(kPrSetMdwe, kMdweRefuseExecGain, 0, 0, 0));
+}
+
+Reason forbid_files_and_network(uint32_t* version) {
+  const long abi =
+      syscall(SYS_landlock_create_ruleset, nullptr, 0, LANDLOCK_CREATE_RULESET_VERSION);
+  *version = abi < 0 ? 0 : static_cast<uint32_t>(abi);
+  if (abi <= 0) return abi < 0 ? reason_of(abi) : Reason{ENOSYS};
+  const landlock_ruleset_attr rights = landlock_rights(*version);
+  // The kernel takes a longer struct than it knows as long as the rest is zero.
+  const long rules = syscall(SYS_landlock_create_ruleset, &rights, sizeof rights, 0);
+  if (rules < 0) return reason_of(rules);
+  const Reason reason = reason_of(syscall(SYS_landlock_restrict_self, rules, 0));
+  close(static_cast<int>(rules));
+  return reason;
+}
+
+Reason close_descriptors_from(int first) {
+  return reason_of(syscall(SYS_close_range, static_cast<unsigned>(first), ~0u, 0));
+}
+
+bool is_open(int descriptor) { return fcntl(descriptor, F_GETFD) >= 0; }
+
+bool clock_needs_system_call() {
+  if (getauxval(AT_SYSINFO_EHDR) == 0) return true;
+  bool needed = true;
+  const Result<Thread> thread = start_thread(try_clock, &needed);
+  if (thread.ok()) join_thread(thread.value());
+  return needed;
+}
+
+Reason install_filter(const FilterPlan& plan) {
+  constexpr uint32_t kAllow = SECCOMP_RET_ALLOW;
+  FilterProgram program;
+  program.begin();
+  program.begin_case(SYS_read);
+  program.load(kArgument);
+  program.end_if(BPF_JEQ, kStdin, kAllow);
+  allow_pipe_ends(program, plan, 0);
+  program.end_case();
+  program.begin_case(SYS_write);
+  program.load(kArgument);
+  program.end_if(BPF_JEQ, kStdout, kAllow);
+  program.end_if(BPF_JEQ, kStderr, kAllow);
+  allow_pipe_ends(program, plan, 1);
+  program.end_case();
+  program.end_if(BPF_JEQ, SYS_exit_group, kAllow);
+  if (plan.clock) {
+    program.begin_case(SYS_clock_gettime);
+    program.load(kArgument);
+    program.end_if(BPF_JEQ, CLOCK_MONOTONIC, kAllow);
+    program.end_case();
+  }
+  program.end(SECCOMP_RET_KILL_PROCESS);
+  return program.install(SECCOMP_FILTER_FLAG_TSYNC);
+}
+
+}  // namespace bitnet::platform

@@ -1,0 +1,179 @@
+// bitnet-log: shows a log ring, from outside and without a right to write.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+
+#include "platform/inspect.h"
+#include "platform/log_file.h"
+#include "platform/os.h"
+#include "programs/arguments.h"
+#include "programs/report.h"
+#include "runtime/log_ring.h"
+
+namespace {
+
+using namespace bitnet;
+using runtime::LogRecord;
+
+constexpr uint32_t kPollMs = 200;
+
+constexpr char kHelp[] =
+    "usage: bitnet-log PATH [--follow] [--json] [--lines N]\n"
+    "\n"
+    "Checks the log ring at PATH and shows its records, oldest first. The file is only read.\n"
+    "\n"
+    "  --follow     go on as records come, until interrupted or the file is removed\n"
+    "  --json       one JSON object a line; the last one tells of head, chain and writer\n"
+    "  --lines N    begin with the newest N records\n"
+    "  --version    print the version\n"
+    "\n"
+    "example: ./bitnet-log /dev/shm/bitnet.log --follow\n"
+    "exit codes: 0 done, 1 failed, 2 usage, 3 the ring was changed or truncated\n";
+
+struct Arguments {
+  const char* path = nullptr;
+  bool follow = false;
+  bool json = false;
+  uint64_t lines = UINT64_MAX;
+};
+
+alignas(64) uint8_t ring[runtime::kLogBytes];
+
+void print(int descriptor, const programs::Line& line) {
+  if (failed(platform::write_all(descriptor, line.bytes()))) platform::exit_process(1);
+}
+
+/// What the table of events says of a number; nothing of one that it does not know.
+struct EventText {
+  const char* word;
+  const char* labels[3];
+  enum Data { none, hex, text } data;
+};
+
+EventText event_text(uint32_t number) {
+  switch (static_cast<runtime::Event>(number)) {
+#define BITNET_EVENT(name, number, word, a, b, c, data) \
+  case runtime::Event::name:                            \
+    return {word, {a, b, c}, EventText::data};
+#include "runtime/events.def"
+#undef BITNET_EVENT
+  }
+  return {"unknown", {"a", "b", "c"}, EventText::hex};
+}
+
+void print_record(const LogRecord& record, bool json) {
+  const EventText event = event_text(record.event);
+  const std::span<const uint8_t> data(record.data, record.data_bytes);
+  programs::Line line;
+  if (json) {
+    line.text("{\"sequence\": ").number(record.sequence).text(", \"monotonic_ns\": ");
+    line.number(record.monotonic_ns).text(", \"number\": ").number(record.event);
+    line.text(", \"event\": \"").text(event.word).text("\"");
+  } else {
+    line.number(record.sequence).text(" [").decimal(record.monotonic_ns / 1000, 6).text("] ");
+    line.text(event.word);
+  }
+  for (int i = 0; i < 3; ++i) {
+    if (event.labels[i][0] == 0) continue;
+    line.text(json ? ", \"" : " ").text(event.labels[i]).text(json ? "\": " : "=");
+    line.number(record.numbers[i]);
+  }
+  if (!data.empty()) {
+    line.text(json ? ", \"data\": " : " ");
+    event.data == EventText::text ? line.quoted(data) : line.text("\"").hex(data).text("\"");
+  }
+  print(platform::kStdout, line.text(json ? "}\n" : "\n"));
+}
+
+/// Where the ring stands: written down elsewhere, head and chain show later that nothing before
+/// them was changed.
+void print_state(const runtime::LogRange& range, bool running, bool json) {
+  const bool any = range.end > range.first;
+  const LogRecord& last = runtime::log_record(ring, range.end - 1);
+  const bool ended = any && last.event == static_cast<uint32_t>(runtime::Event::kExit);
+  programs::Line line;
+  line.text(json ? "{\"head\": " : "head ").number(range.end);
+  line.text(json ? ", \"chain\": \"" : ", chain ");
+  if (any) line.hex(last.chain);
+  line.text(json ? "\", \"writer\": \"" : ", writer ");
+  line.text(running ? "running" : ended ? "ended" : any ? "died" : "none");
+  print(json ? platform::kStdout : platform::kStderr, line.text(json ? "\"}\n" : "\n"));
+}
+
+Result<uint64_t> read_head(int file) {
+  uint64_t head = 0;
+  uint8_t bytes[sizeof head];
+  const Result<size_t> count = platform::read_at(file, offsetof(runtime::LogHeader, head), bytes);
+  if (!count.ok()) return count.error();
+  if (count.value() != sizeof head) return Error{Status::kLogFormat, "size", count.value()};
+  std::memcpy(&head, bytes, sizeof head);
+  return head;
+}
+
+/// Copies the ring and checks the copy.
+Result<runtime::LogRange> read_ring(int file, bool* running) {
+  *running = platform::log_has_writer(file);
+  const Result<platform::FileFacts> facts = platform::file_facts(file);
+  if (!facts.ok()) return facts.error();
+  if (facts.value().bytes != sizeof ring) {
+    return Error{Status::kLogFormat, "size", facts.value().bytes};
+  }
+  // The head first, on its own: the records up to it are whole then.
+  const std::span<uint8_t> all(ring);
+  for (const std::span<uint8_t> part :
+       {all.first(runtime::kLogHeaderBytes), all.subspan(runtime::kLogHeaderBytes)}) {
+    const auto offset = static_cast<uint64_t>(part.data() - ring);
+    const Result<size_t> count = platform::read_at(file, offset, part);
+    if (!count.ok()) return count.error();
+    if (count.value() != part.size()) return Error{Status::kLogFormat, "size", offset};
+  }
+  const Result<uint64_t> head_after = read_head(file);
+  if (!head_after.ok()) return head_after.error();
+  return runtime::check_log(ring, head_after.value(), *running);
+}
+
+Error show(const Arguments& arguments) {
+  const Result<int> file = platform::open_for_reading(arguments.path);
+  if (!file.ok()) return file.error();
+  bool running = false;
+  Result<runtime::LogRange> range = read_ring(file.value(), &running);
+  if (!range.ok()) return range.error();
+  const uint64_t held = range.value().end - range.value().first;
+  uint64_t next = range.value().end - (arguments.lines < held ? arguments.lines : held);
+  for (bool first = true, was_running = false;; first = false) {
+    const uint64_t before = next;
+    if (range.value().first > next) {
+      programs::Line line;
+      line.text("note: records lost between two looks: ").number(range.value().first - next);
+      print(platform::kStderr, line.text("\n"));
+      next = range.value().first;
+    }
+    for (; next < range.value().end; ++next) {
+      print_record(runtime::log_record(ring, next), arguments.json);
+    }
+    const bool changed = first || running != was_running || (!running && next != before);
+    if (changed) print_state(range.value(), running, arguments.json);
+    was_running = running;
+    if (!arguments.follow) return kNoError;
+    platform::sleep_ms(kPollMs);
+    const Result<platform::FileFacts> facts = platform::file_facts(file.value());
+    if (!facts.ok() || facts.value().links == 0) return facts.error();
+    range = read_ring(file.value(), &running);
+    if (!range.ok()) return range.error();
+  }
+}
+
+}  // namespace
+
+int main(int argument_count, char** argument_values) {
+  Arguments arguments;
+  programs::Option options[] = {
+      {.name = "PATH", .text = &arguments.path, .required = true},
+      {.name = "--follow", .flag = &arguments.follow},
+      {.name = "--json", .flag = &arguments.json},
+      {.name = "--lines", .number = &arguments.lines},
+  };
+  bool done = false;
+  Error error = programs::parse_arguments(argument_count, argument_values, options, kHelp, &done);
+  if (!failed(error) && !done) error = show(arguments);
+  platform::exit_process(failed(error) ? programs::report(error) : 0);
+}

@@ -1,0 +1,17 @@
+// A sealed executable seen from outside: any bytes are one or are refused.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdlib>
+
+#include "format/elf_file.h"
+
+using namespace bitnet;
+
+extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
+  const Result<format::ElfFile> elf = format::parse_elf({data, bytes});
+  if (!elf.ok()) return 0;
+  uint8_t digest[format::kRootBytes];
+  format::image_digest(elf.value(), digest);
+  const size_t note = elf.value().note_offset;
+  if (note > bytes || 2 * format::kRootBytes > bytes - note) std::abort();
+  return 0;
+}

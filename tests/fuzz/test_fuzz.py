@@ -1,0 +1,41 @@
+"""Every parser inside the gap under a coverage-guided fuzzer, for a short while."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.fuzz_harnesses import HARNESSES
+from tests.support.fuzzing import Harness, build_harness, fuzz, replay
+
+SECONDS = 10
+PLANTED = Harness("planted", ("base",), list)
+
+
+def test_driver_finds_a_planted_defect_and_keeps_the_input(tmp_path: Path) -> None:
+    """If this fails, the runs below find nothing because they look for nothing."""
+    result = fuzz(PLANTED, tmp_path, seconds=60)
+    assert result["crashes"] == 1
+    assert "AddressSanitizer: heap-buffer-overflow" in result["report"]
+    (finding,) = (tmp_path / "crashes").iterdir()
+    assert finding.read_bytes().startswith(b"signatel")
+    assert "heap-buffer-overflow" in replay(PLANTED, finding).stderr.decode()
+
+
+def test_driver_same_seed_and_runs_does_the_same(tmp_path: Path) -> None:
+    """A finding that cannot be repeated cannot be repaired."""
+    harness = next(each for each in HARNESSES if each.name == "config")
+    results = [fuzz(harness, tmp_path / name, seconds=60, runs=20_000) for name in ("a", "b")]
+    keys = ("executions", "edges", "features", "corpus")
+    assert [results[0][key] for key in keys] == [results[1][key] for key in keys]
+    names = [{file.name for file in (tmp_path / name / "corpus").iterdir()} for name in ("a", "b")]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("harness", HARNESSES, ids=lambda harness: harness.name)
+def test_parser_under_fuzzing_stays_within_bounds(harness: Harness, tmp_path: Path) -> None:
+    """Some input makes a program inside the gap read, write or compute what it must not."""
+    build_harness(harness)
+    result = fuzz(harness, tmp_path, seconds=SECONDS)
+    assert result["crashes"] == 0, result["report"]
+    assert result["executions"] > 1000
+    assert result["edges"] > harness.edges_min, result

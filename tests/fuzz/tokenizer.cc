@@ -1,0 +1,60 @@
+// The tokenizer over the demo's vocabulary: any bytes have ids, and without added tokens the ids
+// give the bytes back.
+// SPDX-License-Identifier: Apache-2.0
+#include "tokenizer.inc"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "tokenizer/tokenizer.h"
+
+using namespace bitnet;
+using namespace bitnet::tokenizer;
+
+namespace {
+
+void must(bool condition) {
+  if (!condition) std::abort();
+}
+
+/// A block of exactly `bytes`, so that a sanitizer sees the first byte past it.
+template <typename T>
+std::span<T> block(size_t count) {
+  void* data = std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64 + (count == 0) * 64);
+  must(data != nullptr);
+  return {static_cast<T*>(data), count};
+}
+
+}  // namespace
+
+extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
+  if (bytes == 0) return 0;
+  const std::span<const uint8_t> text(data + 1, bytes - 1);
+  const std::span<uint8_t> scratch =
+      block<uint8_t>(data[0] % 4 == 3 ? encode_chat_scratch_bytes(kTokenizerTables, text.size())
+                                      : encode_scratch_bytes(kTokenizerTables, text.size()));
+  const std::span<uint32_t> ids =
+      block<uint32_t>(data[0] % 4 == 3 ? encode_chat_ids_max(kTokenizerTables, text.size())
+                                       : encode_ids_max(kTokenizerTables, text.size()));
+  if (data[0] % 4 == 3) {
+    const size_t cut = text.size() / 2;
+    (void)encode_chat(kTokenizerTables, {}, text.subspan(cut), scratch, ids);
+  } else {
+    const auto mode = data[0] % 4 == 2 ? AddedTokens::kMatch : AddedTokens::kIgnore;
+    const Result<size_t> count = encode(kTokenizerTables, text, mode, scratch, ids);
+    must(count.ok());
+    size_t place = 0;
+    for (size_t i = 0; i < count.value(); ++i) {
+      must(ids[i] < vocab_size(kTokenizerTables));
+      const std::span<const uint8_t> piece = token_bytes(kTokenizerTables, ids[i]);
+      if (mode == AddedTokens::kMatch) continue;
+      must(piece.size() <= text.size() - place);
+      must(std::memcmp(piece.data(), text.data() + place, piece.size()) == 0);
+      place += piece.size();
+    }
+    must(mode == AddedTokens::kMatch || place == text.size());
+  }
+  std::free(scratch.data());
+  std::free(ids.data());
+  return 0;
+}

@@ -1,0 +1,194 @@
+"""Changed bits of a model: each is found, and the leaf that holds it is named."""
+
+import ctypes
+import functools
+import random
+import struct
+from pathlib import Path
+
+import pytest
+
+from bitnet.engine import library
+from tests.support.engine import (
+    Failure,
+    demo_model,
+    engine_library,
+    example_count,
+    open_handle,
+    run_tokens,
+    small_model_parts,
+    status_name,
+)
+from tests.support.infer import ask, assert_refused, sealed_program, unsealed_program, write_config
+from tests.support.status_table import told
+
+LEAF_BYTES = 65536
+FLIPS = 10_000
+STARTS = 50
+
+
+class Copy:
+    """A model.bin in memory, 64-byte aligned, that can be changed and checked."""
+
+    def __init__(self, content: bytes) -> None:
+        self._memory = ctypes.create_string_buffer(len(content) + 64)
+        self.size = len(content)
+        self.offset = -ctypes.addressof(self._memory) % 64
+        self.bytes = memoryview(self._memory).cast("B")[self.offset : self.offset + self.size]
+        self.bytes[:] = content
+
+    def check(self, leaf_hash: int) -> tuple[str, int, int]:
+        """Returns status, first byte of the leaf and its number."""
+        error = library.new_error()
+        address = ctypes.addressof(self._memory) + self.offset
+        status = engine_library().bitnet_check_leaves(
+            leaf_hash, address, self.size, ctypes.byref(error)
+        )
+        return (status_name(status) if status else "", error.where, error.value)
+
+
+def available_hashes() -> list[int]:
+    shared = engine_library()
+    return [
+        i for i in range(shared.bitnet_leaf_hash_count()) if shared.bitnet_leaf_hash_available(i)
+    ]
+
+
+@functools.cache
+def extent() -> tuple[int, int, int]:
+    """Returns data_offset, leaves_offset and size of the demo's model.bin."""
+    content = demo_model().read_bytes()
+    return (*extent_of(content), len(content))
+
+
+def extent_of(content: bytes) -> tuple[int, int]:
+    """Reads data_offset and leaves_offset where docs/formats/model.md puts them."""
+    data_offset, _, leaves_offset = struct.unpack_from("<3Q", content, 128)
+    return data_offset, leaves_offset
+
+
+def test_any_flipped_bit_of_10000_is_found_and_the_leaf_named() -> None:
+    """One bit that passes is a weight that somebody else chose."""
+    data_offset, leaves_offset, size = extent()
+    copy = Copy(demo_model().read_bytes())
+    hashes = available_hashes()
+    assert [copy.check(index) for index in hashes] == [("", 0, 0)] * len(hashes)
+    rng = random.Random(1)
+    for trial in range(example_count(FLIPS)):
+        place, bit = rng.randrange(size), rng.randrange(8)
+        copy.bytes[place] ^= 1 << bit
+        found = copy.check(hashes[-1 if trial % 100 else rng.randrange(len(hashes))])
+        if data_offset <= place < leaves_offset:
+            leaf = (place - data_offset) // LEAF_BYTES
+            assert found == ("kModelLeaf", data_offset + leaf * LEAF_BYTES, leaf), place
+        else:
+            assert found[0], place
+        copy.bytes[place] ^= 1 << bit
+    assert copy.check(hashes[-1]) == ("", 0, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9])
+def test_few_leaves_and_a_short_last_one_are_checked(count: int) -> None:
+    """Groups of lanes must end where the model ends, with a last leaf of any length."""
+    # 32 code bytes and a scale of four a row; the rest of the small model fits into a leaf's end.
+    content = small_model_parts(vocab_size=max(19, count * LEAF_BYTES // 36 - 1500))
+    copy = Copy(content)
+    data_offset, leaves_offset = extent_of(content)
+    assert -(-(leaves_offset - data_offset) // LEAF_BYTES) == count
+    for index in available_hashes():
+        assert copy.check(index) == ("", 0, 0)
+        for place in (data_offset, leaves_offset - 1):
+            copy.bytes[place] ^= 1
+            leaf = (place - data_offset) // LEAF_BYTES
+            assert copy.check(index) == ("kModelLeaf", data_offset + leaf * LEAF_BYTES, leaf)
+            copy.bytes[place] ^= 1
+
+
+@pytest.mark.parametrize("mode", ["full", "lazy"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_engine_modes_find_a_change_in_every_leaf(tmp_path: Path, mode: str, threads: int) -> None:
+    """A leaf that no thread checks before its use would be used unchecked."""
+    data_offset, leaves_offset, _ = extent()
+    original = demo_model().read_bytes()
+    path = tmp_path / "model.bin"
+    arguments = {"context": 32, "threads": threads, "verify": mode}
+    rng = random.Random(threads)
+    for begin in range(data_offset, leaves_offset, LEAF_BYTES):
+        content = bytearray(original)
+        place = rng.randrange(begin, min(begin + LEAF_BYTES, leaves_offset))
+        content[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+        handle = open_handle(path, **arguments)  # type: ignore[arg-type]
+        failure = handle
+        if not isinstance(handle, Failure):
+            failure = run_tokens(handle, list(range(8)), 4)
+            engine_library().bitnet_close(handle)
+        if mode == "lazy" and not isinstance(failure, Failure):
+            continue  # rows of the embedding that no token needed; the head is tied and needs all
+        leaf = (begin - data_offset) // LEAF_BYTES
+        assert isinstance(failure, Failure), place
+        assert (failure.status, failure.where, failure.found) == ("kModelLeaf", begin, leaf)
+
+
+def sealed_copy(path: Path, place: int, bit: int) -> int:
+    """Writes the sealed program with one bit of its model changed; returns the file's size."""
+    content = bytearray(sealed_program().read_bytes())
+    start = content.index(demo_model().read_bytes()[:512])
+    content[start + place] ^= 1 << bit
+    path.write_bytes(content)
+    path.chmod(0o755)
+    return len(content)
+
+
+def test_any_flipped_bit_of_50_starts_stops_the_program(tmp_path: Path) -> None:
+    """The check must stand between the file and the first byte of an answer, not in a library."""
+    data_offset, leaves_offset, _ = extent()
+    program = tmp_path / "bitnet-infer"
+    config = write_config(tmp_path, verify="full")
+    rng = random.Random(3)
+    for _ in range(STARTS):
+        place = rng.randrange(data_offset, leaves_offset)
+        sealed_copy(program, place, rng.randrange(8))
+        leaf = (place - data_offset) // LEAF_BYTES
+        where = data_offset + leaf * LEAF_BYTES
+        count = -(-(leaves_offset - data_offset) // LEAF_BYTES)
+        assert_refused(ask(config, program=program), "kModelLeaf", "leaf", where, leaf, count)
+
+
+def test_lazy_change_in_a_matrix_stops_before_any_output(tmp_path: Path) -> None:
+    """What was computed with a changed weight must not reach standard output."""
+    data_offset, leaves_offset, _ = extent()
+    program = tmp_path / "bitnet-infer"
+    place = leaves_offset - LEAF_BYTES
+    sealed_copy(program, place, 0)
+    leaf = (place - data_offset) // LEAF_BYTES
+    count = -(-(leaves_offset - data_offset) // LEAF_BYTES)
+    for mode, refused in (("lazy", True), ("off", False)):
+        result = ask(write_config(tmp_path, verify=mode, threads=2), program=program)
+        if refused:
+            where = data_offset + leaf * LEAF_BYTES
+            assert_refused(result, "kModelLeaf", "leaf", where, leaf, count)
+        else:
+            assert told("kModelLeaf").splitlines()[0] not in result.stderr.decode()
+
+
+def test_verify_modes_change_no_byte_of_the_answer(tmp_path: Path) -> None:
+    """Checking is not computing."""
+    answers = {
+        ask(write_config(tmp_path, verify=mode, threads=threads)).stdout
+        for mode in ("full", "lazy", "off")
+        for threads in (1, 2)
+    }
+    assert len(answers) == 1
+
+
+def test_model_file_beside_the_program_is_checked_too(tmp_path: Path) -> None:
+    """A model named in the configuration is mapped, not sealed: it is changed more easily."""
+    content = bytearray(demo_model().read_bytes())
+    data_offset, leaves_offset, _ = extent()
+    content[data_offset + LEAF_BYTES] ^= 4
+    path = tmp_path / "model.bin"
+    path.write_bytes(content)
+    count = -(-(leaves_offset - data_offset) // LEAF_BYTES)
+    result = ask(write_config(tmp_path, model=str(path)), program=unsealed_program())
+    assert_refused(result, "kModelLeaf", "leaf", data_offset + LEAF_BYTES, 1, count)

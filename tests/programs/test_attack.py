@@ -1,0 +1,132 @@
+"""The lock-down attacked from inside: the filter ends it all, without it each layer holds."""
+
+import errno
+import signal
+
+import pytest
+
+from bitnet.seal.toolchain import host_arch
+from tests.support.attacks import (
+    EXEMPT,
+    MAIN,
+    WORKER,
+    Attack,
+    allowed_calls,
+    chosen_attacks,
+    run_attack,
+    run_attacks,
+    swept_calls,
+    system_calls,
+)
+from tests.support.engine import PROTECTIONS
+from tests.support.refused_calls import Refused, lacking
+
+ARCH = host_arch()
+
+
+def test_every_system_call_number_dies() -> None:
+    """If this fails, a flaw in the program can ask the kernel for something."""
+    attacks = swept_calls(ARCH)
+    assert len(attacks) > 480
+    outcomes = list(run_attacks(attacks))
+    assert [outcome for outcome in outcomes if not outcome.expected] == []
+    survivors = {outcome.attack.group for outcome in outcomes if outcome.returned is not None}
+    assert survivors <= {EXEMPT}
+
+
+def test_chosen_arguments_die() -> None:
+    """If this fails, a call that is allowed for one purpose serves another."""
+    attacks = chosen_attacks(ARCH)
+    assert {attack.thread for attack in attacks} == {MAIN, WORKER}
+    assert [outcome for outcome in run_attacks(attacks) if not outcome.died] == []
+
+
+def test_allowed_calls_come_back() -> None:
+    """If this fails, the filter is so strict that the program cannot work, and proves nothing."""
+    outcomes = list(run_attacks(allowed_calls(ARCH)))
+    assert [outcome for outcome in outcomes if outcome.returned != 0] == []
+
+
+def test_exit_group_ends_the_process_with_its_code() -> None:
+    """If this fails, a run cannot end but by being killed."""
+    number = str(system_calls(ARCH)["exit_group"])
+    for thread in (MAIN, WORKER):
+        outcome = run_attack(Attack("exit", "exit_group", ("call", number, "7"), thread))
+        assert (outcome.signal, outcome.code, outcome.output) == (0, 7, "locked\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (("trap",), signal.SIGILL if ARCH == "x86_64" else signal.SIGTRAP),
+        (("write", "@weights"), signal.SIGSEGV),
+        (("write", "@code"), signal.SIGSEGV),
+        (("execute", "@arena"), signal.SIGSEGV),
+        (("execute", "@stack"), signal.SIGSEGV),
+    ],
+)
+@pytest.mark.parametrize("thread", [MAIN, WORKER])
+def test_memory_is_not_what_an_intruder_needs(
+    words: tuple[str, ...], number: signal.Signals, thread: int
+) -> None:
+    """If this fails, code can be changed or brought in; or a defect found by a check goes on."""
+    outcome = run_attack(Attack("memory", " ".join(words), words, thread))
+    assert (outcome.signal, outcome.output) == (number, "locked\n")
+
+
+# Without the filter, on a kernel that has no seccomp, the other layers stand alone.
+
+NO_FILTER = lacking(Refused("seccomp", errno.ENOSYS))
+ACCEPT_FILTER = 1 << PROTECTIONS.index("filter")
+N = system_calls(ARCH)
+AT_FDCWD = "-100"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        pytest.param((N["mprotect"], "@weights", 4096, 3), -errno.EPERM, id="mseal weights"),
+        pytest.param((N["mprotect"], "@code", 4096, 3), -errno.EPERM, id="mseal code"),
+        pytest.param((N["mprotect"], "@arena", 4096, 7), -errno.EACCES, id="mdwe arena"),
+        pytest.param((N["munmap"], "@weights", 4096), -errno.EPERM, id="mseal unmap"),
+        pytest.param((N["mremap"], "@weights", 4096, 8192, 1), -errno.EPERM, id="mseal move"),
+        pytest.param((N["mmap"], "@weights", 4096, 3, 0x32, -1, 0), -errno.EPERM, id="mseal over"),
+        pytest.param((N["mmap"], 0, 4096, 7, 0x22, -1, 0), -errno.EACCES, id="mdwe map"),
+        pytest.param((N["openat"], AT_FDCWD, ":/etc/passwd", 0), -errno.EACCES, id="landlock read"),
+        pytest.param(
+            (N["openat"], AT_FDCWD, ":/tmp/x", 65, 420), -errno.EACCES, id="landlock make"
+        ),
+        pytest.param((N["execve"], ":/bin/true", 0, 0), -errno.EACCES, id="landlock execute"),
+        pytest.param((N["kill"], 1, 0), -errno.EPERM, id="landlock signal"),
+        pytest.param((N["read"], 9, "@arena", 1), -errno.EBADF, id="descriptors"),
+        pytest.param((N["prctl"], 3), 0, id="not dumpable"),
+        pytest.param((N["prctl"], 39), 1, id="no new privileges"),
+        pytest.param((N["prctl"], 66), 1, id="mdwe"),
+        pytest.param((N["prctl"], 65, 0), -errno.EPERM, id="mdwe stays"),
+    ],
+)
+@pytest.mark.parametrize("thread", [MAIN, WORKER])
+def test_layer_without_the_filter_holds(
+    words: tuple[object, ...], expected: int, thread: int
+) -> None:
+    """If this fails, a layer is on in the report alone, or not on the threads."""
+    attack = Attack("layer", "", ("call", *map(str, words)), thread)
+    outcome = run_attack(attack, accept=ACCEPT_FILTER, preexec_fn=NO_FILTER)
+    assert outcome.returned == expected, outcome
+
+
+def test_layers_taken_away_let_the_attack_through() -> None:
+    """If this fails, the test above would pass without any layer, and shows nothing."""
+    gone = lacking(
+        Refused("seccomp", errno.ENOSYS),
+        Refused("mseal", errno.ENOSYS),
+        Refused("landlock_create_ruleset", errno.ENOSYS),
+        Refused("prctl", errno.EINVAL, 65),
+    )
+    for words, expected in (
+        ((N["mprotect"], "@weights", 4096, 3), 0),
+        ((N["mprotect"], "@arena", 4096, 7), 0),
+        ((N["openat"], AT_FDCWD, ":/etc/passwd", 0), 9),
+    ):
+        attack = Attack("layer", "", ("call", *map(str, words)))
+        assert run_attack(attack, accept=0x3FF, preexec_fn=gone).returned == expected

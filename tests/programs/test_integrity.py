@@ -1,0 +1,293 @@
+"""bitnet-integrity: a sealed executable and a process held against their digests, from outside."""
+
+import ctypes
+import functools
+import hashlib
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitnet.seal.elf import PT_LOAD, read_elf
+from bitnet.seal.toolchain import Target, build_program, host_arch
+from tests.support.engine import demo_model
+from tests.support.infer import sealed_program, unsealed_program, write_config
+from tests.support.status_table import status_rows, told
+
+LEAF_BYTES = 65536
+STARTS = 200
+
+
+@functools.cache
+def integrity_program() -> Path:
+    return build_program("bitnet-integrity", Target(host_arch()))
+
+
+def integrity(*arguments: object, program: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(program or integrity_program()), *map(str, arguments)], capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+def facts(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What `--json` tells, without the regions."""
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    return {key: value for line in lines for key, value in line.items() if "region" not in line}
+
+
+def assert_told(result: subprocess.CompletedProcess[str], name: str, *facts: Any) -> None:
+    assert result.stderr == told(name, *facts)
+    assert result.returncode == status_rows()[name].exit_code
+
+
+def image_digest(path: Path) -> bytes:
+    """docs/formats/executable.md, The note, with hashlib."""
+    data = bytearray(path.read_bytes())
+    note = data.index(struct.pack("<III8s", 8, 96, 1, b"bitnet\0\0")) + 20
+    data[40:48], data[58:64], data[note : note + 96] = bytes(8), bytes(6), bytes(96)
+    digest = hashlib.sha3_384(b"\4")
+    for segment in read_elf(path).segments:
+        if segment.type == PT_LOAD and segment.align != 2 << 20:
+            digest.update(struct.pack("<QQ", segment.offset, segment.filesz))
+            digest.update(data[segment.offset : segment.offset + segment.filesz])
+    return digest.digest()
+
+
+def test_binary_that_is_whole_is_told_with_its_digests() -> None:
+    """What an operator compares with the paper must be what other tools print."""
+    found = facts(integrity("--binary", sealed_program(), "--json"))
+    content = sealed_program().read_bytes()
+    assert found["sha3_384"] == hashlib.sha3_384(content).hexdigest()
+    assert found["image"] == image_digest(sealed_program()).hex()
+    assert found["root"] == demo_model().read_bytes()[216:264].hex()
+    assert found["leaves"].endswith(" match")
+    assert found["result"] == "matches"
+
+
+def test_binary_after_strip_still_verifies(tmp_path: Path) -> None:
+    """Users strip what they install, and nothing that is loaded changes by it."""
+    path = tmp_path / "stripped"
+    shutil.copy(sealed_program(), path)
+    subprocess.run(["strip", "--strip-all", str(path)], check=True)
+    assert facts(integrity("--binary", path, "--json"))["image"] == image_digest(path).hex()
+
+
+def test_any_flipped_bit_of_a_sealed_binary_is_found(tmp_path: Path) -> None:
+    """Whatever is loaded is covered: code, constants, tables and weights, and the leaf is named."""
+    original = sealed_program().read_bytes()
+    payload = original.index(demo_model().read_bytes()[:512])
+    data_offset, _, leaves_offset = struct.unpack_from("<3Q", original, payload + 128)
+    loads = [segment for segment in read_elf(sealed_program()).segments if segment.type == PT_LOAD]
+    path = tmp_path / "bitnet-infer"
+    path.write_bytes(original)
+    rng = random.Random(7)
+    with path.open("r+b") as file:
+        for _ in range(STARTS):
+            segment = rng.choice(loads)
+            place = rng.randrange(segment.offset, segment.offset + segment.filesz)
+            if 40 <= place < 48 or 58 <= place < 64:
+                continue  # where the section table is: never loaded, changed by strip
+            bit = 1 << rng.randrange(8)
+            os.pwrite(file.fileno(), bytes([original[place] ^ bit]), place)
+            result = integrity("--binary", path)
+            assert result.returncode in ((1, 3) if place < 4096 else (3,)), place
+            inside = place - payload - data_offset
+            if 0 <= inside < leaves_offset - data_offset:
+                leaf = inside // LEAF_BYTES
+                count = -(-(leaves_offset - data_offset) // LEAF_BYTES)
+                where = data_offset + leaf * LEAF_BYTES
+                assert_told(result, "kModelLeaf", "leaf", where, leaf, count)
+            os.pwrite(file.fileno(), original[place : place + 1], place)
+    assert integrity("--binary", path).returncode == 0
+
+
+def test_binary_with_the_model_of_another_root_is_refused(tmp_path: Path) -> None:
+    """A model that is whole by itself is still not the one that was sealed."""
+    content = bytearray(sealed_program().read_bytes())
+    note = content.index(struct.pack("<III8s", 8, 96, 1, b"bitnet\0\0")) + 20
+    content[note] ^= 1
+    path = tmp_path / "other"
+    path.write_bytes(content)
+    assert_told(integrity("--binary", path), "kSealBroken", "root", note)
+    content[note] ^= 1
+    content[note + 50] ^= 1
+    path.write_bytes(content)
+    assert_told(integrity("--binary", path), "kSealBroken", "image", note + 48)
+
+
+@pytest.mark.parametrize(
+    ("content", "subject", "where"),
+    [
+        (b"", "file header", 0),
+        (b"\x7fELF\2\1\1" + bytes(40), "file header", 0),
+        (b"\x7fELF\1\1\1" + bytes(100), "file header", 0),
+        (b"\x7fELF\2\1\1" + bytes(100), "program headers", 32),
+    ],
+)
+def test_files_that_are_no_executable_are_refused(
+    tmp_path: Path, content: bytes, subject: str, where: int
+) -> None:
+    """The file comes from outside: nothing in it may be believed."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    result = integrity("--binary", path)
+    if content:
+        assert_told(result, "kElf", subject, where)
+    assert result.returncode == 1
+
+
+def changed_header(path: Path, offset: int, layout: str, value: int) -> Path:
+    content = bytearray(sealed_program().read_bytes()[: 1 << 20])
+    struct.pack_into(layout, content, offset, value)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offset", "layout", "value"),
+    [
+        (32, "<Q", 2**64 - 56), (32, "<Q", 1 << 20), (54, "<H", 55), (56, "<H", 65535),
+        (56, "<H", 0),
+    ],
+)  # fmt: skip
+def test_headers_that_leave_the_file_are_refused(
+    tmp_path: Path, offset: int, layout: str, value: int
+) -> None:
+    """An offset or a count that is believed is a read out of bounds."""
+    result = integrity("--binary", changed_header(tmp_path / "file", offset, layout, value))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: not an executable of this product")
+
+
+def test_unsealed_program_is_told_as_such() -> None:
+    """No model is not a broken model."""
+    found = facts(integrity("--binary", unsealed_program(), "--json"))
+    assert found["model"] == "none: not sealed"
+
+
+@contextmanager
+def running(directory: Path, program: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that waits for its prompt, before any lock-down hides it."""
+    process = subprocess.Popen(
+        [str(program or sealed_program()), "--config", str(write_config(directory)), "--seed", "1"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 20
+        while "read" not in Path(f"/proc/{process.pid}/wchan").read_text() + state(process):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def state(process: subprocess.Popen[bytes]) -> str:
+    """`read` where the first number of /proc/PID/syscall is that of read."""
+    number = Path(f"/proc/{process.pid}/syscall").read_text().split()[0]
+    return "read" if number == {"x86_64": "0", "aarch64": "63"}[host_arch()] else ""
+
+
+def test_process_that_is_whole_is_told_region_by_region(tmp_path: Path) -> None:
+    """An auditor wants to see where code is, and that none of it came from elsewhere."""
+    with running(tmp_path) as process:
+        result = integrity("--pid", process.pid, "--json")
+        maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    assert facts(result)["result"] == "matches"
+    regions = [json.loads(line) for line in result.stdout.splitlines() if '"region"' in line]
+    assert [(each["region"], each["rights"]) for each in regions] == [
+        ("-".join(f"{int(end, 16):x}".zfill(len(f"{int(end, 16):x}") + len(f"{int(end, 16):x}") % 2)
+                  for end in line.split()[0].split("-")), line.split()[1])
+        for line in maps
+    ]  # fmt: skip
+    own = [each for each in regions if each["of_executable"]]
+    assert {each["name"] for each in own} == {str(sealed_program())}
+    assert len(own) >= 4
+
+
+@pytest.mark.parametrize("part", ["code", "weights"])
+def test_process_whose_memory_was_changed_is_found(tmp_path: Path, part: str) -> None:
+    """What runs is what is in memory, not what is in the file."""
+    with running(tmp_path) as process:
+        wanted = "r-xp" if part == "code" else "r--p"
+        lines = [
+            line.split()
+            for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+            if line.endswith(str(sealed_program())) and wanted in line
+        ]
+        begin = int(lines[-1][0].split("-")[0], 16)
+        address = begin + 5000
+        with Path(f"/proc/{process.pid}/mem").open("r+b", buffering=0) as memory:
+            memory.seek(address)
+            byte = memory.read(1)[0]
+            memory.seek(address)
+            memory.write(bytes([byte ^ 1]))
+        result = integrity("--pid", process.pid)
+    offset = int(lines[-1][2], 16) + 5000
+    assert_told(result, "kMappingDiffers", "memory", address, offset)
+
+
+def test_process_with_foreign_code_is_found() -> None:
+    """A library in a program that has none is somebody else's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc is not None
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        result = integrity("--pid", sleeper.pid)
+        assert_told(result, "kElf", "note", 0)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+@pytest.mark.parametrize("pid", ["0", "99999999999", "1/../self", "-1", "", "x"])
+def test_pid_that_is_none_is_refused(pid: str) -> None:
+    """The number becomes a path under /proc, so it must be a number."""
+    result = integrity("--pid", pid)
+    assert result.returncode in (2, 5)
+    assert result.stdout == ""
+
+
+def test_self_tells_digest_regions_lockdown_and_its_limits() -> None:
+    """A program that judges itself must say what that is worth."""
+    result = integrity("--self")
+    assert result.returncode == 0
+    digest = hashlib.sha3_384(integrity_program().read_bytes()).hexdigest()
+    assert f"sha3_384  {digest}\n" in result.stdout
+    assert "kernel_lockdown  " in result.stdout
+    limits = [line for line in result.stdout.splitlines() if line.startswith("limit  ")]
+    assert limits == [
+        "limit  a modified program can lie about its own digest",
+        "limit  the kernel, the hypervisor and the firmware are trusted",
+        "limit  this proves a state at one time only",
+        "limit  this proves bytes, not behaviour and not where the training came from",
+        "limit  without a quote of a TPM over a nonce this is no remote attestation",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "subject"),
+    [
+        ([], "kOptionMissing", "--self"),
+        (["--self", "--pid", "1"], "kOptionMissing", "--self"),
+        (["--binary"], "kOptionValue", "--binary"),
+        (["x"], "kUsage", "x"),
+    ],
+)
+def test_wrong_command_line_is_refused_by_name(
+    arguments: list[str], name: str, subject: str
+) -> None:
+    """Two questions at once have no one answer."""
+    assert_told(integrity(*arguments), name, subject)

@@ -1,0 +1,269 @@
+"""The lock-down of bitnet-infer: it holds in a real run, and without it there is none."""
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engine import PROTECTIONS, demo_model
+from tests.support.infer import (
+    ANSWER,
+    QUESTION,
+    Result,
+    ask,
+    assert_refused,
+    missing_layers,
+    sealed_program,
+    traced,
+    write_config,
+)
+from tests.support.lockdown import become_nobody, mappings_of, paused_run, public_folder
+from tests.support.refused_calls import Refused, lacking
+
+# How a kernel without a layer, or a limit, shows itself: what fails, and what is told.
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_MDWE = 4, 38, 65
+LACKS = {
+    "memory_lock": (Refused("mlock", errno.ENOMEM), "kProtectionMemory"),
+    "dont_dump": (Refused("madvise", errno.EINVAL), "kProtectionKernel"),
+    "not_dumpable": (Refused("prctl", errno.EPERM, PR_SET_DUMPABLE), "kProtectionRefused"),
+    "core_limit": (Refused("prlimit64", errno.EPERM), "kProtectionRefused"),
+    "no_new_privileges": (Refused("prctl", errno.EINVAL, PR_SET_NO_NEW_PRIVS), "kProtectionKernel"),
+    "mdwe": (Refused("prctl", errno.EINVAL, PR_SET_MDWE), "kProtectionKernel"),
+    "mseal": (Refused("mseal", errno.ENOSYS), "kProtectionKernel"),
+    "landlock": (Refused("landlock_create_ruleset", errno.EOPNOTSUPP), "kProtectionKernel"),
+    "descriptors": (Refused("close_range", errno.ENOSYS), "kProtectionKernel"),
+    "filter": (Refused("seccomp", errno.EINVAL), "kProtectionKernel"),
+}
+
+
+def run(config: Path, *arguments: str, seed: bool = True, **options: Any) -> Result:
+    command = [sealed_program(), "--config", config, *(["--seed", "42"] if seed else [])]
+    return subprocess.run(
+        [*command, *arguments], input=QUESTION, capture_output=True, timeout=60, check=False,
+        env={}, **options,
+    )  # fmt: skip
+
+
+def layers_of(result: Result) -> dict[str, dict[str, Any]]:
+    return dict(json.loads(result.stdout)["layers"])
+
+
+# Fails closed.
+
+
+def test_every_layer_has_a_test_of_its_absence() -> None:
+    """If this fails, a layer may fail open and nobody would see it here."""
+    assert tuple(LACKS) == PROTECTIONS
+
+
+@pytest.mark.parametrize("layer", PROTECTIONS)
+def test_layer_missing_stops_the_start_unless_accepted(tmp_path: Path, layer: str) -> None:
+    """If this fails, a run starts without a protection that nobody gave up, or cannot without."""
+    rule, status = LACKS[layer]
+    lacks = lacking(rule)
+    refused = run(write_config(tmp_path, accept_missing=[], threads=2), preexec_fn=lacks)
+    assert_refused(refused, status, layer, 0, rule.errno)
+    others = [name for name in PROTECTIONS if name != layer]
+    refused = run(write_config(tmp_path, accept_missing=others, threads=2), preexec_fn=lacks)
+    assert_refused(refused, status, layer, 0, rule.errno)
+    config = write_config(tmp_path, accept_missing=[layer], threads=2)
+    accepted = run(config, preexec_fn=lacks)
+    assert (accepted.stdout, accepted.stderr, accepted.returncode) == (ANSWER, b"", 0)
+    report = run(config, "--hardening-report", "--json", seed=False, preexec_fn=lacks)
+    states = {name: row["state"] for name, row in layers_of(report).items()}
+    assert states == dict.fromkeys(PROTECTIONS, "on") | {layer: "accepted"}
+    assert layers_of(report)[layer]["errno"] == rule.errno
+    assert report.returncode == 0
+
+
+def test_accepting_a_layer_that_is_there_puts_it_on(tmp_path: Path) -> None:
+    """If this fails, `accept_missing` is a switch that turns protections off."""
+    config = write_config(tmp_path, accept_missing=list(PROTECTIONS))
+    report = run(config, "--hardening-report", "--json", seed=False)
+    assert {row["state"] for row in layers_of(report).values()} == {"on"}
+
+
+def test_report_of_a_bare_kernel_names_every_layer(tmp_path: Path) -> None:
+    """If this fails, an operator learns of what is missing one start at a time."""
+    lacks = lacking(*(rule for rule, _ in LACKS.values()))
+    config = write_config(tmp_path, accept_missing=["mseal"])
+    report = run(config, "--hardening-report", "--json", seed=False, preexec_fn=lacks)
+    rows = layers_of(report)
+    states = {name: row["state"] for name, row in rows.items()}
+    assert states == dict.fromkeys(PROTECTIONS, "missing") | {"mseal": "accepted"}
+    assert {name: row["errno"] for name, row in rows.items()} == {
+        name: rule.errno for name, (rule, _) in LACKS.items()
+    }
+    assert all(row["remedy"] for row in rows.values())
+    assert json.loads(report.stdout)["starts"] is False
+    assert (report.stderr, report.returncode) == (b"", 5)
+    text = run(config, "--hardening-report", seed=False, preexec_fn=lacks)
+    assert text.returncode == 5
+    assert "mseal               accepted  errno 38; use Linux 6.10 or newer\n" in (
+        text.stdout.decode()
+    )
+
+
+def test_limit_on_locked_memory_stops_an_unprivileged_start() -> None:
+    """If this fails, a user without the limit runs with memory that can be swapped, unknowingly."""
+    with public_folder() as folder:
+
+        def run_within(limit: int, lock: str, accept: list[str]) -> Result:
+            def limited() -> None:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+                become_nobody()
+
+            config = write_config(folder, accept_missing=accept, lock=lock)
+            command = [folder / "bitnet-infer", "--config", config, "--seed", "42"]
+            return subprocess.run(
+                command, input=QUESTION, capture_output=True, timeout=60, check=False,
+                preexec_fn=limited,
+            )  # fmt: skip
+
+        refusal = ("kProtectionMemory", "memory_lock", 0, errno.ENOMEM)
+        for lock in ("all", "arena"):
+            assert_refused(run_within(1 << 20, lock, []), *refusal)
+            assert run_within(1 << 20, lock, ["memory_lock"]).stdout == ANSWER
+        # Enough for the arena, the stacks and the data, not for the weights.
+        assert run_within(6 << 20, "arena", []).stdout == ANSWER
+        assert_refused(run_within(6 << 20, "all", []), *refusal)
+        assert run_within(8 << 20, "all", []).stdout == ANSWER
+
+
+# The report.
+
+
+def test_report_is_a_table_of_every_layer(tmp_path: Path) -> None:
+    """If this fails, an operator cannot see how a run would be protected here."""
+    assert missing_layers() == ()
+    report = run(write_config(tmp_path, threads=2), "--hardening-report", seed=False)
+    lines = report.stdout.decode("ascii").splitlines()
+    assert [line.split()[0] for line in lines] == list(PROTECTIONS)
+    assert {line.split()[1] for line in lines} == {"on"}
+    assert re.search(r"^landlock +on +abi [1-9]\d*$", report.stdout.decode(), re.MULTILINE)
+    assert re.search(r"^descriptors +on +open 7$", report.stdout.decode(), re.MULTILINE)
+    assert re.search(r"^filter +on +calls [34]$", report.stdout.decode(), re.MULTILINE)
+    assert (report.stderr, report.returncode) == (b"", 0)
+
+
+def test_report_counts_what_the_kernel_counts(tmp_path: Path) -> None:
+    """If this fails, the report tells of memory that is not locked."""
+    for lock in ("all", "arena"):
+        config = write_config(tmp_path, threads=3, lock=lock)
+        report = run(config, "--hardening-report", "--json", seed=False)
+        told = layers_of(report)["memory_lock"]["bytes"]
+        with paused_run(config) as paused:
+            status = (paused.proc / "status").read_text()
+        found = re.search(r"^VmLck:\s+(\d+) kB", status, re.MULTILINE)
+        assert found is not None
+        locked = 1024 * int(found[1])
+        # Regions end within pages.
+        assert told <= locked <= told + 20 * 4096
+
+
+def test_report_options_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    """If this fails, an option is ignored silently."""
+    config = write_config(tmp_path)
+    assert_refused(run(config, "--json"), "kOptionMissing", "--hardening-report")
+    assert_refused(run(config, seed=False), "kOptionMissing", "--seed")
+    assert ask(None, "--hardening-report", seed=None).returncode == 2
+
+
+# A locked process, looked at from outside.
+
+
+@pytest.mark.parametrize("weights", ["mapped", "resident"])
+@pytest.mark.parametrize("lock", ["all", "arena"])
+def test_memory_of_a_run_is_locked_sealed_and_not_dumped(
+    tmp_path: Path, lock: str, weights: str
+) -> None:
+    """If this fails, pages of a prompt can reach swap or a dump, or weights can be remapped."""
+    config = write_config(tmp_path, threads=3, lock=lock, weights=weights)
+    with paused_run(config) as paused:
+        mappings = mappings_of(paused.proc)
+        assert paused.finish() == ANSWER
+    own = [each for each in mappings if not each.path.startswith(("[v", "[uprobes"))]
+    guards = [each for each in own if each.permissions == "---p"]
+    assert len(guards) == 2  # of the workers' stacks
+    model_bytes = demo_model().stat().st_size
+    holders = [
+        each for each in own if each.permissions == "r--p" and each.end - each.begin >= model_bytes
+    ]
+    read = [each for each in holders if bool(each.path) == (weights == "mapped")]
+    assert len(read) == 1
+    for each in own:
+        if each in guards or (each in holders and each not in read):
+            continue
+        # The copy begins and ends inside the pages that were reserved for it.
+        spare = weights == "resident" and not each.path and each.permissions == "r--p"
+        assert "dd" in each.flags or (spare and each not in read), each
+        writable = "w" in each.permissions
+        if writable or (lock == "all" and (each in read or not spare)):
+            assert "lo" in each.flags, each
+            assert each.fields["Size"] == each.fields["Rss"], each
+        assert "x" not in each.permissions or not writable
+    assert ("lo" in read[0].flags) == (lock == "all")
+    assert "sl" in read[0].flags or not any("sl" in each.flags for each in own)
+
+
+def test_process_is_bound_as_it_says(tmp_path: Path) -> None:
+    """If this fails, a layer is claimed and not there."""
+    inherited = [os.open("/dev/null", os.O_RDONLY) for _ in range(9)]
+    options = {"pass_fds": inherited[::2], "close_fds": True}
+    with paused_run(write_config(tmp_path, threads=3), **options) as paused:
+        tasks = list((paused.proc / "task").iterdir())
+        assert len(tasks) == 3
+        for task in tasks:
+            status = dict(
+                re.findall(r"^(\w+):\s*(.*)$", (task / "status").read_text(), re.MULTILINE)
+            )
+            assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+            assert status["SigCgt"].strip("0") in ("", "3" + "0" * 8), "signal handlers"
+        descriptors = sorted(int(each.name) for each in (paused.proc / "fd").iterdir())
+        assert descriptors == list(range(9))
+        assert all("pipe:" in os.readlink(paused.proc / "fd" / str(fd)) for fd in range(3, 9))
+        limits = (paused.proc / "limits").read_text()
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+        paused.finish()
+    for descriptor in inherited:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_stopped_and_continued_run_goes_on(tmp_path: Path, threads: int) -> None:
+    """If this fails, a signal that interrupts a read leads to a call that is not allowed."""
+    command = [sealed_program(), "--config", write_config(tmp_path, threads=threads), "--seed", "1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    for _ in range(5):
+        time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.02)
+        process.send_signal(signal.SIGCONT)
+    assert process.communicate(QUESTION, timeout=30)[0] == ANSWER
+    assert process.returncode == 0
+
+
+def test_lock_down_is_complete_before_the_first_byte_of_input(tmp_path: Path) -> None:
+    """If this fails, input is read while something can still be opened or mapped."""
+    names = [call.split(" = ")[0] for call in traced(write_config(tmp_path, threads=2))]
+    first_read = next(i for i, call in enumerate(names) if call.startswith("read(0,"))
+    last_filter = max(i for i, call in enumerate(names) if call.startswith("seccomp("))
+    landlock = next(i for i, call in enumerate(names) if call.startswith("landlock_restrict_self"))
+    threads = [i for i, call in enumerate(names) if call.startswith(("clone(", "clone3("))]
+    opened = max(i for i, call in enumerate(names) if call.startswith(("open", "mmap(NULL, ")))
+    assert opened < last_filter < first_read
+    assert "TSYNC" in names[last_filter]
+    # One thread tries the clock and ends, before the workers.
+    assert landlock < threads[0]
+    assert max(i for i, call in enumerate(names) if call.startswith("open")) < landlock
+    assert {call.split("(")[0] for call in names[last_filter + 1 :]} <= {
+        "read", "write", "exit_group",
+    }  # fmt: skip

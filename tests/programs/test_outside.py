@@ -1,0 +1,268 @@
+"""A run looked at by others: the same user, a crash, a forced dump, the swapper.
+
+Each look is made twice: at a run with all layers, where it must find nothing, and at one on a
+kernel that lacks the layer, where it must find what it looks for.
+"""
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import demo_model
+from tests.support.infer import ANSWER, sealed_program, write_config
+from tests.support.lockdown import Paused, become_nobody, mappings_of, paused_run, public_folder
+from tests.support.refused_calls import Refused, lacking
+
+# Of the model's training, so that the answer is not empty, with a mark that stands nowhere else.
+MARK = b"zqxjkvbp-7f3a91-mark-of-this-prompt"
+PROMPT = b"show failed systemd units " + MARK
+NO_DUMPABLE = Refused("prctl", errno.EPERM, 4)
+NO_CORE_LIMIT = Refused("prlimit64", errno.EPERM)
+NO_LANDLOCK = Refused("landlock_create_ruleset", errno.ENOSYS)
+NO_DONT_DUMP = Refused("madvise", errno.EINVAL)
+NO_LOCK = Refused("mlock", errno.ENOMEM)
+
+
+def weights_sample() -> bytes:
+    """Bytes of the model that stand nowhere else."""
+    data = demo_model().read_bytes()
+    sample = data[len(data) // 2 : len(data) // 2 + 64]
+    assert data.count(sample) == 1
+    assert len(set(sample)) > 10
+    return sample
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("becoming another user, and looking as root, needs root")
+    with public_folder() as folder:
+        folder.chmod(0o777)
+        yield folder
+
+
+def start(
+    folder: Path, *gone: Refused, accept: tuple[str, ...] = (), nobody: bool = False
+) -> AbstractContextManager[Paused]:
+    """Holds a run of the prompt still, on a kernel without what `gone` names."""
+    # Another user may lock 8 MiB, by the kernel's default.
+    lock = "arena" if nobody else "all"
+    config = write_config(folder, accept_missing=list(accept), threads=2, lock=lock)
+    filter_first = lacking(*gone) if gone else None
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.chdir(folder)
+        if filter_first is not None:
+            filter_first()
+        if nobody:
+            become_nobody()
+
+    program = folder / "bitnet-infer"
+    return paused_run(config, program=program, question=PROMPT, preexec_fn=prepare)
+
+
+# The same user.
+
+LOOK = """
+import ctypes, os, sys
+pid = int(sys.argv[1])
+for name in ("mem", "maps", "environ", "fd"):
+    try:
+        path = f"/proc/{pid}/{name}"
+        os.listdir(path) if name == "fd" else open(path, "rb").close()
+        print(name, 0)
+    except OSError as error:
+        print(name, error.errno)
+libc = ctypes.CDLL(None, use_errno=True)
+class Part(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
+buffer = ctypes.create_string_buffer(16)
+here, there = Part(ctypes.addressof(buffer), 16), Part(int(sys.argv[2]), 16)
+result = libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+print("process_vm_readv", ctypes.get_errno() if result < 0 else 0)
+result = libc.ptrace(16, pid, None, None)
+print("ptrace", ctypes.get_errno() if result < 0 else 0)
+"""
+
+
+def look_as_same_user(paused: Paused) -> dict[str, int]:
+    place = max(mappings_of(paused.proc), key=lambda each: "rw" in each.permissions).begin
+    result = subprocess.run(
+        ["/usr/bin/python3", "-c", LOOK, str(paused.process.pid), str(place)],
+        capture_output=True, text=True, timeout=30, check=True, preexec_fn=become_nobody,
+    )  # fmt: skip
+    return {name: int(code) for name, code in map(str.split, result.stdout.splitlines())}
+
+
+def test_same_user_cannot_look_inside(folder: Path) -> None:
+    """If this fails, any program of the same user reads prompts out of the memory."""
+    with start(folder, nobody=True) as paused:
+        seen = look_as_same_user(paused)
+        paused.finish()
+    assert seen == {
+        "mem": errno.EACCES, "maps": errno.EACCES, "environ": errno.EACCES, "fd": errno.EACCES,
+        "process_vm_readv": errno.EPERM, "ptrace": errno.EPERM,
+    }  # fmt: skip
+    # A kernel that may refuse it for a reason of its own (Yama) would prove nothing.
+    with start(folder, NO_DUMPABLE, accept=("not_dumpable",), nobody=True) as paused:
+        seen = look_as_same_user(paused)
+    assert set(seen.values()) == {0}, seen
+
+
+# A crash.
+
+
+def crash(folder: Path, *gone: Refused, accept: tuple[str, ...] = ()) -> list[bytes]:
+    """Ends a held run by SIGSEGV; returns the core files."""
+    with start(folder, *gone, accept=accept, nobody=True) as paused:
+        # Everything, pages of files too.
+        if gone:
+            (paused.proc / "coredump_filter").write_text("0xff")
+        paused.process.send_signal(signal.SIGSEGV)
+        assert paused.process.wait(30) == -signal.SIGSEGV
+    files = [path for path in folder.iterdir() if path.name.startswith("core")]
+    cores = [path.read_bytes() for path in files]
+    for path in files:
+        path.unlink()
+    return cores
+
+
+def test_crash_leaves_no_core(folder: Path) -> None:
+    """If this fails, a crash writes prompt and weights to the disk."""
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
+    if not pattern.startswith("core"):
+        pytest.skip(f"this kernel gives cores to {pattern}, where the test cannot look")
+    assert crash(folder) == []
+    # Any one of three layers is enough: Landlock lets the kernel write no file for the process.
+    keepers = {
+        "not_dumpable": NO_DUMPABLE, "core_limit": NO_CORE_LIMIT, "landlock": NO_LANDLOCK,
+    }  # fmt: skip
+    for kept in keepers:
+        others = [name for name in keepers if name != kept]
+        assert crash(folder, *(keepers[name] for name in others), accept=tuple(others)) == []
+    # With none of them there is a core; a fourth leaves its content out.
+    (core,) = crash(folder, *keepers.values(), accept=tuple(keepers))
+    assert MARK not in core
+    assert weights_sample() not in core
+    (core,) = crash(folder, *keepers.values(), NO_DONT_DUMP, accept=(*keepers, "dont_dump"))
+    assert MARK in core
+    assert weights_sample() in core
+
+
+# A forced dump, by root.
+
+
+def forced_dump(paused: Paused, folder: Path) -> bytes:
+    (paused.proc / "coredump_filter").write_text("0xff")
+    subprocess.run(
+        ["gcore", "-o", folder / "forced", str(paused.process.pid)], capture_output=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    return (folder / f"forced.{paused.process.pid}").read_bytes()
+
+
+def test_forced_dump_holds_neither_prompt_nor_weights(folder: Path) -> None:
+    """If this fails, a dump that an administrator takes for another reason gives prompts away."""
+    with start(folder) as paused:
+        dump = forced_dump(paused, folder)
+        paused.finish()
+    assert MARK not in dump
+    assert weights_sample() not in dump
+    with start(folder, NO_DONT_DUMP, accept=("dont_dump",)) as paused:
+        dump = forced_dump(paused, folder)
+    assert MARK in dump
+    assert weights_sample() in dump
+
+
+# The swapper.
+
+_PIDFD_OPEN, _PROCESS_MADVISE, _MADV_PAGEOUT = 434, 440, 21
+
+
+class _Part(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("bytes", ctypes.c_size_t))
+
+
+def page_out(paused: Paused) -> dict[str, int]:
+    """Asks the kernel to reclaim each mapping of the process; returns the errno of each."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.syscall(_PIDFD_OPEN, paused.process.pid, 0)
+    assert descriptor >= 0
+    answers = {}
+    for each in mappings_of(paused.proc):
+        if each.permissions == "---p" or each.path.startswith("[v"):
+            continue
+        part = _Part(each.begin, each.end - each.begin)
+        result = libc.syscall(_PROCESS_MADVISE, descriptor, ctypes.byref(part), 1, _MADV_PAGEOUT, 0)
+        name = f"{each.begin:x} {each.permissions} {each.path}"
+        answers[name] = ctypes.get_errno() if result < 0 else 0
+    os.close(descriptor)
+    return answers
+
+
+def test_no_page_can_be_swapped_out(folder: Path) -> None:
+    """If this fails, the kernel may write pages of a run to swap."""
+    with start(folder) as paused:
+        answers = page_out(paused)
+        assert set(answers.values()) == {errno.EINVAL}, answers
+        assert {each.fields.get("Swap", 0) for each in mappings_of(paused.proc)} == {0}
+        paused.finish()
+    with start(folder, NO_LOCK, accept=("memory_lock",)) as paused:
+        answers = page_out(paused)
+    assert set(answers.values()) == {0}, answers
+
+
+# The end.
+
+
+def test_memory_is_wiped_before_the_process_ends(folder: Path) -> None:
+    """If this fails, a prompt stays in pages that the process gives back."""
+    config = write_config(folder)
+    trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=exit_group"]
+    # Not on the way in: strace holds the process before the call is made.
+    trace += ["-e", "inject=exit_group:delay_enter=3000000"]
+    command = [*trace, folder / "bitnet-infer", "--config", config, "--seed", "1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(PROMPT)
+    process.stdin.close()
+    process.stdin = None
+    assert process.stdout.readline()
+    time.sleep(0.5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    proc = Path(f"/proc/{children[0]}")
+    arena = max(
+        (each for each in mappings_of(proc) if each.permissions == "rw-p"),
+        key=lambda each: each.end - each.begin,
+    )
+    found = []
+    with (proc / "mem").open("rb") as memory:
+        for each in mappings_of(proc):
+            if each.permissions == "---p" or each.path.startswith("[v"):
+                continue
+            memory.seek(each.begin)
+            data = memory.read(each.end - each.begin)
+            if each == arena:
+                assert not data.strip(b"\0")
+            found += [each] if MARK in data else []
+    assert found == []
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_hold_is_a_real_run(folder: Path) -> None:
+    """If this fails, what is looked at above is not a run."""
+    config = write_config(folder)
+    with paused_run(config, program=sealed_program()) as paused:
+        assert paused.finish() == ANSWER

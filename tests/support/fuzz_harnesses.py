@@ -1,0 +1,121 @@
+"""Every fuzz harness: what is linked into it, and what it starts from."""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from bitnet.seal.sources import build_root
+from bitnet.tokenizer import compile_tokenizer, emit_cpp
+from tests.support.engine import DEMO_TOKENIZER, small_model, small_model_parts
+from tests.support.fuzzing import Harness
+from tests.support.infer import demo_config
+from tests.support.publisher import Release, Signer, container, rollback_order, trust_root
+
+__all__ = ["HARNESSES"]
+
+_CRYPTO = ("base", "crypto")
+_RELEASE = ("base", "crypto/crypto.zig", "release/text.cc", "release/container.cc")
+
+
+@functools.cache
+def demo_tables() -> Path:
+    """Returns a folder with the demo's tokenizer.inc."""
+    text = emit_cpp(compile_tokenizer(DEMO_TOKENIZER))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder = build_root() / "tests" / "tokenizer" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.inc").write_text(text, encoding="utf-8")
+    return folder
+
+
+def model_seeds() -> Iterator[bytes]:
+    for flags in (0, 7):
+        for kind in (3, 4):
+            yield b"\1" + small_model_parts(flags=flags, kind=kind)
+    yield b"\0" + small_model()
+
+
+def text_seeds() -> Iterator[bytes]:
+    for mode in (b"\0", b"\2", b"\3"):
+        yield mode + b"extract a tar.gz archive into a directory"
+        yield mode + "<|user|>\u017f\U0001f999\u3000 e\u0323\u0301 1234's".encode()
+
+
+def manifest_seeds() -> Iterator[bytes]:
+    files = {name: (0o644, name.encode()) for name in ("a", "b", "config.yaml")}
+    release = Release(7, 3, files=files | {"bitnet-infer": (0o755, b"x")})
+    yield from (release.manifest, release.statement, rollback_order("bitnet", 7, 4, "ab" * 48))
+
+
+def container_seeds() -> Iterator[bytes]:
+    for names in ((), ("ann",), ("ann", "ben")):
+        yield container(b"statement\n", map(Signer, names))
+
+
+def root_seeds() -> Iterator[bytes]:
+    ann, ben = Signer("ann"), Signer("ben")
+    roles = {"root": (1, [ann]), "release": (2, [ann, ben]), "site": (1, [ben])}
+    yield trust_root(1, {"root": (1, [ann]), "release": (1, [ann])})
+    yield trust_root(9, roles, [Signer("old")])
+
+
+def argument_seeds() -> Iterator[bytes]:
+    yield b"--config\0c\0--seed\00042\0--stats\0--few\0007\0x"
+    yield b"--help"
+    yield b"--version"
+
+
+def log_seeds() -> Iterator[bytes]:
+    yield bytes([0, 20]) + bytes(range(1, 41)) + bytes([4]) + bytes(8)
+    yield (
+        bytes([1])
+        + (5000).to_bytes(8, "little")
+        + bytes([30])
+        + bytes(range(60))
+        + bytes([4])
+        + bytes(8)
+    )
+
+
+def executable_seeds() -> Iterator[bytes]:
+    """A small file with the form of a program: header, two load segments, the note."""
+    note = (8).to_bytes(4, "little") + (96).to_bytes(4, "little") + (1).to_bytes(4, "little")
+    note += b"bitnet\0\0" + bytes(96)
+    head = bytearray(64)
+    head[:7] = b"\x7fELF\2\1\1"
+    head[32:40] = (64).to_bytes(8, "little")
+    head[54:58] = (56).to_bytes(2, "little") + (2).to_bytes(2, "little")
+
+    def load(flags: int, offset: int, size: int, align: int) -> bytes:
+        numbers = (offset, offset, offset, size, size, align)
+        return (1).to_bytes(4, "little") + flags.to_bytes(4, "little") + b"".join(
+            number.to_bytes(8, "little") for number in numbers
+        )  # fmt: skip
+
+    body = bytes(head) + load(4, 0, 64 + 112 + len(note), 4096) + load(4, 292, 64, 2 << 20)
+    yield body + note + b"BNAGMODL" + bytes(56)
+
+
+def region_seeds() -> Iterator[bytes]:
+    yield Path("/proc/self/smaps").read_bytes()[:3000]
+
+
+# A further harness is one more row.
+HARNESSES = (
+    Harness("arguments", ("base", "platform/os_linux.cc", "programs/arguments.cc"),
+            argument_seeds),
+    Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],
+            edges_min=100),
+    Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
+    Harness("executable", (*_CRYPTO, "format/elf_file.cc"), executable_seeds),
+    Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
+    Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
+    Harness("model", (*_CRYPTO, "format/leaves.cc", "format/model_file.cc"), model_seeds,
+            edges_min=50, bytes_max=32768),
+    Harness("regions", (*_CRYPTO, "platform", "format/elf_file.cc", "programs/regions.cc"),
+            region_seeds),
+    Harness("trust_root", (*_RELEASE, "release/trust.cc"), root_seeds, edges_min=100,
+            bytes_max=20000),
+    Harness("tokenizer", ("base", "tokenizer"), text_seeds, include=demo_tables, edges_min=100),
+)  # fmt: skip
