@@ -7,8 +7,6 @@
 
 namespace bitnet::programs {
 
-constexpr char kHex[] = "0123456789abcdef";
-
 void Line::put(uint8_t byte) {
   if (count_ < sizeof buffer_) buffer_[count_++] = byte;
 }
