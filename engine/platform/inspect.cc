@@ -14,7 +14,7 @@ Result<int> open_for_reading(const char* path) {
   return descriptor;
 }
 
-Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
+Result<size_t> inspect_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
   size_t count = 0;
   while (count < buffer.size()) {
     const ssize_t got = pread(descriptor, buffer.data() + count, buffer.size() - count,
@@ -34,12 +34,12 @@ Error read_link(const char* path, std::span<char> target) {
   return kNoError;
 }
 
-Result<FileFacts> file_facts(int descriptor) {
+Result<InspectedFile> inspect_file(int descriptor) {
   struct stat facts;
   if (fstat(descriptor, &facts) != 0) {
     return Error{Status::kReadFailed, "", 0, static_cast<uint64_t>(errno)};
   }
-  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink};
+  return InspectedFile{static_cast<uint64_t>(facts.st_size), facts.st_nlink};
 }
 
 }  // namespace bitnet::platform

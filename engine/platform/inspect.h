@@ -15,15 +15,15 @@ namespace bitnet::platform {
 Result<int> open_for_reading(const char* path);
 
 /// Reads at a place until `buffer` is full or the file ends; returns the count. kReadFailed.
-Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer);
+Result<size_t> inspect_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer);
 
 /// Where a symbolic link points, with a zero behind. kProcessHidden (value = errno).
 Error read_link(const char* path, std::span<char> target);
 
-struct FileFacts {
+struct InspectedFile {
   uint64_t bytes, links;
 };
 /// kReadFailed.
-Result<FileFacts> file_facts(int descriptor);
+Result<InspectedFile> inspect_file(int descriptor);
 
 }  // namespace bitnet::platform

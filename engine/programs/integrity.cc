@@ -109,7 +109,8 @@ Error check_file(const format::ElfFile& elf) {
 void tell_lockdown() {
   uint8_t text[128];
   const Result<int> file = platform::open_for_reading("/sys/kernel/security/lockdown");
-  const Result<size_t> count = file.ok() ? platform::read_at(file.value(), 0, text) : file.error();
+  const Result<size_t> count =
+      file.ok() ? platform::inspect_at(file.value(), 0, text) : file.error();
   if (!count.ok()) {
     return tell("kernel_lockdown", bytes_of("not available"));
   }

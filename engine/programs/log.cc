@@ -102,7 +102,8 @@ void print_state(const runtime::LogRange& range, bool running, bool json) {
 Result<uint64_t> read_head(int file) {
   uint64_t head = 0;
   uint8_t bytes[sizeof head];
-  const Result<size_t> count = platform::read_at(file, offsetof(runtime::LogHeader, head), bytes);
+  const Result<size_t> count =
+      platform::inspect_at(file, offsetof(runtime::LogHeader, head), bytes);
   if (!count.ok()) return count.error();
   if (count.value() != sizeof head) return Error{Status::kLogFormat, "size", count.value()};
   std::memcpy(&head, bytes, sizeof head);
@@ -112,7 +113,7 @@ Result<uint64_t> read_head(int file) {
 /// Copies the ring and checks the copy.
 Result<runtime::LogRange> read_ring(int file, bool* running) {
   *running = platform::log_has_writer(file);
-  const Result<platform::FileFacts> facts = platform::file_facts(file);
+  const Result<platform::InspectedFile> facts = platform::inspect_file(file);
   if (!facts.ok()) return facts.error();
   if (facts.value().bytes != sizeof ring) {
     return Error{Status::kLogFormat, "size", facts.value().bytes};
@@ -122,7 +123,7 @@ Result<runtime::LogRange> read_ring(int file, bool* running) {
   for (const std::span<uint8_t> part :
        {all.first(runtime::kLogHeaderBytes), all.subspan(runtime::kLogHeaderBytes)}) {
     const auto offset = static_cast<uint64_t>(part.data() - ring);
-    const Result<size_t> count = platform::read_at(file, offset, part);
+    const Result<size_t> count = platform::inspect_at(file, offset, part);
     if (!count.ok()) return count.error();
     if (count.value() != part.size()) return Error{Status::kLogFormat, "size", offset};
   }
@@ -155,7 +156,7 @@ Error show(const Arguments& arguments) {
     was_running = running;
     if (!arguments.follow) return kNoError;
     platform::sleep_ms(kPollMs);
-    const Result<platform::FileFacts> facts = platform::file_facts(file.value());
+    const Result<platform::InspectedFile> facts = platform::inspect_file(file.value());
     if (!facts.ok() || facts.value().links == 0) return facts.error();
     range = read_ring(file.value(), &running);
     if (!range.ok()) return range.error();

@@ -96,7 +96,7 @@ Error compare(Process& process, uint64_t address, uint64_t begin, uint64_t end) 
   uint8_t found[65536];
   while (begin < end) {
     const size_t wanted = end - begin < sizeof found ? end - begin : sizeof found;
-    const Result<size_t> count = platform::read_at(process.memory, address, {found, wanted});
+    const Result<size_t> count = platform::inspect_at(process.memory, address, {found, wanted});
     if (!count.ok() || count.value() != wanted) {
       return Error{Status::kProcessHidden, "mem", 0, count.ok() ? 0 : count.error().value};
     }
@@ -191,7 +191,7 @@ Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(co
     files[i] = platform::open_for_reading(file.value());
     if (!files[i].ok()) return Error{Status::kProcessHidden, names[i], 0, files[i].error().value};
   }
-  const Result<size_t> count = platform::read_at(files[0].value(), 0, smaps);
+  const Result<size_t> count = platform::inspect_at(files[0].value(), 0, smaps);
   if (!count.ok() || count.value() == sizeof smaps) {
     return Error{Status::kProcessHidden, "smaps", 0, count.ok() ? 0 : count.error().value};
   }
