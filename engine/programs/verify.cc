@@ -3,9 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
 
-#include "base/version.h"
 #include "platform/exec.h"
 #include "platform/os.h"
+#include "programs/arguments.h"
 #include "programs/report.h"
 #include "programs/signers.h"
 #include "release/content.h"
@@ -83,41 +83,27 @@ void write(int descriptor, const Line& line) {
   (void)failed(platform::write_all(descriptor, line.bytes()));
 }
 
-Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
-  const struct {
-    const char* name;
-    const char** target;
-  } options[] = {{"--root", &out->root},     {"--pubkey", &out->pubkey},
-                 {"--sig", &out->sig},       {"--model", &out->model},
-                 {"--bundle", &out->bundle}, {"--release", &out->release},
-                 {"--prefix", &out->prefix}};
-  for (int i = 1; i < count; ++i) {
-    const char* name = values[i];
-    if (std::strcmp(name, "--help") == 0 || std::strcmp(name, "--version") == 0) {
-      Line line;
-      if (name[2] != 'h') line.text("bitnet-verify ").text(kVersion).text("\n");
-      write(platform::kStdout, line.text(name[2] == 'h' ? kHelp : kClaims));
-      *done = true;
-      return kNoError;
-    }
-    if (std::strcmp(name, "--exec") == 0) {
-      const bool separated = i + 1 < count && std::strcmp(values[i + 1], "--") == 0;
-      out->run = values + i + separated;
-      break;
-    }
-    if (std::strcmp(name, "--json") == 0 || std::strcmp(name, "--selftest") == 0) {
-      (name[2] == 'j' ? out->json : out->selftest) = true;
-      continue;
-    }
-    const char** target = nullptr;
-    for (const auto& option : options) {
-      if (std::strcmp(name, option.name) == 0) target = option.target;
-    }
-    if (target == nullptr) return Error{Status::kUsage, name};
-    if (*target != nullptr || i + 1 == count) return Error{Status::kOptionValue, name};
-    *target = values[++i];
+/// What stands behind `--exec`, and a `--` directly behind it, is the business of the program that
+/// is run.
+Error read_arguments(int count, char** values, Arguments* out, bool* done) {
+  programs::Option options[] = {
+      {.name = "--root", .text = &out->root},         {.name = "--pubkey", .text = &out->pubkey},
+      {.name = "--sig", .text = &out->sig},           {.name = "--model", .text = &out->model},
+      {.name = "--bundle", .text = &out->bundle},     {.name = "--release", .text = &out->release},
+      {.name = "--prefix", .text = &out->prefix},     {.name = "--json", .flag = &out->json},
+      {.name = "--selftest", .flag = &out->selftest},
+  };
+  int own = 1;
+  while (own < count && std::strcmp(values[own], "--exec") != 0) ++own;
+  if (own < count) {
+    const bool separated = own + 1 < count && std::strcmp(values[own + 1], "--") == 0;
+    out->run = values + own + separated;
   }
-  return kNoError;
+  const Error error = programs::parse_arguments(own, values, options, kHelp, done);
+  if (!failed(error) && *done && std::strcmp(values[1], "--version") == 0) {
+    write(platform::kStdout, Line().text(kClaims));
+  }
+  return error;
 }
 
 /// One source of trust and one content; none at all for a self-test.
@@ -191,11 +177,11 @@ Error load_statement(Program& self, const char* beside) {
 /// Steps 1 to 3; sets `*content` to what was verified.
 Error verify(Program& self, const char** content) {
   const Arguments& given = self.arguments;
-  if (const Error error = load_trust(self); failed(error)) return error;
+  BITNET_TRY(load_trust(self));
   const char* file = given.model != nullptr ? given.model : given.bundle;
   if (file != nullptr) {
     *content = file;
-    if (const Error error = load_statement(self, file); failed(error)) return error;
+    BITNET_TRY(load_statement(self, file));
     if (given.bundle != nullptr) {
       if (!self.update.has_bundle) return Error{Status::kNoBundle, file};
       return release::check_content(platform::open_file_path(file), file, self.update.bundle_bytes,
@@ -212,7 +198,7 @@ Error verify(Program& self, const char** content) {
                            given.release != nullptr ? "/" : "/opt/bitnet/");
   if (!joined.ok()) return joined.error();
   *content = joined.value();
-  if (const Error error = load_statement(self, *content); failed(error)) return error;
+  BITNET_TRY(load_statement(self, *content));
   const Result<int> opened = platform::open_folder_path(*content);
   if (!opened.ok()) return opened.error();
   return release::check_folder(opened.value(), self.update.manifest,
@@ -259,7 +245,7 @@ int tell_not_trusted(const Program& self, const Error& error) {
 int run(int argument_count, char** argument_values) {
   Program& self = program;
   bool done = false;
-  Error error = parse_arguments(argument_count, argument_values, &self.arguments, &done);
+  Error error = read_arguments(argument_count, argument_values, &self.arguments, &done);
   if (!failed(error) && !done) error = check_arguments(self.arguments);
   if (failed(error) || done) return failed(error) ? programs::report(error) : 0;
   error = release::run_selftest();

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "platform/fs.h"
+#include "platform/os.h"
 
 namespace bitnet::release {
 namespace {
@@ -43,16 +44,82 @@ void make_header(const char* name, bool executable, uint64_t bytes, uint8_t* hea
   header[154] = 0;
 }
 
+/// Hashes on a thread of its own while the next piece is decompressed and written: on two cores an
+/// update then takes little longer than its two digests. Without a thread it hashes at once.
+class Hasher {
+ public:
+  void begin() {
+    const Result<platform::ParkPipe> ask = platform::make_park_pipe();
+    const Result<platform::ParkPipe> answer = platform::make_park_pipe();
+    ask_ = ask.value();
+    answer_ = answer.value();
+    if (!ask.ok() || !answer.ok()) return;
+    const Result<platform::Thread> thread = platform::start_thread(&Hasher::loop, this);
+    thread_ = thread.value();
+    threaded_ = thread.ok();
+  }
+  void end() {
+    if (threaded_) {
+      hash({});
+      platform::join_thread(thread_);
+    }
+    platform::close_park_pipe(ask_);
+    platform::close_park_pipe(answer_);
+  }
+  void start_digest() { bitnet_sha384_init(&state_); }
+  Digest digest() {
+    wait();
+    Digest digest;
+    bitnet_sha384_final(&state_, digest.data());
+    return digest;
+  }
+  /// `piece` stays as it is until the next call. An empty one ends the thread.
+  void hash(Text piece) {
+    wait();
+    piece_ = piece;
+    busy_ = threaded_;
+    if (threaded_) return platform::park_wake(ask_);
+    bitnet_sha384_update(&state_, piece_.data(), piece_.size());
+  }
+
+ private:
+  void wait() {
+    if (busy_) platform::park_wait(answer_);
+    busy_ = false;
+  }
+  static void* loop(void* self) {
+    Hasher& hasher = *static_cast<Hasher*>(self);
+    for (;;) {
+      platform::park_wait(hasher.ask_);
+      if (hasher.piece_.empty()) return nullptr;
+      bitnet_sha384_update(&hasher.state_, hasher.piece_.data(), hasher.piece_.size());
+      platform::park_wake(hasher.answer_);
+    }
+  }
+
+  platform::ParkPipe ask_;
+  platform::ParkPipe answer_;
+  platform::Thread thread_;
+  bool threaded_ = false;
+  bool busy_ = false;
+  Text piece_;
+  BitnetDigestState state_;
+};
+
 /// The stream, and how far it has been read.
 struct Stream {
   StreamRead read;
   void* context;
-  std::span<uint8_t> buffer;
+  std::span<uint8_t> halves[2];  ///< one is read into while the other is hashed
   uint64_t offset = 0;
   uint64_t entry = 0;
+  size_t half = 0;
+  Hasher hasher{};
 
-  /// Up to `bytes` bytes into the buffer; at least one.
+  /// Up to `bytes` bytes into the other half of the buffer; at least one.
   Result<Text> next(uint64_t bytes) {
+    half = 1 - half;
+    const std::span<uint8_t> buffer = halves[half];
     const int64_t got = read(context, buffer.data(), bytes < buffer.size() ? bytes : buffer.size());
     if (got < 0) return Error{Status::kArchiveFrame, "bundle", offset};
     if (got == 0) return Error{Status::kArchiveLength, "bundle", offset};
@@ -83,21 +150,38 @@ Error unpack_entry(Stream* stream, int folder, const char* name, bool executable
   BITNET_TRY(stream->expect(header, sizeof header));
   const platform::Handle file(platform::create_file(folder, name, true));
   BITNET_TRY(file.error());
-  BitnetDigestState state;
-  bitnet_sha384_init(&state);
+  stream->hasher.start_digest();
   for (uint64_t done = 0; done < bytes;) {
     const Result<Text> piece = stream->next(bytes - done);
     if (!piece.ok()) return piece.error();
-    bitnet_sha384_update(&state, piece.value().data(), piece.value().size());
+    stream->hasher.hash(piece.value());
     BITNET_TRY(platform::write_at(file, done, piece.value()));
     done += piece.value().size();
   }
-  Digest digest;
-  bitnet_sha384_final(&state, digest.data());
-  if (digest != sha384) return Error{Status::kReleaseFile, "bundle", 0, stream->entry};
+  if (stream->hasher.digest() != sha384)
+    return Error{Status::kReleaseFile, "bundle", 0, stream->entry};
   BITNET_TRY(platform::set_mode(file, executable ? 0555 : 0444));
   BITNET_TRY(platform::sync_file(file));
   return stream->expect(nullptr, padded(bytes, kBlockBytes) - bytes);
+}
+
+/// All entries, and that nothing follows.
+Error unpack_entries(Stream* stream, const Manifest& manifest, int folder) {
+  Digest digest;
+  bitnet_sha384(manifest.text.data(), manifest.text.size(), digest.data());
+  BITNET_TRY(unpack_entry(stream, folder, "MANIFEST", false, manifest.text.size(), digest));
+  for (size_t i = 0; i < manifest.file_count; ++i) {
+    const ManifestFile& file = manifest.files[i];
+    char name[kNameBytesMax + 1] = {};
+    std::memcpy(name, file.name.data(), file.name.size());
+    stream->entry = i + 1;
+    BITNET_TRY(unpack_entry(stream, folder, name, file.executable, file.bytes, file.sha384));
+  }
+  BITNET_TRY(stream->expect(nullptr, archive_bytes(manifest) - stream->offset));
+  uint8_t excess;
+  const int64_t more = stream->read(stream->context, &excess, 1);
+  if (more < 0) return Error{Status::kArchiveFrame, "bundle", stream->offset};
+  return more == 0 ? kNoError : Error{Status::kArchiveLength, "bundle", stream->offset};
 }
 
 }  // namespace
@@ -112,21 +196,11 @@ uint64_t archive_bytes(const Manifest& manifest) {
 
 Error unpack_archive(const Manifest& manifest, int folder, StreamRead read, void* context,
                      std::span<uint8_t> buffer) {
-  Stream stream{read, context, buffer};
-  Digest digest;
-  bitnet_sha384(manifest.text.data(), manifest.text.size(), digest.data());
-  BITNET_TRY(unpack_entry(&stream, folder, "MANIFEST", false, manifest.text.size(), digest));
-  for (size_t i = 0; i < manifest.file_count; ++i) {
-    const ManifestFile& file = manifest.files[i];
-    char name[kNameBytesMax + 1] = {};
-    std::memcpy(name, file.name.data(), file.name.size());
-    stream.entry = i + 1;
-    BITNET_TRY(unpack_entry(&stream, folder, name, file.executable, file.bytes, file.sha384));
-  }
-  BITNET_TRY(stream.expect(nullptr, archive_bytes(manifest) - stream.offset));
-  const int64_t more = read(context, buffer.data(), 1);
-  if (more < 0) return Error{Status::kArchiveFrame, "bundle", stream.offset};
-  return more == 0 ? kNoError : Error{Status::kArchiveLength, "bundle", stream.offset};
+  Stream stream{read, context, {buffer.first(buffer.size() / 2), buffer.last(buffer.size() / 2)}};
+  stream.hasher.begin();
+  const Error error = unpack_entries(&stream, manifest, folder);
+  stream.hasher.end();
+  return error;
 }
 
 }  // namespace bitnet::release

@@ -91,11 +91,11 @@ Error check_folder(int folder, const Manifest& manifest, const char* keep, Folde
   if (!same(text.value(), manifest.text)) {
     return Error{Status::kFileDigest, "MANIFEST", 0, text.value().size(), manifest.text.size()};
   }
-  if (const Error error = check_names(folder, manifest, out); failed(error)) return error;
+  BITNET_TRY(check_names(folder, manifest, out));
   for (size_t i = 0; i < manifest.file_count; ++i) {
     const ManifestFile& entry = manifest.files[i];
     const bool kept = keep != nullptr && same(entry.name, keep);
-    if (const Error error = check_file(folder, entry, kept, out); failed(error)) return error;
+    BITNET_TRY(check_file(folder, entry, kept, out));
   }
   const bool missing = keep != nullptr && out->kept == platform::kNone;
   return missing ? Error{Status::kFileNotListed, keep} : kNoError;

@@ -191,9 +191,7 @@ Error parse_trust_root(Text statement, TrustRoot* out) {
   if (scanner.ok() && !scanner.at_end()) scanner.fail(Status::kReleaseSyntax);
   if (!scanner.ok()) return scanner.error();
   for (size_t i = 0; i < (has_site ? kRoleCount : kRoleCount - 1); ++i) {
-    if (const Error error = resolve_role(*out, lines[i], &out->roles[i]); failed(error)) {
-      return error;
-    }
+    BITNET_TRY(resolve_role(*out, lines[i], &out->roles[i]));
   }
   return kNoError;
 }

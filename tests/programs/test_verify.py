@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -292,6 +293,7 @@ def test_selftest_and_version_any_architecture(arch: str) -> None:
     result = subprocess.run([*command, "--selftest"], capture_output=True, text=True, timeout=60)
     assert result.stdout == "SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"
     result = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60)
+    assert re.match(r"[0-9]+\.[0-9]+\.[0-9]+\nSHA-384 ", result.stdout)
     assert "no FIPS 140-3 validation is claimed" in result.stdout
     result = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=60)
     assert result.stdout.startswith("usage: bitnet-verify ")

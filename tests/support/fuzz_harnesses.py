@@ -10,10 +10,12 @@ from bitnet.tokenizer import compile_tokenizer, emit_cpp
 from tests.support.engine import DEMO_TOKENIZER, small_model, small_model_parts
 from tests.support.fuzzing import Harness
 from tests.support.infer import demo_config
+from tests.support.publisher import Release, Signer, container, rollback_order, trust_root
 
 __all__ = ["HARNESSES"]
 
 _CRYPTO = ("base", "crypto")
+_RELEASE = ("base", "crypto/crypto.zig", "release/text.cc", "release/container.cc")
 
 
 @functools.cache
@@ -38,6 +40,43 @@ def text_seeds() -> Iterator[bytes]:
     for mode in (b"\0", b"\2", b"\3"):
         yield mode + b"extract a tar.gz archive into a directory"
         yield mode + "<|user|>\u017f\U0001f999\u3000 e\u0323\u0301 1234's".encode()
+
+
+def manifest_seeds() -> Iterator[bytes]:
+    files = {name: (0o644, name.encode()) for name in ("a", "b", "config.yaml")}
+    release = Release(7, 3, files=files | {"bitnet-infer": (0o755, b"x")})
+    yield from (release.manifest, release.statement, rollback_order("bitnet", 7, 4, "ab" * 48))
+
+
+def container_seeds() -> Iterator[bytes]:
+    for names in ((), ("ann",), ("ann", "ben")):
+        yield container(b"statement\n", map(Signer, names))
+
+
+def root_seeds() -> Iterator[bytes]:
+    ann, ben = Signer("ann"), Signer("ben")
+    roles = {"root": (1, [ann]), "release": (2, [ann, ben]), "site": (1, [ben])}
+    yield trust_root(1, {"root": (1, [ann]), "release": (1, [ann])})
+    yield trust_root(9, roles, [Signer("old")])
+
+
+def archive_seeds() -> Iterator[bytes]:
+    yield b"\1\xff"
+    yield b"\1\x80" + bytes([0, 156, 0x32]) + bytes([2])
+    for release in (Release(7, files={"a": (0o644, b"x" * 2000)}), Release(8)):
+        yield b"\0\xff" + release.compressed()
+
+
+def state_seeds() -> Iterator[bytes]:
+    boot = "74ec209a-5a4d-4fab-be4d-de3e7f49cd2a"
+    yield (
+        f"bitnet-state v1\nproduct bitnet\nfloor 0\nroot 1 {'ab' * 48}\ntime {boot} 1 2 3 4 5\n"
+        f"log 5 675 {'cd' * 48}\ncurrent 2-bc27adc8bc9c7e93\nold -\n"
+        "trial 1-54e362e903a90d82 ordered\nrelease 1-54e362e903a90d82 0 9 failed\n"
+        "release 2-bc27adc8bc9c7e93 4 0 kept\n"
+    ).encode()
+    line = b"1 0 1795614702 root - "
+    yield line + hashlib.sha384(bytes(48) + line).hexdigest().encode() + b"\n"
 
 
 def argument_seeds() -> Iterator[bytes]:
@@ -83,15 +122,23 @@ def region_seeds() -> Iterator[bytes]:
 
 # A further harness is one more row.
 HARNESSES = (
+    Harness("archive", ("base", "crypto/crypto.zig", "release/archive.cc", "release/text.cc"),
+            archive_seeds, edges_min=40),
     Harness("arguments", ("base", "platform/os_linux.cc", "programs/arguments.cc"),
             argument_seeds),
     Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],
             edges_min=100),
+    Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
     Harness("executable", (*_CRYPTO, "format/elf_file.cc"), executable_seeds),
     Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
+    Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
     Harness("model", (*_CRYPTO, "format/leaves.cc", "format/model_file.cc"), model_seeds,
             edges_min=50, bytes_max=32768),
     Harness("regions", (*_CRYPTO, "platform", "format/elf_file.cc", "programs/regions.cc"),
             region_seeds),
+    Harness("state", ("base", "crypto/crypto.zig", "release/state.cc", "release/text.cc"),
+            state_seeds, edges_min=100),
+    Harness("trust_root", (*_RELEASE, "release/trust.cc"), root_seeds, edges_min=100,
+            bytes_max=20000),
     Harness("tokenizer", ("base", "tokenizer"), text_seeds, include=demo_tables, edges_min=100),
 )  # fmt: skip
