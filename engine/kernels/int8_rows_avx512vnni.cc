@@ -53,18 +53,29 @@ void multiply_tile(const uint8_t* high, uint32_t cols_padded, const SplitState& 
   _mm512_storeu_si512(lo, _mm512_add_epi32(lo_sums[0].total(), lo_sums[1].total()));
 }
 
-void multiply_row(const uint8_t* low, uint32_t cols_padded, const SplitState& x, int32_t* hi,
-                  int32_t* lo) {
-  Sums hi_sums;
-  Sums lo_sums;
+template <uint32_t kRows>
+void multiply_rows(const uint8_t* low, uint32_t cols_padded, const SplitState& x, int32_t* hi,
+                   int32_t* lo) {
+  const size_t row_bytes = low_row_bytes(cols_padded);
+  Sums hi_sums[kRows];
+  Sums lo_sums[kRows];
   for (uint32_t col = 0; col < cols_padded; col += kLowBlockCols) {
-    prefetch_weights(low + col / 2);
-    const __m512i block = _mm512_load_si512(low + col / 2);
-    hi_sums.add(block, _mm512_load_si512(x.hi + col), _mm512_load_si512(x.hi + col + 64));
-    lo_sums.add(block, _mm512_load_si512(x.lo + col), _mm512_load_si512(x.lo + col + 64));
+    const __m512i hi_low = _mm512_load_si512(x.hi + col);
+    const __m512i hi_upper = _mm512_load_si512(x.hi + col + 64);
+    const __m512i lo_low = _mm512_load_si512(x.lo + col);
+    const __m512i lo_upper = _mm512_load_si512(x.lo + col + 64);
+    for (uint32_t row = 0; row < kRows; ++row) {
+      const uint8_t* bytes = low + row * row_bytes + col / 2;
+      prefetch_weights(bytes);
+      const __m512i block = _mm512_load_si512(bytes);
+      hi_sums[row].add(block, hi_low, hi_upper);
+      lo_sums[row].add(block, lo_low, lo_upper);
+    }
   }
-  *hi = _mm512_reduce_add_epi32(hi_sums.total());
-  *lo = _mm512_reduce_add_epi32(lo_sums.total());
+  for (uint32_t row = 0; row < kRows; ++row) {
+    hi[row] = _mm512_reduce_add_epi32(hi_sums[row].total());
+    lo[row] = _mm512_reduce_add_epi32(lo_sums[row].total());
+  }
 }
 
 }  // namespace
@@ -75,7 +86,9 @@ void int8_high_avx512vnni(const HighTiles& tiles, const SplitState& x, const Pla
 
 void int8_logits_avx512vnni(const LowRows& rows, const SplitState& x, const PlaneSums& high,
                             float* y) {
-  walk_low_rows(rows, x, multiply_row, high, y);
+  static constexpr LowRowBlock kMultiply[] = {multiply_rows<1>, multiply_rows<2>, multiply_rows<3>,
+                                              multiply_rows<4>};
+  walk_low_rows(rows, x, kMultiply, high, y);
 }
 
 }  // namespace bitnet::kernels

@@ -76,7 +76,8 @@ void int8_high_dotprod(const HighTiles& tiles, const SplitState& x, const PlaneS
 
 void int8_logits_dotprod(const LowRows& rows, const SplitState& x, const PlaneSums& high,
                          float* y) {
-  walk_low_rows(rows, x, multiply_row, high, y);
+  static constexpr LowRowBlock kMultiply[] = {multiply_row};
+  walk_low_rows(rows, x, kMultiply, high, y);
 }
 
 }  // namespace bitnet::kernels

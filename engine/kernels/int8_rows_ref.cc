@@ -47,7 +47,8 @@ void int8_high_ref(const HighTiles& tiles, const SplitState& x, const PlaneSums&
 }
 
 void int8_logits_ref(const LowRows& rows, const SplitState& x, const PlaneSums& high, float* y) {
-  walk_low_rows(rows, x, multiply_row, high, y);
+  static constexpr LowRowBlock kMultiply[] = {multiply_row};
+  walk_low_rows(rows, x, kMultiply, high, y);
 }
 
 }  // namespace bitnet::kernels

@@ -29,20 +29,28 @@ static inline void walk_high_tiles(const HighTiles& tiles, const SplitState& x, 
   }
 }
 
-/// One row of the low plane; gives its sums.
-using LowRow = void (*)(const uint8_t* low, uint32_t cols_padded, const SplitState& x, int32_t* hi,
-                        int32_t* lo);
+/// So many rows of the low plane that follow each other; gives their sums, [row].
+using LowRowBlock = void (*)(const uint8_t* low, uint32_t cols_padded, const SplitState& x,
+                             int32_t* hi, int32_t* lo);
 
-static inline void walk_low_rows(const LowRows& rows, const SplitState& x, LowRow multiply,
-                                 const PlaneSums& high, float* y) {
-  for (size_t row = 0; row < rows.row_count; ++row) {
-    int32_t hi;
-    int32_t lo;
-    multiply(rows.low + row * low_row_bytes(rows.cols_padded), rows.cols_padded, x, &hi, &lo);
-    hi = join_planes(high.hi[row], hi, x.hi_sum);
-    lo = join_planes(high.lo[row], lo, x.lo_sum);
-    y[row] = (static_cast<float>(hi) * 128.0f + static_cast<float>(lo)) *
-             (rows.row_scales[row] * x.scale);
+/// Computes all rows; multiply[n - 1] is for n rows, n <= kRowBlock, which share the activations.
+template <uint32_t kRowBlock>
+static inline void walk_low_rows(const LowRows& rows, const SplitState& x,
+                                 const LowRowBlock (&multiply)[kRowBlock], const PlaneSums& high,
+                                 float* y) {
+  const size_t row_bytes = low_row_bytes(rows.cols_padded);
+  for (size_t row = 0; row < rows.row_count; row += kRowBlock) {
+    const size_t left = rows.row_count - row;
+    const size_t count = left < kRowBlock ? left : kRowBlock;
+    int32_t hi[kRowBlock];
+    int32_t lo[kRowBlock];
+    multiply[count - 1](rows.low + row * row_bytes, rows.cols_padded, x, hi, lo);
+    for (size_t i = 0; i < count; ++i) {
+      const int32_t hi_sum = join_planes(high.hi[row + i], hi[i], x.hi_sum);
+      const int32_t lo_sum = join_planes(high.lo[row + i], lo[i], x.lo_sum);
+      y[row + i] = (static_cast<float>(hi_sum) * 128.0f + static_cast<float>(lo_sum)) *
+                   (rows.row_scales[row + i] * x.scale);
+    }
   }
 }
 

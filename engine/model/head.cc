@@ -247,7 +247,12 @@ void Head::extend(const sampler::Sampler& sampler, float threshold, Best* best) 
     if (tile_upper_[tile] < threshold) continue;
     const uint32_t end = (tile + 1) * kTileRows;
     for (uint32_t row = tile * kTileRows; row < end && row < header_->vocab_size; ++row) {
-      if (!(upper_[row] < threshold) && is_exact_[row] == 0) listed_[listed_count_++] = row;
+      if (upper_[row] < threshold || is_exact_[row] != 0) continue;
+      // A single row between two listed ones costs less than the break in the stream.
+      const uint32_t count = listed_count_;
+      const bool gap = count > 0 && listed_[count - 1] + 2 == row && is_exact_[row - 1] == 0;
+      if (gap) listed_[listed_count_++] = row - 1;
+      listed_[listed_count_++] = row;
     }
   }
   if (listed_count_ == 0) return;
