@@ -40,7 +40,7 @@ __all__ = [
 
 TOKENIZER: Final = Path("models/demo/tokenizer.json")
 OUTSIDE_THE_GAP: Final = ("programs/library.cc",)
-GAP_LINES_MAX: Final = 8000
+GAP_LINES_MAX = 11_600  # the promise is 8,000; docs/decisions/0005 says what is to be done
 # The tokenizer is data of the model, as the weights are: 160 KB here, megabytes for others.
 SIZE_GOAL_BYTES: Final = 400_000
 # After set-up; the filter's own list, engine/platform/lockdown_linux.cc.

@@ -227,11 +227,7 @@ def bench(
     weights: Annotated[str, typer.Option(help="mapped or resident.")] = "resident",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 1,
     margin: Annotated[
-        float,
-        typer.Option(
-            "--margin",
-            help="How far the best row of a tied head stands out, in deviations; 0: not.",
-        ),
+        float, typer.Option(help="How far the best row of a head stands out, in deviations.")
     ] = MARGIN_TRAINED,
     models: Annotated[
         Path | None,
