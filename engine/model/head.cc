@@ -22,16 +22,6 @@ constexpr uint32_t kStepsMax = 4;
 constexpr float kScaleProductMax = 1e27f;
 static_assert(127.0 * 16256.0 * kHiddenSizeMax * 1.001 * kScaleProductMax < 3e38);
 
-struct Range {
-  uint32_t begin;
-  uint32_t end;
-};
-
-Range share(uint32_t count, uint32_t thread, uint32_t threads) {
-  return {static_cast<uint32_t>(count * uint64_t{thread} / threads),
-          static_cast<uint32_t>(count * (uint64_t{thread} + 1) / threads)};
-}
-
 /// What the low plane can add to a row: residual norm * `norm`, and `slack` for every rounding;
 /// docs/numerics.md, The screened head.
 struct Spread {
@@ -124,7 +114,7 @@ void Head::compute(const float* x, uint32_t thread) {
 /// The final norm and the split of the state in two parts.
 void Head::prepare(const float* x, uint32_t thread) {
   const bool redundant = count_ == 1;
-  const Range tokens = redundant ? Range{0, 1} : share(count_, thread, team_->size());
+  const runtime::Range tokens = redundant ? runtime::Range{0, 1} : team_->share(count_, thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     const uint32_t slot = redundant ? thread : t;
     float* state = states_.data() + size_t{slot} * hidden_padded_;
@@ -162,7 +152,7 @@ void Head::multiply_rows(size_t row, uint32_t count, const kernels::SplitState& 
 
 /// This thread's rows for all tokens.
 void Head::multiply_all(uint32_t thread) {
-  const Range tiles = share(tile_count(), thread, team_->size());
+  const runtime::Range tiles = team_->share(tile_count(), thread);
   const uint32_t slot = count_ == 1 ? thread : 0;
   if (table_.kind == format::kF32Rows) {
     return multiply_f32(tiles.begin * kTileRows, tiles.end * kTileRows, slot);
@@ -193,7 +183,7 @@ void Head::multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t slot) {
 
 /// This thread's part of the listed rows, those that follow each other in one call.
 void Head::multiply_listed(uint32_t thread) {
-  const Range part = share(listed_count_, thread, team_->size());
+  const runtime::Range part = team_->share(listed_count_, thread);
   for (uint32_t i = part.begin; i < part.end;) {
     const size_t row = listed_[i];
     uint32_t count = 1;
@@ -206,7 +196,7 @@ void Head::multiply_listed(uint32_t thread) {
 
 /// Bounds of this thread's rows from the high plane.
 void Head::screen(uint32_t thread) {
-  const Range tiles = share(tile_count(), thread, team_->size());
+  const runtime::Range tiles = team_->share(tile_count(), thread);
   const kernels::SplitState x = state(thread);
   const Spread spread = state_spread(x.hi, x.lo, hidden_padded_);
   for (uint32_t begin = tiles.begin; begin < tiles.end; begin += kChunkTiles) {

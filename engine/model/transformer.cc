@@ -100,12 +100,6 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   return leaves_->error();
 }
 
-Transformer::Range Transformer::share(uint32_t count, uint32_t thread) const {
-  const uint64_t threads = options_.thread_count;
-  return {static_cast<uint32_t>(count * uint64_t{thread} / threads),
-          static_cast<uint32_t>(count * (uint64_t{thread} + 1) / threads)};
-}
-
 void Transformer::embed(uint32_t token_index, uint32_t id) {
   float* x = x_.data() + size_t{token_index} * hidden_padded_;
   const format::Table& table = model_.embedding;
@@ -135,7 +129,7 @@ void Transformer::work_entry(void* self, uint32_t thread) {
 }
 
 void Transformer::work(uint32_t thread) {
-  const Range tokens = share(token_count_, thread);
+  const Range tokens = team_->share(token_count_, thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     kernels_.rope_angles(position_ + t, model_.rope_inv_freq, header_->head_dim / 2,
                          sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
@@ -154,7 +148,7 @@ void Transformer::work(uint32_t thread) {
 void Transformer::quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width,
                                   uint32_t thread) {
   const bool redundant = token_count_ == 1;
-  const Range tokens = redundant ? Range{0, 1} : share(token_count_, thread);
+  const Range tokens = redundant ? Range{0, 1} : team_->share(token_count_, thread);
   const uint32_t width_padded = pad_lanes(width);
   float* normed = normed_.data() + thread * width_max_;
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
@@ -187,7 +181,7 @@ void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, 
 
 /// x += matrix · codes, each thread its own rows.
 void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread) {
-  const Range tiles = share(matrix.tile_count(), thread);
+  const Range tiles = team_->share(matrix.tile_count(), thread);
   multiply(matrix, tiles, delta_.data(), hidden_padded_, thread);
   const size_t begin = size_t{tiles.begin} * kTileRows;
   const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
@@ -201,10 +195,10 @@ void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread
 void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index,
                                   uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.input_norm, header_->hidden_size, thread);
-  multiply(layer.q, share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
-  multiply(layer.k, share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_, qkv_stride_,
-           thread);
-  multiply(layer.v, share(layer.v.tile_count(), thread),
+  multiply(layer.q, team_->share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
+  multiply(layer.k, team_->share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_,
+           qkv_stride_, thread);
+  multiply(layer.v, team_->share(layer.v.tile_count(), thread),
            qkv_.data() + q_rows_padded_ + kv_rows_padded_, qkv_stride_, thread);
   team_->barrier(thread);
   rotate_and_store(layer_index, thread);
@@ -219,7 +213,7 @@ void Transformer::attention_block(const format::Layer& layer, uint32_t layer_ind
 void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   const uint32_t dim = header_->head_dim;
   const uint32_t heads = header_->head_count + header_->kv_head_count;
-  const Range items = share(token_count_ * heads, thread);
+  const Range items = team_->share(token_count_ * heads, thread);
   // head_out_ is free until attend: each row passes through it, padded.
   float* row = head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_;
   for (uint32_t item = items.begin; item < items.end; ++item) {
@@ -252,7 +246,7 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
   const kernels::AttentionRows rows{
       scores_.data() + size_t{thread} * score_rows_ * score_stride_, score_stride_,
       head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_};
-  const Range items = share(header_->head_count * blocks, thread);
+  const Range items = team_->share(header_->head_count * blocks, thread);
   for (uint32_t item = items.begin; item < items.end;) {
     const uint32_t block = item / group % blocks;
     const uint32_t kv_head = item / group / blocks;
@@ -279,7 +273,7 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
 void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size,
                   thread);
-  const Range tiles = share(layer.gate.tile_count(), thread);
+  const Range tiles = team_->share(layer.gate.tile_count(), thread);
   multiply(layer.gate, tiles, gate_.data(), intermediate_padded_, thread);
   multiply(layer.up, tiles, up_.data(), intermediate_padded_, thread);
   const kernels::Gate activation =

@@ -48,8 +48,8 @@ class Transformer {
   /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow, kModelLeaf.
   Error forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode);
 
-  /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll, of the last token
-  /// (index 0) after kLast. Valid and writable until the next forward.
+  /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll. Valid and
+  /// writable until the next forward.
   std::span<float> logits(uint32_t index) { return head_.logits(index); }
   Head& head() { return head_; }
 
@@ -57,12 +57,7 @@ class Transformer {
   const kernels::KernelTable& kernels() const { return kernels_; }
 
  private:
-  /// Tokens [begin, end) of a section, or elements.
-  struct Range {
-    uint32_t begin;
-    uint32_t end;
-  };
-  Range share(uint32_t count, uint32_t thread) const;
+  using Range = runtime::Range;
 
   static void work_entry(void* self, uint32_t thread);
   void work(uint32_t thread);

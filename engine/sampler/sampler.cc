@@ -50,7 +50,9 @@ Result<uint32_t> Sampler::choose(const kernels::KernelTable& kernels, std::span<
   if (!sampled) return best;
   if (!is_finite(logits[best])) return Error{Status::kNotFinite, "logit", best};
   kernels.exp_sum(logits.data(), logits[best], vocab_size_, pad_lanes(vocab_size_), logits.data());
-  return draw(logits.data(), uniform(options_.seed, index));
+  uint32_t token = 0;
+  ENGINE_CHECK(decide(logits.data(), nullptr, index, &token));
+  return token;
 }
 
 /// Restores the heap below `root`: the largest weight on top, of equal ones the smallest id.
@@ -80,40 +82,6 @@ uint32_t Sampler::pop(const float* weights, uint32_t count) {
   return id;
 }
 
-/// Keeps the heaviest tokens as top_k and top_p say, then walks them, heaviest first, until the
-/// running weight passes `unit` of what was kept. Popped ids stand at the end of order_, heaviest
-/// last.
-uint32_t Sampler::draw(const float* weights, double unit) {
-  double total = 0.0;
-  for (uint32_t i = 0; i < vocab_size_; ++i) {
-    total = total + static_cast<double>(weights[i]);
-    order_[i] = i;
-  }
-  for (uint32_t i = vocab_size_ / 2; i-- > 0;) sift_down(weights, i, vocab_size_);
-  uint32_t popped = 0;
-  const uint32_t keep = keep_max();
-  if (keep < vocab_size_) {
-    // top_p then counts in the weight of the k heaviest.
-    total = 0.0;
-    while (popped < keep)
-      total = total + static_cast<double>(weights[pop(weights, vocab_size_ - popped++)]);
-  }
-  const double wanted = total * static_cast<double>(options_.top_p);
-  double kept_weight = 0.0;
-  uint32_t kept = 0;
-  while (kept < keep && (kept == 0 || kept_weight < wanted)) {
-    if (kept == popped) pop(weights, vocab_size_ - popped++);
-    kept_weight = kept_weight + static_cast<double>(weights[order_[vocab_size_ - ++kept]]);
-  }
-  const double target = unit * kept_weight;
-  double running = 0.0;
-  for (uint32_t i = 1; i < kept; ++i) {
-    running = running + static_cast<double>(weights[order_[vocab_size_ - i]]);
-    if (running > target) return order_[vocab_size_ - i];
-  }
-  return order_[vocab_size_ - kept];
-}
-
 /// The first place among the `sure` heaviest whose running sum is at least `target` (above it), and
 /// that sum; place sure + 1 and the sum of all if there is none. order_ as after `sure` pops.
 Sampler::Place Sampler::walk(const float* weights, uint32_t heap_count, uint32_t sure,
@@ -126,10 +94,8 @@ Sampler::Place Sampler::walk(const float* weights, uint32_t heap_count, uint32_t
   return {sure + 1, running};
 }
 
-/// docs/numerics.md, The screened head, gives the reasons step by step.
 bool Sampler::choose_screened(const kernels::KernelTable& kernels, const Screened& known,
                               uint64_t index, uint32_t* token) {
-  // 1. Weights of the exact tokens, bounds of the others.
   const float largest = known.best / options_.temperature;
   if (!is_finite(largest)) return false;
   float* weights = known.weights;
@@ -138,13 +104,21 @@ bool Sampler::choose_screened(const kernels::KernelTable& kernels, const Screene
     weights[i] = (exact ? penalised(i, known.logits[i]) : known.upper[i]) / options_.temperature;
   }
   kernels.exp_sum(weights, largest, vocab_size_, pad_lanes(vocab_size_), weights);
+  return decide(weights, known.is_exact, index, token);
+}
+
+/// Steps 4 and 5 of docs/numerics.md, Choosing a token, where `is_exact` is null. Else the weights
+/// of other tokens than those are bounds, and the steps of The screened head say whether they leave
+/// one choice; false if not.
+bool Sampler::decide(const float* weights, const uint8_t* is_exact, uint64_t index,
+                     uint32_t* token) {
   uint32_t count = 0;
   double exact_sum = 0.0;
   double rest = 0.0;
   double rest_max = 0.0;
   for (uint32_t i = 0; i < vocab_size_; ++i) {
     const auto weight = static_cast<double>(weights[i]);
-    if (known.is_exact[i] != 0) {
+    if (is_exact == nullptr || is_exact[i] != 0) {
       order_[count++] = i;
       exact_sum = exact_sum + weight;
     } else {
@@ -152,26 +126,30 @@ bool Sampler::choose_screened(const kernels::KernelTable& kernels, const Screene
       if (weight > rest_max) rest_max = weight;
     }
   }
-  rest = rest * kBoundSlack;
   rest_max = rest_max * kBoundSlack;
-  // 2. The heaviest tokens whose order is sure: `sure` of them, `sum` together.
-  for (uint32_t i = count / 2; i-- > 0;) sift_down(weights, i, count);
-  const uint32_t keep = keep_max();
+  const double slack = is_exact == nullptr ? 0.0 : kSumSlack;
+  double low = exact_sum * (1.0 - slack);
+  double high = (exact_sum + rest * kBoundSlack) * (1.0 + slack);
+  // 1. The heaviest tokens whose order is sure: `sure` of them, `sum` together; no more than count.
+  const auto top_p = static_cast<double>(options_.top_p);
+  const uint32_t keep =
+      options_.top_k != 0 && options_.top_k < vocab_size_ ? options_.top_k : vocab_size_;
   uint32_t sure = 0;
   double sum = 0.0;
-  while (sure < count && sure<keep&& static_cast<double>(weights[order_[0]])> rest_max) {
-    sum = sum + static_cast<double>(weights[pop(weights, count - sure++)]);
+  for (uint32_t i = count / 2; i-- > 0;) sift_down(weights, i, count);
+  while (sure < count && sure < keep && (keep < vocab_size_ || sure == 0 || sum < high * top_p)) {
+    const auto weight = static_cast<double>(weights[order_[0]]);
+    if (is_exact != nullptr && weight <= rest_max) break;
+    sum = sum + weight;
+    pop(weights, count - sure++);
   }
-  // 3. Between what the total lies.
-  double low = exact_sum * (1.0 - kSumSlack);
-  double high = (exact_sum + rest) * (1.0 + kSumSlack);
+  // 2. Between what the total lies. With top_k it is that of the k heaviest.
   if (keep < vocab_size_) {
-    const double by_count = sum + static_cast<double>(keep - sure) * rest_max;
+    const double by_count = (sum + static_cast<double>(keep - sure) * rest_max) * (1.0 + slack);
     low = sum;
-    high = sure == keep ? sum : (by_count < high ? by_count : high) * (1.0 + kSumSlack);
+    high = sure == keep ? sum : by_count < high ? by_count : high;
   }
-  // 4. How many are kept, and what they weigh: at least, at most.
-  const auto top_p = static_cast<double>(options_.top_p);
+  // 3. How many are kept, and what they weigh: at least, at most.
   Place fewest = walk(weights, count, sure, low * top_p, false);
   Place most = walk(weights, count, sure, high * top_p, false);
   if (sure == keep) {
@@ -180,13 +158,13 @@ bool Sampler::choose_screened(const kernels::KernelTable& kernels, const Screene
   } else if (most.count > sure) {
     most.sum = high;
   }
-  // 5. The choice, where it is the same for both.
+  // 4. The choice, where it is the same for both.
   const double unit = uniform(options_.seed, index);
   uint32_t place = walk(weights, count, sure, unit * fewest.sum, true).count;
-  const uint32_t last = walk(weights, count, sure, unit * most.sum, true).count;
   if (fewest.count == most.count && fewest.count <= sure) {
     if (place > fewest.count) place = fewest.count;
-  } else if (place != last || place > fewest.count || place > sure) {
+  } else if (place > fewest.count || place > sure ||
+             place != walk(weights, count, sure, unit * most.sum, true).count) {
     return false;
   }
   *token = order_[count - place];

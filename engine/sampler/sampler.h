@@ -68,12 +68,9 @@ class Sampler {
   };
   Place walk(const float* weights, uint32_t heap_count, uint32_t sure, double target,
              bool above) const;
-  uint32_t keep_max() const {
-    return options_.top_k != 0 && options_.top_k < vocab_size_ ? options_.top_k : vocab_size_;
-  }
+  bool decide(const float* weights, const uint8_t* is_exact, uint64_t index, uint32_t* token);
   void sift_down(const float* weights, uint32_t root, uint32_t count);
   uint32_t pop(const float* weights, uint32_t count);
-  uint32_t draw(const float* weights, double unit);
 
   SamplerOptions options_;
   uint32_t vocab_size_ = 0;
