@@ -53,11 +53,10 @@ uint32_t random_token(uint64_t index) {
   return static_cast<uint32_t>((z ^ (z >> 31)) % program.vocab_size);
 }
 
-/// Chooses from the logits of the last forward.
+/// Chooses after the last forward.
 Error choose(uint64_t index) {
   model::Transformer& transformer = program.session.transformer();
-  const Result<uint32_t> next =
-      program.sampler.choose(transformer.kernels(), transformer.logits(0), index);
+  const Result<uint32_t> next = transformer.head().choose(program.sampler, index);
   if (next.ok()) program.next = next.value();
   return next.ok() ? kNoError : next.error();
 }
@@ -68,8 +67,8 @@ Error decode(uint32_t position, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     const uint64_t begin = platform::clock_ns();
     const uint32_t token = program.next;
-    Error error =
-        program.session.transformer().forward({&token, 1}, position + i, model::LogitsMode::kLast);
+    Error error = program.session.transformer().forward({&token, 1}, position + i,
+                                                        model::LogitsMode::kChoice);
     if (!failed(error)) error = choose(i);
     if (failed(error)) return error;
     program.times[i] = platform::clock_ns() - begin;
@@ -87,7 +86,7 @@ Error prefill(uint32_t position, uint32_t count, uint32_t* chunks) {
     const bool last = left <= program.chunk;
     const uint32_t size = last ? left : program.chunk;
     for (uint32_t i = 0; i < size; ++i) ids[i] = random_token(position + done + i);
-    const auto mode = last ? model::LogitsMode::kLast : model::LogitsMode::kNone;
+    const auto mode = last ? model::LogitsMode::kChoice : model::LogitsMode::kNone;
     const uint64_t begin = platform::clock_ns();
     Error error = program.session.transformer().forward({ids, size}, position + done, mode);
     if (!failed(error) && last) error = choose(0);

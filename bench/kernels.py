@@ -54,10 +54,12 @@ class Measurement:
 
 def matmul(operation: str, rows: int, cols: int, tokens: int, *, memory: bool) -> Measurement:
     """A matrix times one token (decode) or several (prefill)."""
-    bytes_by_four = {"ternary_matmul": 1, "int8_matmul": 4, "f32_matmul": 16}[operation]
+    bytes_by_four = {"ternary_matmul": 1, "int8_high": 2, "int8_logits": 2, "f32_matmul": 16}[
+        operation
+    ]
     weight_bytes = rows * cols * bytes_by_four // 4
     last = rows if operation == "f32_matmul" else rows // 16
-    stride = (cols + 63) // 64 * 64
+    stride = (cols + 127) // 128 * 128
     matrices = -(-MEMORY_SET_BYTES // weight_bytes) if memory else 1
     phase = "decode" if tokens == 1 else f"prefill {tokens}"
     title = f"{rows} x {cols}, {phase}, {'memory' if memory else 'cache'}"
@@ -72,7 +74,7 @@ def vector(operation: str, title: str, sizes: tuple[int, ...], elements: int) ->
 
 def measurements() -> Iterator[Measurement]:
     """Every case, in the order of the table: the geometry of a model with two billion weights."""
-    for operation in ("ternary_matmul", "int8_matmul"):
+    for operation in ("ternary_matmul", "int8_high", "int8_logits"):
         for rows in (2560, 6912):
             yield matmul(operation, rows, 2560, 1, memory=False)
             yield matmul(operation, rows, 2560, 1, memory=True)
@@ -87,12 +89,13 @@ def measurements() -> Iterator[Measurement]:
     yield vector("add_in_place", "2560", (2560,), 2 * 2560)
     yield vector("rope", "head of 128", (128,), 256)
     yield vector("rope_angles", "position 777, 64 angles", (777, 64), 64)
-    for positions in (128, 2048):
-        title = f"{positions} positions, head of 128"
+    for tokens, positions in ((1, 128), (1, 2048), (4, 2048)):
+        title = f"{positions} positions, 4 heads x {tokens}"
+        sizes = (positions, 128, 4, tokens, 4 * 128, positions + 32)
         elements = 2 * positions * 128
-        yield vector("attention", title, (positions, 128), elements)
-        for operation, width in (("attention_f16", 2), ("attention_int8", 1)):
-            yield Measurement(operation, title, (positions, 128), elements, width * elements)
+        for operation, width in (("attention", 4), ("attention_f16", 2), ("attention_int8", 1)):
+            work = elements * 4 * tokens
+            yield Measurement(operation, title, sizes, work, width * elements)
     yield vector("exp_sum", "128256", (128256, 128256, 0), 128256)
 
 

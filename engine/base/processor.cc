@@ -50,12 +50,13 @@ Processor detect_processor(uint64_t) {
 
 #else
 
-// Bits of AT_HWCAP (Linux, arch/arm64/include/uapi/asm/hwcap.h).
+// Bits of AT_HWCAP and AT_HWCAP2 (Linux, arch/arm64/include/uapi/asm/hwcap.h).
 Processor detect_processor(uint64_t hwcap) {
   Processor found;
   found.neon = (hwcap & 1u << 1) != 0;
   found.sha3 = found.neon && (hwcap & 1u << 17) != 0;
   found.dotprod = found.neon && (hwcap & 1u << 20) != 0;
+  found.i8mm = found.dotprod && (hwcap >> 32 & 1u << 13) != 0;
   return found;
 }
 

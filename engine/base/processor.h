@@ -13,10 +13,12 @@ struct Processor {
   bool avx512vnni = false;  ///< with avx512
   bool neon = false;
   bool dotprod = false;
+  bool i8mm = false;  ///< smmla, with dotprod
   bool sha3 = false;  ///< eor3, rax1, xar, bcax
 };
 
-/// `hwcap` is AT_HWCAP of the program, which tells on AArch64; x86-64 is asked with CPUID.
+/// `hwcap` is AT_HWCAP of the program in the lower and AT_HWCAP2 in the upper 32 bits, which tell
+/// on AArch64; x86-64 is asked with CPUID.
 Processor detect_processor(uint64_t hwcap);
 
 }  // namespace bitnet

@@ -225,16 +225,17 @@ class TensorWalk {
   Table table(Role role, uint32_t kind) {
     const uint32_t rows = header_.vocab_size;
     const uint32_t cols = header_.hidden_size;
-    const uint64_t codes = uint64_t{pad_lanes(rows)} * pad_lanes(cols);
-    const uint64_t bytes =
-        kind == kInt8Rows ? codes + 4ull * pad_lanes(rows) : 4ull * rows * pad_lanes(cols);
+    const uint64_t high_bytes = uint64_t{pad_lanes(rows)} * pad_lanes(cols) / 2;
+    const uint64_t low_bytes = pad_lanes(rows) * low_row_bytes(cols);
+    const uint64_t bytes = kind == kInt8Rows ? high_bytes + low_bytes + 8ull * pad_lanes(rows)
+                                             : 4ull * rows * pad_lanes(cols);
     const TensorEntry* entry = next(role, kNoLayer, kind, rows, cols, bytes);
     if (entry == nullptr) return {};
     const uint8_t* data = file_.data() + entry->offset;
-    if (kind == kF32Rows) return {kind, data, nullptr, rows, cols};
-    const auto* scales = reinterpret_cast<const float*>(data + codes);
-    check_values(scales, pad_lanes(rows), true);
-    return {kind, data, scales, rows, cols};
+    if (kind == kF32Rows) return {kind, rows, cols, data, nullptr, nullptr, nullptr};
+    const auto* scales = reinterpret_cast<const float*>(data + high_bytes + low_bytes);
+    check_values(scales, 2ull * pad_lanes(rows), true);
+    return {kind, rows, cols, data, data + high_bytes, scales, scales + pad_lanes(rows)};
   }
 
   /// After the last tensor: the data ends where the header says, the table's rest is zero.

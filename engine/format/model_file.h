@@ -104,13 +104,16 @@ struct Matrix {
   uint32_t tile_count() const { return rows_padded() / kTileRows; }
 };
 
-/// Embedding or head, in place. `row_scales` only with kind kInt8Rows.
+/// Embedding or head, in place. All but `data` only with kind kInt8Rows; then `data` is the high
+/// plane.
 struct Table {
   uint32_t kind;
-  const uint8_t* data;
-  const float* row_scales;
   uint32_t rows;
   uint32_t cols;
+  const uint8_t* data;
+  const uint8_t* low;
+  const float* row_scales;      ///< [rows_padded]
+  const float* residual_norms;  ///< [rows_padded], of what the low plane adds to its middle
 };
 
 struct Layer {

@@ -15,9 +15,17 @@ constexpr uint32_t kSumsAtOnce = 16;
 constexpr uint32_t kRowsAtOnce = 4;
 constexpr uint32_t kSumsAtOnce = 4;
 #endif
+/// Hides that *from is the same as before, so that each product with it takes it from memory, as
+/// AVX-512 does at no cost; held in a register it takes a slot of the multiplications to get there.
+inline void read_again([[maybe_unused]] const float*& from) {
+#if defined(__AVX512F__)
+  __asm__("" : "+r"(from));
+#endif
+}
 /// Positions whose values pass by all rows and columns before the next: they stay in the L1 cache.
 constexpr uint32_t kValuePositions = 32;
-/// Bytes ahead of the last use that keys and values are asked for.
+/// Bytes ahead that keys are asked for: they are read in strides. Values are read in order, which
+/// the processor foresees itself.
 constexpr size_t kPrefetchBytes = 8192;
 
 /// Keys or values as `load_lanes` reads them; int8 alone has a scale for each position.
@@ -46,17 +54,19 @@ inline void each_rows(uint32_t row, uint32_t count, const Use& use) {
   if constexpr (kCount > 1) each_rows<kCount / 2>(row, count, use);
 }
 
-/// Packs queries [dim][kRows] for the rows that are scored together, those after one another.
+/// Packs queries [dim][n] for each n rows that each_rows takes together, those after one another.
 inline void pack_queries(const AttentionQueries& queries, uint32_t row_count, float* packed) {
   const uint32_t dim = queries.head_dim_padded;
-  each_rows<kRowsAtOnce>(0, row_count, [&](auto rows, uint32_t row) {
-    for (uint32_t r = 0; r < rows.value; ++r) {
+  uint32_t at_once = kRowsAtOnce;
+  for (uint32_t row = 0; row < row_count; row += at_once) {
+    while (at_once > row_count - row) at_once /= 2;
+    for (uint32_t r = 0; r < at_once; ++r) {
       const uint32_t token = (row + r) / queries.head_count;
       const uint32_t head = (row + r) % queries.head_count;
       const float* q = queries.q + token * queries.stride + size_t{head} * dim;
-      for (uint32_t i = 0; i < dim; ++i) packed[(row * dim) + i * rows.value + r] = q[i];
+      for (uint32_t i = 0; i < dim; ++i) packed[row * dim + i * at_once + r] = q[i];
     }
-  });
+  }
 }
 
 /// The tree of dot16 over `kCount` sums of each row, from step kCount / 2 on.
@@ -80,9 +90,11 @@ inline void dot16_block(const float* q, const Element* keys, uint32_t dim, f32x1
   for (uint32_t first = 0; first < kApart; ++first) {
     f32x16 acc[kAtOnce][kRows] = {};
     for (uint32_t base = first; base < dim; base += kLanes) {
+#pragma clang loop unroll(full)
       for (uint32_t j = 0; j < kAtOnce; ++j) {
         const uint32_t i = base + j * kApart;
-        const f32x16 key = load_lanes(keys + size_t{i} * kLanes);
+        __builtin_prefetch(keys + kPrefetchBytes / sizeof(Element) + i * kLanes);
+        const f32x16 key = load_lanes(keys + i * kLanes);
         for (uint32_t r = 0; r < kRows; ++r) acc[j][r] = acc[j][r] + q[i * kRows + r] * key;
       }
     }
@@ -140,21 +152,21 @@ struct Positions {
 template <uint32_t kRows, uint32_t kVectors, typename Element>
 inline void add_values(const float* weights, size_t weight_stride, const Element* values,
                        uint32_t dim, Positions positions, float* out) {
-  constexpr size_t kAhead = kPrefetchBytes / sizeof(Element);
   f32x16 acc[kRows][kVectors];
   for (uint32_t r = 0; r < kRows; ++r) {
     for (uint32_t i = 0; i < kVectors; ++i) acc[r][i] = load_lanes(out + r * dim + i * kLanes);
   }
+  const float* row_weights[kRows];
+  for (uint32_t r = 0; r < kRows; ++r) row_weights[r] = weights + r * weight_stride;
   for (uint32_t t = positions.begin; t < positions.end; ++t) {
     const Element* row = values + size_t{t} * dim;
-    f32x16 value[kVectors];
+#pragma clang loop unroll(full)
     for (uint32_t i = 0; i < kVectors; ++i) {
-      if (i * kLanes * sizeof(Element) % 64 == 0) __builtin_prefetch(row + kAhead + i * kLanes);
-      value[i] = load_lanes(row + i * kLanes);
-    }
-    for (uint32_t r = 0; r < kRows; ++r) {
-      const float weight = weights[r * weight_stride + t];
-      for (uint32_t i = 0; i < kVectors; ++i) acc[r][i] = acc[r][i] + weight * value[i];
+      const f32x16 value = load_lanes(row + i * kLanes);
+      for (uint32_t r = 0; r < kRows; ++r) {
+        read_again(row_weights[r]);
+        acc[r][i] = acc[r][i] + row_weights[r][t] * value;
+      }
     }
   }
   for (uint32_t r = 0; r < kRows; ++r) {

@@ -12,7 +12,7 @@
 #include "kernels/cache_rows.h"
 #include "kernels/elementwise.h"
 #include "kernels/f32_matmul.h"
-#include "kernels/int8_matmul.h"
+#include "kernels/int8_rows.h"
 #include "kernels/quantize.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -24,7 +24,8 @@ namespace {
 constexpr KernelTable kReference = {
     .name = "ref",
     .ternary_matmul = ternary_matmul_ref,
-    .int8_matmul = int8_matmul_ref,
+    .int8_high = int8_high_ref,
+    .int8_logits = int8_logits_ref,
     .f32_matmul = f32_matmul_ref,
     .rms_norm = rms_norm_ref,
     .quantize_int8 = quantize_int8_ref,
@@ -46,7 +47,8 @@ constexpr KernelTable kReference = {
 
 void set_avx2(KernelTable& table) {
   table.ternary_matmul = ternary_matmul_avx2;
-  table.int8_matmul = int8_matmul_avx2;
+  table.int8_high = int8_high_avx2;
+  table.int8_logits = int8_logits_avx2;
   table.f32_matmul = f32_matmul_avx2;
   table.rms_norm = rms_norm_avx2;
   table.quantize_int8 = quantize_int8_avx2;
@@ -66,7 +68,8 @@ void set_avx2(KernelTable& table) {
 
 void set_avx512vnni(KernelTable& table) {
   table.ternary_matmul = ternary_matmul_avx512vnni;
-  table.int8_matmul = int8_matmul_avx512vnni;
+  table.int8_high = int8_high_avx512vnni;
+  table.int8_logits = int8_logits_avx512vnni;
   table.f32_matmul = f32_matmul_avx512vnni;
   table.rms_norm = rms_norm_avx512vnni;
   table.quantize_int8 = quantize_int8_avx512vnni;
@@ -88,7 +91,8 @@ void set_avx512vnni(KernelTable& table) {
 
 void set_neon(KernelTable& table) {
   table.ternary_matmul = ternary_matmul_neon;
-  table.int8_matmul = int8_matmul_neon;
+  table.int8_high = int8_high_neon;
+  table.int8_logits = int8_logits_neon;
   table.f32_matmul = f32_matmul_neon;
   table.rms_norm = rms_norm_neon;
   table.quantize_int8 = quantize_int8_neon;
@@ -108,8 +112,11 @@ void set_neon(KernelTable& table) {
 
 void set_dotprod(KernelTable& table) {
   table.ternary_matmul = ternary_matmul_dotprod;
-  table.int8_matmul = int8_matmul_dotprod;
+  table.int8_high = int8_high_dotprod;
+  table.int8_logits = int8_logits_dotprod;
 }
+
+void set_i8mm(KernelTable& table) { table.ternary_matmul = ternary_matmul_i8mm; }
 
 #endif
 
@@ -130,6 +137,7 @@ constexpr Level kLevels[] = {
 #else
     {"neon", set_neon, &Processor::neon},
     {"dotprod", set_dotprod, &Processor::dotprod},
+    {"i8mm", set_i8mm, &Processor::i8mm},
 #endif
 };
 constexpr uint32_t kLevelCount = sizeof kLevels / sizeof kLevels[0];

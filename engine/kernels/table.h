@@ -37,20 +37,42 @@ using TernaryMatmul = void (*)(const TileRange& tiles, const Int8Tokens& x, floa
                                size_t y_stride);
 
 /// A hidden state as 15-bit integers in two int8 parts: q = 128 * hi + lo.
-struct SplitTokens {
-  const int8_t* hi;  ///< [token_count][stride], 64-byte aligned, padding 0
+struct SplitState {
+  const int8_t* hi;  ///< 64-byte aligned, 0 from the width up to a multiple of kLowBlockCols
   const int8_t* lo;
-  size_t stride;           ///< multiple of 64
-  const int32_t* hi_sums;  ///< [token_count]
-  const int32_t* lo_sums;
-  const float* scales;  ///< [token_count], amax / 16256
-  uint32_t token_count;
+  int32_t hi_sum;
+  int32_t lo_sum;
+  float scale;  ///< amax / 16256
 };
 
-/// y[t][r] = (float(sum code*hi) * 128 + float(sum code*lo)) * (row_scales[r] * scales[t]).
-/// int8 rows (kind 3); row_scales: float[rows_padded].
-using Int8Matmul = void (*)(const TileRange& tiles, const float* row_scales, const SplitTokens& x,
-                            float* y, size_t y_stride);
+/// The high plane of int8 rows (kind 3), in tiles of 16 rows.
+struct HighTiles {
+  const uint8_t* high;   ///< of the first tile, 64-byte aligned
+  uint32_t cols_padded;  ///< multiple of 16
+  uint32_t tile_count;
+};
+
+/// Sums of a plane with both parts of a state, by row.
+struct PlaneSums {
+  int32_t* hi;
+  int32_t* lo;
+};
+
+/// sums.hi[r] = sum_c h[r][c] * hi[c] for the rows of the tiles, sums.lo[r] the same with lo.
+using Int8High = void (*)(const HighTiles& tiles, const SplitState& x, const PlaneSums& sums);
+
+/// Rows of the low plane that follow each other, and what else their logits need.
+struct LowRows {
+  const uint8_t* low;       ///< of the first row, 64-byte aligned
+  const float* row_scales;  ///< [row_count]
+  uint32_t cols_padded;     ///< multiple of 16
+  uint32_t row_count;
+};
+
+/// y[r] = (float(sum code*hi) * 128 + float(sum code*lo)) * (row_scales[r] * scale), with the sums
+/// of the high plane as Int8High gives them.
+using Int8Logits = void (*)(const LowRows& rows, const SplitState& x, const PlaneSums& high,
+                            float* y);
 
 /// y[t][r] = dot16(row_r, x_t) for rows [row_begin, row_end). f32 rows (kind 4).
 /// x: float[token_count][x_stride].
@@ -139,9 +161,10 @@ using AttentionInt8 = void (*)(const AttentionQueries& queries, const Int8Rows& 
                                const Int8Rows& v, const AttentionRows& rows);
 
 struct KernelTable {
-  const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod"
+  const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"
   TernaryMatmul ternary_matmul;
-  Int8Matmul int8_matmul;
+  Int8High int8_high;
+  Int8Logits int8_logits;
   F32Matmul f32_matmul;
   RmsNorm rms_norm;
   QuantizeInt8 quantize_int8;

@@ -28,6 +28,7 @@ TernaryMatmulFunction ternary_matmul_avx2;
 TernaryMatmulFunction ternary_matmul_avx512vnni;
 TernaryMatmulFunction ternary_matmul_neon;
 TernaryMatmulFunction ternary_matmul_dotprod;
+TernaryMatmulFunction ternary_matmul_i8mm;
 
 inline constexpr uint32_t kTernaryBlockBytes = 64;
 inline constexpr uint32_t kTernaryBlockCols = 16;

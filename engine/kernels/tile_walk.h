@@ -1,4 +1,4 @@
-// The walk of the integer matmuls over tiles and, inside a tile, over blocks of tokens.
+// The walk of ternary_matmul over tiles and, inside a tile, over blocks of tokens.
 // SPDX-License-Identifier: Apache-2.0
 //
 // A tile (10 KB for 2560 ternary columns) is read from memory for the first block of tokens and
@@ -29,25 +29,10 @@ static inline void prefetch_weights(const uint8_t* block) {
 using TernaryTile = void (*)(const uint8_t* tile, const uint8_t* ahead, uint32_t cols_padded,
                              const Int8Tokens& x, float* y, size_t y_stride);
 
-/// The same for int8 rows; row_scales are those of the tile.
-using Int8Tile = void (*)(const uint8_t* tile, uint32_t cols_padded, const float* row_scales,
-                          const SplitTokens& x, float* y, size_t y_stride);
-
 /// The tokens from `token` on, at most `count_max` of them. token < x.token_count.
 static inline Int8Tokens token_block(const Int8Tokens& x, uint32_t token, uint32_t count_max) {
   const uint32_t left = x.token_count - token;
   return {x.codes + token * x.stride, x.stride, x.sums + token, x.multipliers + token,
-          left < count_max ? left : count_max};
-}
-
-static inline SplitTokens token_block(const SplitTokens& x, uint32_t token, uint32_t count_max) {
-  const uint32_t left = x.token_count - token;
-  return {x.hi + token * x.stride,
-          x.lo + token * x.stride,
-          x.stride,
-          x.hi_sums + token,
-          x.lo_sums + token,
-          x.scales + token,
           left < count_max ? left : count_max};
 }
 
@@ -67,21 +52,6 @@ static inline void walk_tiles(const TileRange& tiles, const Int8Tokens& x,
       float* first = y + token * y_stride + size_t{tile} * kTileRows;
       multiply[block.token_count - 1](weights, ahead, tiles.cols_padded, block, first, y_stride);
       ahead = weights;
-    }
-  }
-}
-
-template <uint32_t kTokenBlock>
-static inline void walk_tiles(const TileRange& tiles, const float* row_scales, const SplitTokens& x,
-                              const Int8Tile (&multiply)[kTokenBlock], float* y, size_t y_stride) {
-  const size_t tile_bytes = size_t{tiles.cols_padded} * kTileRows;
-  for (uint32_t tile = tiles.tile_begin; tile < tiles.tile_end; ++tile) {
-    const uint8_t* weights = tiles.weights + tile * tile_bytes;
-    const float* scales = row_scales + size_t{tile} * kTileRows;
-    for (uint32_t token = 0; token < x.token_count; token += kTokenBlock) {
-      const SplitTokens block = token_block(x, token, kTokenBlock);
-      float* first = y + token * y_stride + size_t{tile} * kTileRows;
-      multiply[block.token_count - 1](weights, tiles.cols_padded, scales, block, first, y_stride);
     }
   }
 }

@@ -53,7 +53,7 @@ Error Generator::prefill(Transformer& transformer, std::span<const uint32_t> pro
   const size_t chunk = transformer.options().prefill_chunk;
   for (size_t done = 0; done < prompt.size();) {
     const size_t count = prompt.size() - done < chunk ? prompt.size() - done : chunk;
-    const LogitsMode mode = done + count == prompt.size() ? LogitsMode::kLast : LogitsMode::kNone;
+    const LogitsMode mode = done + count == prompt.size() ? LogitsMode::kChoice : LogitsMode::kNone;
     const Error error =
         transformer.forward(prompt.subspan(done, count), static_cast<uint32_t>(done), mode);
     if (failed(error)) return error;
@@ -116,14 +116,14 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
   }
   result.prompt_tokens = static_cast<uint32_t>(prompt.size());
   result.finish = Finish::kLength;
+  const HeadCost before = transformer.head().cost();
   held_count_ = 0;
   sampler_.start(options.sampler);
   if (const Error error = prefill(transformer, prompt); failed(error)) return error;
   for (const uint32_t token : prompt) sampler_.note(token);
   uint64_t last_ns = result.start_ns;
   while (result.new_tokens < options.max_new_tokens) {
-    const Result<uint32_t> chosen =
-        sampler_.choose(transformer.kernels(), transformer.logits(0), result.new_tokens);
+    const Result<uint32_t> chosen = transformer.head().choose(sampler_, result.new_tokens);
     if (!chosen.ok()) return chosen.error();
     const uint32_t token = chosen.value();
     if (result.first_ns == 0) result.first_ns = platform::clock_ns();
@@ -147,10 +147,13 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
     sampler_.note(token);
     const uint32_t position = result.prompt_tokens + result.new_tokens - 1;
     const Error error =
-        transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kLast);
+        transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kChoice);
     if (failed(error)) return error;
   }
   result.end_ns = platform::clock_ns();
+  const HeadCost& after = transformer.head().cost();
+  result.head = {after.choices - before.choices, after.exact_rows - before.exact_rows,
+                 after.bytes - before.bytes};
   if (const Error error = flush(sink); failed(error)) return error;
   return result;
 }

@@ -38,6 +38,7 @@ struct GenerateResult {
   uint64_t start_ns;  ///< clock at the call
   uint64_t first_ns;  ///< clock when the first token was chosen
   uint64_t end_ns;
+  HeadCost head;  ///< of this answer
 };
 
 /// Receives the answer as it grows; bytes may be empty (a special token, or text held back because

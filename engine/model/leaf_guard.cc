@@ -49,7 +49,7 @@ void LeafGuard::check_vectors(std::span<const uint8_t> file) {
     if (entry.offset < header.data_offset || entry.offset >= end || entry.bytes == 0 ||
         entry.bytes > end - entry.offset || entry.rows > kVocabSizeMax)
       continue;
-    const uint64_t scales = 4ull * pad_lanes(entry.rows);
+    const uint64_t scales = 8ull * pad_lanes(entry.rows);
     const uint64_t read = vector || scales > entry.bytes ? entry.bytes : scales;
     need(file.data() + entry.offset + entry.bytes - read, read);
   }

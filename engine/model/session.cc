@@ -42,6 +42,10 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
   if (kv_cache >= format::kKvCacheKindCount) {
     return Error{Status::kConfigConflict, "kv_cache", 0, kv_cache, format::kKvCacheKindCount - 1};
   }
+  const auto head = static_cast<uint32_t>(options.head);
+  if (head >= kHeadModeCount) {
+    return Error{Status::kConfigConflict, "head", 0, head, kHeadModeCount - 1};
+  }
   ENGINE_CHECK(options.logits_rows > 0);
   return kNoError;
 }
@@ -52,7 +56,7 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
   layers_ = arena.take<format::Layer>(header_->layer_count);
   transformer_ = Transformer(arena, *header_,
                              {options.context, options.prefill_chunk, options.threads,
-                              options.logits_rows, options.kv_cache});
+                              options.logits_rows, options.kv_cache, options.head});
   generator_ = Generator(arena, *header_);
   leaves_ = LeafGuard(arena, *header_, options.verify);
   extra.take(extra.context, arena);

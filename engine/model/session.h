@@ -26,6 +26,7 @@ struct SessionOptions {
   format::WeightsPlace weights = format::WeightsPlace::kMapped;
   std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
   format::VerifyMode verify = format::VerifyMode::kOff;
+  HeadMode head = HeadMode::kScreened;
 };
 
 /// Memory that the program wants in the same arena; called once to count and once to take.

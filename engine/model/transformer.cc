@@ -38,7 +38,6 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   kv_rows_padded_ = pad_lanes(kv_rows_);
   intermediate_padded_ = pad_lanes(header.intermediate_size);
   head_dim_padded_ = pad_lanes(header.head_dim);
-  vocab_padded_ = pad_lanes(header.vocab_size);
   width_max_ = max2(max2(hidden_padded_, q_rows_padded_), intermediate_padded_);
   code_stride_ = (width_max_ + 63) / 64 * 64;
   qkv_stride_ = q_rows_padded_ + 2 * size_t{kv_rows_padded_};
@@ -47,7 +46,6 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   const size_t chunk = options.prefill_chunk;
   const size_t threads = options.thread_count;
   const size_t slots = slot_count(options.prefill_chunk, options.thread_count);
-  const size_t final_slots = slot_count(options.logits_rows, options.thread_count);
   x_ = arena.take<float>(chunk * hidden_padded_);
   qkv_ = arena.take<float>(chunk * qkv_stride_);
   q_rotated_ = arena.take<float>(chunk * header.head_count * head_dim_padded_);
@@ -67,13 +65,7 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   head_out_ = arena.take<float>(threads * score_rows_ * head_dim_padded_);
   sin_ = arena.take<float>(chunk * angle_stride_);
   cos_ = arena.take<float>(chunk * angle_stride_);
-  final_ = arena.take<float>(final_slots * hidden_padded_);
-  hi_ = arena.take<int8_t>(final_slots * code_stride_);
-  lo_ = arena.take<int8_t>(final_slots * code_stride_);
-  hi_sums_ = arena.take<int32_t>(final_slots);
-  lo_sums_ = arena.take<int32_t>(final_slots);
-  final_scales_ = arena.take<float>(final_slots);
-  logits_ = arena.take<float>(size_t{options.logits_rows} * vocab_padded_);
+  head_ = Head(arena, header, options.logits_rows, options.thread_count, options.head);
   cache_ = KvCache(arena, header, options.context, options.kv_cache);
 }
 
@@ -84,6 +76,7 @@ void Transformer::bind(const format::Model& model, const kernels::KernelTable& k
   team_ = &team;
   leaves_ = &leaves;
   ENGINE_CHECK(team.size() == options_.thread_count);
+  head_.bind(model, kernels, team, leaves);
 }
 
 Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode) {
@@ -101,20 +94,10 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   token_count_ = static_cast<uint32_t>(ids.size());
   position_ = position;
   mode_ = mode;
+  head_.begin(mode == LogitsMode::kAll ? token_count_ : 1, mode == LogitsMode::kChoice);
   for (uint32_t t = 0; t < token_count_; ++t) embed(t, ids[t]);
   team_->run(work_entry, this);
   return leaves_->error();
-}
-
-std::span<float> Transformer::logits(uint32_t index) {
-  ENGINE_CHECK(index < options_.logits_rows);
-  return logits_.subspan(size_t{index} * vocab_padded_, vocab_padded_);
-}
-
-Transformer::Range Transformer::share(uint32_t count, uint32_t thread) const {
-  const uint64_t threads = options_.thread_count;
-  return {static_cast<uint32_t>(count * uint64_t{thread} / threads),
-          static_cast<uint32_t>(count * (uint64_t{thread} + 1) / threads)};
 }
 
 void Transformer::embed(uint32_t token_index, uint32_t id) {
@@ -126,14 +109,18 @@ void Transformer::embed(uint32_t token_index, uint32_t id) {
     std::memcpy(x, values, size_t{hidden_padded_} * 4);
     return;
   }
-  // Row r of a tile has four columns in each block of 64 bytes.
-  const uint8_t* tile = table.data + size_t{id / kTileRows} * kTileRows * hidden_padded_;
-  leaves_->need(tile, size_t{kTileRows} * hidden_padded_);
-  const uint8_t* row = tile + id % kTileRows * 4;
+  // Two columns in a byte: of the high plane eight columns of a row in each block of 64 bytes, of
+  // the low plane 128.
+  const uint8_t* high = table.data + size_t{id / kTileRows} * kTileRows * hidden_padded_ / 2 +
+                        size_t{id % kTileRows} * 4;
+  const uint8_t* low = table.low + id * low_row_bytes(hidden_padded_);
+  leaves_->need(high, size_t{kTileRows} * hidden_padded_ / 2 - size_t{id % kTileRows} * 4);
+  leaves_->need(low, low_row_bytes(hidden_padded_));
   const float scale = table.row_scales[id];
   for (uint32_t i = 0; i < hidden_padded_; ++i) {
-    const int code = row[size_t{i / 4} * 64 + i % 4] - 128;
-    x[i] = static_cast<float>(code) * scale;
+    const int upper = high[size_t{i / 8} * 64 + i % 4] >> (i / 4 % 2 * 4) & 15;
+    const int lower = low[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
+    x[i] = static_cast<float>(16 * upper + lower - 128) * scale;
   }
 }
 
@@ -142,7 +129,7 @@ void Transformer::work_entry(void* self, uint32_t thread) {
 }
 
 void Transformer::work(uint32_t thread) {
-  const Range tokens = share(token_count_, thread);
+  const Range tokens = team_->share(token_count_, thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     kernels_.rope_angles(position_ + t, model_.rope_inv_freq, header_->head_dim / 2,
                          sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
@@ -151,7 +138,9 @@ void Transformer::work(uint32_t thread) {
     attention_block(model_.layers[i], i, thread);
     feed_forward_block(model_.layers[i], thread);
   }
-  if (mode_ != LogitsMode::kNone) head_block(thread);
+  if (mode_ == LogitsMode::kNone) return;
+  const uint32_t first = mode_ == LogitsMode::kAll ? 0 : token_count_ - 1;
+  head_.compute(x_.data() + size_t{first} * hidden_padded_, thread);
 }
 
 /// Codes of all tokens of the call for the next matrix, through a norm where there is one. One
@@ -159,7 +148,7 @@ void Transformer::work(uint32_t thread) {
 void Transformer::quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width,
                                   uint32_t thread) {
   const bool redundant = token_count_ == 1;
-  const Range tokens = redundant ? Range{0, 1} : share(token_count_, thread);
+  const Range tokens = redundant ? Range{0, 1} : team_->share(token_count_, thread);
   const uint32_t width_padded = pad_lanes(width);
   float* normed = normed_.data() + thread * width_max_;
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
@@ -192,7 +181,7 @@ void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, 
 
 /// x += matrix · codes, each thread its own rows.
 void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread) {
-  const Range tiles = share(matrix.tile_count(), thread);
+  const Range tiles = team_->share(matrix.tile_count(), thread);
   multiply(matrix, tiles, delta_.data(), hidden_padded_, thread);
   const size_t begin = size_t{tiles.begin} * kTileRows;
   const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
@@ -206,10 +195,10 @@ void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread
 void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index,
                                   uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.input_norm, header_->hidden_size, thread);
-  multiply(layer.q, share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
-  multiply(layer.k, share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_, qkv_stride_,
-           thread);
-  multiply(layer.v, share(layer.v.tile_count(), thread),
+  multiply(layer.q, team_->share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
+  multiply(layer.k, team_->share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_,
+           qkv_stride_, thread);
+  multiply(layer.v, team_->share(layer.v.tile_count(), thread),
            qkv_.data() + q_rows_padded_ + kv_rows_padded_, qkv_stride_, thread);
   team_->barrier(thread);
   rotate_and_store(layer_index, thread);
@@ -224,7 +213,7 @@ void Transformer::attention_block(const format::Layer& layer, uint32_t layer_ind
 void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   const uint32_t dim = header_->head_dim;
   const uint32_t heads = header_->head_count + header_->kv_head_count;
-  const Range items = share(token_count_ * heads, thread);
+  const Range items = team_->share(token_count_ * heads, thread);
   // head_out_ is free until attend: each row passes through it, padded.
   float* row = head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_;
   for (uint32_t item = items.begin; item < items.end; ++item) {
@@ -257,7 +246,7 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
   const kernels::AttentionRows rows{
       scores_.data() + size_t{thread} * score_rows_ * score_stride_, score_stride_,
       head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_};
-  const Range items = share(header_->head_count * blocks, thread);
+  const Range items = team_->share(header_->head_count * blocks, thread);
   for (uint32_t item = items.begin; item < items.end;) {
     const uint32_t block = item / group % blocks;
     const uint32_t kv_head = item / group / blocks;
@@ -284,7 +273,7 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
 void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size,
                   thread);
-  const Range tiles = share(layer.gate.tile_count(), thread);
+  const Range tiles = team_->share(layer.gate.tile_count(), thread);
   multiply(layer.gate, tiles, gate_.data(), intermediate_padded_, thread);
   multiply(layer.up, tiles, up_.data(), intermediate_padded_, thread);
   const kernels::Gate activation =
@@ -299,51 +288,6 @@ void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread
   quantize_tokens(gate_.data(), intermediate_padded_, layer.ffn_sub_norm,
                   header_->intermediate_size, thread);
   multiply_and_add(layer.down, thread);
-}
-
-void Transformer::head_block(uint32_t thread) {
-  const format::Table& head = model_.head;
-  const uint32_t first = mode_ == LogitsMode::kLast ? token_count_ - 1 : 0;
-  const uint32_t count = token_count_ - first;
-  const bool redundant = count == 1;
-  const Range tokens = redundant ? Range{0, 1} : share(count, thread);
-  for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
-    const uint32_t slot = redundant ? thread : t;
-    float* state = final_.data() + size_t{slot} * hidden_padded_;
-    kernels_.rms_norm(x_.data() + size_t{first + t} * hidden_padded_, model_.final_norm,
-                      header_->hidden_size, hidden_padded_, header_->norm_eps, state);
-    if (head.kind == format::kInt8Rows) {
-      final_scales_[slot] = kernels_.quantize_split(
-          state, hidden_padded_, hi_.data() + slot * code_stride_, lo_.data() + slot * code_stride_,
-          &hi_sums_[slot], &lo_sums_[slot]);
-    }
-  }
-  if (!redundant) team_->barrier(thread);
-  const uint32_t slot = redundant ? thread : 0;
-  const Range tiles = share(vocab_padded_ / kTileRows, thread);
-  if (tiles.begin == tiles.end) return;
-  if (head.kind == format::kInt8Rows) {
-    const size_t tile_bytes = size_t{kTileRows} * hidden_padded_;
-    leaves_->need(head.data + tiles.begin * tile_bytes, (tiles.end - tiles.begin) * tile_bytes);
-    const kernels::SplitTokens x{hi_.data() + slot * code_stride_,
-                                 lo_.data() + slot * code_stride_,
-                                 code_stride_,
-                                 hi_sums_.data() + slot,
-                                 lo_sums_.data() + slot,
-                                 final_scales_.data() + slot,
-                                 count};
-    kernels_.int8_matmul({head.data, hidden_padded_, tiles.begin, tiles.end}, head.row_scales, x,
-                         logits_.data(), vocab_padded_);
-    return;
-  }
-  const uint32_t row_begin = tiles.begin * kTileRows;
-  const uint32_t row_end = tiles.end * kTileRows < head.rows ? tiles.end * kTileRows : head.rows;
-  if (row_begin >= row_end) return;
-  const size_t row_bytes = size_t{hidden_padded_} * 4;
-  leaves_->need(head.data + row_begin * row_bytes, (row_end - row_begin) * row_bytes);
-  kernels_.f32_matmul(reinterpret_cast<const float*>(head.data), hidden_padded_, row_begin, row_end,
-                      final_.data() + size_t{slot} * hidden_padded_, hidden_padded_, count,
-                      logits_.data(), vocab_padded_);
 }
 
 }  // namespace bitnet::model

@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "format/model_file.h"
 #include "kernels/table.h"
+#include "model/head.h"
 #include "model/kv_cache.h"
 #include "model/leaf_guard.h"
 #include "runtime/threads.h"
@@ -22,9 +23,14 @@ struct TransformerOptions {
   uint32_t thread_count;
   uint32_t logits_rows;  ///< tokens whose logits one call can give
   format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
+  HeadMode head = HeadMode::kScreened;
 };
 
-enum class LogitsMode : uint8_t { kNone, kLast, kAll };
+enum class LogitsMode : uint8_t {
+  kNone,
+  kAll,     ///< logits of all tokens
+  kChoice,  ///< what `head().choose` needs to choose the token after the last
+};
 
 /// One model with its KV cache and its activations, all in the arena.
 ///
@@ -42,27 +48,22 @@ class Transformer {
   /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow, kModelLeaf.
   Error forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode);
 
-  /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll, of the last token
-  /// (index 0) after kLast. Valid and writable until the next forward.
-  std::span<float> logits(uint32_t index);
+  /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll. Valid and
+  /// writable until the next forward.
+  std::span<float> logits(uint32_t index) { return head_.logits(index); }
+  Head& head() { return head_; }
 
   const TransformerOptions& options() const { return options_; }
   const kernels::KernelTable& kernels() const { return kernels_; }
 
  private:
-  /// Tokens [begin, end) of a section, or elements.
-  struct Range {
-    uint32_t begin;
-    uint32_t end;
-  };
-  Range share(uint32_t count, uint32_t thread) const;
+  using Range = runtime::Range;
 
   static void work_entry(void* self, uint32_t thread);
   void work(uint32_t thread);
   void embed(uint32_t token_index, uint32_t id);
   void attention_block(const format::Layer& layer, uint32_t layer_index, uint32_t thread);
   void feed_forward_block(const format::Layer& layer, uint32_t thread);
-  void head_block(uint32_t thread);
 
   void quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width,
                        uint32_t thread);
@@ -84,7 +85,6 @@ class Transformer {
   uint32_t kv_rows_ = 0, kv_rows_padded_ = 0;
   uint32_t intermediate_padded_ = 0;
   uint32_t head_dim_padded_ = 0;
-  uint32_t vocab_padded_ = 0;
   uint32_t score_rows_ = 0;
   size_t score_stride_ = 0;
   size_t code_stride_ = 0, qkv_stride_ = 0, width_max_ = 0, angle_stride_ = 0;
@@ -108,11 +108,7 @@ class Transformer {
   std::span<float> scores_;       ///< [thread][score_rows][score_stride]
   std::span<float> head_out_;     ///< [thread][score_rows][head_dim_padded]
   std::span<float> sin_, cos_;    ///< [chunk][head_dim / 2 padded]
-  std::span<float> final_;        ///< [max(logits_rows, threads)][hidden_padded]
-  std::span<int8_t> hi_, lo_;     ///< the same, [code_stride]
-  std::span<int32_t> hi_sums_, lo_sums_;
-  std::span<float> final_scales_;
-  std::span<float> logits_;  ///< [logits_rows][vocab_padded]
+  Head head_;
   KvCache cache_;
 };
 

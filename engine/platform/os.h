@@ -48,7 +48,7 @@ uint32_t processor_count();
 /// Keeps the calling thread on one processor. kNoCore (value = errno, limit = the processor).
 Error pin_to_core(uint32_t core);
 
-/// AT_HWCAP of the running program.
+/// AT_HWCAP of the running program in the lower and AT_HWCAP2 in the upper 32 bits.
 uint64_t hardware_capabilities();
 /// The running program's own program headers and the difference of its addresses to the file's.
 struct ProgramHeaders {

@@ -75,8 +75,7 @@ Result<size_t> read_file(const char* path, std::span<uint8_t> buffer) {
 }
 
 Result<std::span<uint8_t>> reserve_memory(size_t bytes) {
-  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return Error{Status::kNoMemory, "arena", 0, bytes, 0};
   return std::span<uint8_t>(static_cast<uint8_t*>(memory), bytes);
 }
@@ -162,7 +161,9 @@ Error pin_to_core(uint32_t core) {
   return Error{Status::kNoCore, "cores", 0, static_cast<uint64_t>(errno), core};
 }
 
-uint64_t hardware_capabilities() { return getauxval(AT_HWCAP); }
+uint64_t hardware_capabilities() {
+  return (getauxval(AT_HWCAP) & 0xffffffffu) | uint64_t{getauxval(AT_HWCAP2)} << 32;
+}
 
 ProgramHeaders program_headers() {
   return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), getauxval(AT_PHNUM)};

@@ -360,6 +360,10 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
   // Tokens per second with three digits: tokens * 10^12 / ns.
   line.text(", \"decode_tokens_per_second\": ")
       .decimal(decode_ns == 0 ? 0 : decoded * 1000000000000u / decode_ns, 3);
+  const model::HeadCost& head = result.head;
+  const uint64_t choices = head.choices == 0 ? 1 : head.choices;
+  line.text(", \"head_rows_exact\": ").decimal(10 * head.exact_rows / choices, 1);
+  line.text(", \"head_bytes\": ").number(head.bytes / choices);
   line.text(", \"arena_bytes\": ").number(self.session.arena_bytes()).text("}\n");
   (void)failed(platform::write_all(platform::kStderr, line.bytes()));
 }

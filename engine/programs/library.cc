@@ -46,6 +46,7 @@ struct BitnetOptions {
   uint32_t context, prefill_chunk, threads, logits_rows;
   uint32_t kv_cache;  ///< format::KvCacheKind
   uint32_t verify;    ///< format::VerifyMode
+  uint32_t head;      ///< model::HeadMode
 };
 
 struct BitnetText {
@@ -64,6 +65,7 @@ struct BitnetGenerateOptions {
 struct BitnetGenerateResult {
   uint32_t prompt_tokens, new_tokens, finish, reserved;
   uint64_t prefill_ns, decode_ns;
+  uint64_t head_choices, head_rows, head_bytes;  ///< model::HeadCost
 };
 
 /// Returns 0 to go on, anything else to end the generation.
@@ -116,7 +118,8 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                                               static_cast<format::KvCacheKind>(options->kv_cache),
                                               format::WeightsPlace::kMapped,
                                               {},
-                                              static_cast<format::VerifyMode>(options->verify)};
+                                              static_cast<format::VerifyMode>(options->verify),
+                                              static_cast<model::HeadMode>(options->head)};
   const Error failure =
       engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
   if (failed(failure)) {
@@ -219,12 +222,16 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
       session.generator().run(session.transformer(), tables, {ids, count}, generate, answer);
   if (!result.ok()) return fill(error, result.error());
   const model::GenerateResult& facts = result.value();
+  const model::HeadCost& head = facts.head;
   *out = {facts.prompt_tokens,
           facts.new_tokens,
           static_cast<uint32_t>(facts.finish),
           0,
           facts.first_ns - facts.start_ns,
-          facts.end_ns - facts.first_ns};
+          facts.end_ns - facts.first_ns,
+          head.choices,
+          head.exact_rows,
+          head.bytes};
   return 0;
 }
 

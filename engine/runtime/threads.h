@@ -19,6 +19,12 @@ struct alignas(128) Waiter {
   platform::ParkPipe pipe;
 };
 
+/// Things [begin, end) of many.
+struct Range {
+  uint32_t begin;
+  uint32_t end;
+};
+
 /// Runs a function on all threads of the team. Between runs the workers park and use no processor.
 ///
 /// Steady state uses `read` and `write` on the park pipes and nothing else. How work is divided
@@ -40,6 +46,12 @@ class ThreadTeam {
   /// Inside `run`: waits until every thread of the team has come here.
   void barrier(uint32_t thread_index);
   uint32_t size() const { return size_; }
+  /// The part of `count` things that a thread of the team does.
+  Range share(uint32_t count, uint32_t thread_index) const {
+    const uint64_t all = count;
+    return {static_cast<uint32_t>(all * thread_index / size_),
+            static_cast<uint32_t>(all * (thread_index + 1) / size_)};
+  }
   /// The park pipes, one a thread; none where there is one thread.
   uint32_t pipe_count() const { return pipe_count_; }
   const platform::ParkPipe& pipe(uint32_t index) const { return waiters_[index].pipe; }

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/limits.h"
 #include "kernels/table.h"
 
 #if !defined(__SANITIZE_ADDRESS__) && defined(__has_feature)
@@ -32,7 +33,8 @@ using bitnet::kernels::KernelTable;
 
 enum class Operation : uint32_t {
   kTernaryMatmul,
-  kInt8Matmul,
+  kInt8High,
+  kInt8Logits,
   kF32Matmul,
   kRmsNorm,
   kQuantizeInt8,
@@ -51,14 +53,14 @@ enum class Operation : uint32_t {
 };
 
 constexpr const char* kOperationNames[] = {
-    "ternary_matmul", "int8_matmul",    "f32_matmul", "rms_norm",     "quantize_int8",
-    "quantize_split", "relu2_gate",     "silu_gate",  "add_in_place", "rope",
-    "rope_angles",    "attention",      "exp_sum",    "store_f16",    "store_int8",
-    "attention_f16",  "attention_int8",
+    "ternary_matmul", "int8_high",      "int8_logits",    "f32_matmul", "rms_norm",
+    "quantize_int8",  "quantize_split", "relu2_gate",     "silu_gate",  "add_in_place",
+    "rope",           "rope_angles",    "attention",      "exp_sum",    "store_f16",
+    "store_int8",     "attention_f16",  "attention_int8",
 };
 constexpr uint32_t kOperationCount = sizeof kOperationNames / sizeof kOperationNames[0];
 
-constexpr uint32_t kInputCountMax = 7;
+constexpr uint32_t kInputCountMax = 8;
 constexpr uint32_t kOutputCountMax = 3;
 constexpr size_t kGuardBytes = 64;
 constexpr uint8_t kGuardByte = 0x5a;
@@ -178,14 +180,27 @@ inline void run_ternary_matmul(const KernelTable& table, const Case& c, Outputs&
                        {c.int8s(1), s[4], c.int32s(2), c.floats(3), s[3]}, y, s[5]);
 }
 
-/// size: as ternary_matmul. Inputs: weights, row_scales, hi, lo, hi_sums, lo_sums, scales.
-/// Output: y.
-inline void run_int8_matmul(const KernelTable& table, const Case& c, Outputs& out) {
+/// size: cols_padded, tile_begin, tile_end. Inputs, of all tiles from 0 on: high, hi, lo.
+/// Outputs: the sums with hi, with lo.
+inline void run_int8_high(const KernelTable& table, const Case& c, Outputs& out) {
   const uint32_t* s = c.size;
-  float* y = out.add_floats(strided(s[3], s[5], s[2] * 16));
-  table.int8_matmul({c.bytes(0), s[0], s[1], s[2]}, c.floats(1),
-                    {c.int8s(2), c.int8s(3), s[4], c.int32s(4), c.int32s(5), c.floats(6), s[3]}, y,
-                    s[5]);
+  const size_t bytes = size_t{s[2] - s[1]} * 16 * sizeof(int32_t);
+  int32_t* hi = reinterpret_cast<int32_t*>(out.add(bytes));
+  int32_t* lo = reinterpret_cast<int32_t*>(out.add(bytes));
+  table.int8_high({c.bytes(0) + size_t{s[1]} * s[0] * 8, s[0], s[2] - s[1]},
+                  {c.int8s(1), c.int8s(2), 0, 0, 0.0f}, {hi, lo});
+}
+
+/// size: as int8_high; scalar: scale. Inputs, of all rows from 0 on: low, row_scales, hi, lo, the
+/// sum of hi, of lo, and the high plane's sums with hi, with lo. Output: y.
+inline void run_int8_logits(const KernelTable& table, const Case& c, Outputs& out) {
+  const uint32_t* s = c.size;
+  const size_t row = size_t{s[1]} * 16;
+  float* y = out.add_floats((s[2] - s[1]) * 16);
+  table.int8_logits(
+      {c.bytes(0) + row * bitnet::low_row_bytes(s[0]), c.floats(1) + row, s[0], (s[2] - s[1]) * 16},
+      {c.int8s(2), c.int8s(3), *c.int32s(4), *c.int32s(5), c.scalar},
+      {c.inputs[6].as<int32_t>() + row, c.inputs[7].as<int32_t>() + row}, y);
 }
 
 /// size: cols_padded, row_begin, row_end, token_count, x_stride, y_stride. Inputs: weights, x.
@@ -318,8 +333,10 @@ inline void execute(const KernelTable& table, const Case& c, Outputs& out) {
   switch (c.operation) {
     case Operation::kTernaryMatmul:
       return run_ternary_matmul(table, c, out);
-    case Operation::kInt8Matmul:
-      return run_int8_matmul(table, c, out);
+    case Operation::kInt8High:
+      return run_int8_high(table, c, out);
+    case Operation::kInt8Logits:
+      return run_int8_logits(table, c, out);
     case Operation::kF32Matmul:
       return run_f32_matmul(table, c, out);
     case Operation::kRmsNorm:

@@ -110,10 +110,27 @@ class Filler {
       to[i] = static_cast<uint8_t>(extreme == 0 ? codes : extreme == 1 ? 0xaa : 0x00);
     }
   }
-  void stored_int8_weights(size_t bytes, uint32_t extreme) {
+  /// Any nibbles.
+  void nibbles(size_t bytes, uint32_t extreme) {
     uint8_t* to = add(bytes);
     for (size_t i = 0; i < bytes; ++i) {
-      to[i] = static_cast<uint8_t>(extreme == 0 ? 1 + random_.below(255) : extreme == 1 ? 255 : 1);
+      to[i] = static_cast<uint8_t>(extreme == 0 ? random_.below(256) : extreme == 1 ? 0xff : 0x00);
+    }
+  }
+  /// Both parts of a state, 0 from `cols` on.
+  void split_state(uint32_t cols, uint32_t extreme) {
+    const uint32_t padded = (cols + 127) / 128 * 128;
+    for (uint32_t part = 0; part < 2; ++part) {
+      activations(padded, part == 0 ? -127 : -64, part == 0 ? 127 : 63, extreme);
+      std::memset(case_.inputs[case_.input_count - 1].data() + cols, 0, padded - cols);
+    }
+  }
+  /// Sums that a plane gives: any of their size.
+  void plane_sums(size_t count, uint32_t cols) {
+    int32_t* to = reinterpret_cast<int32_t*>(add(count * sizeof(int32_t)));
+    for (size_t i = 0; i < count; ++i) {
+      to[i] = static_cast<int32_t>(random_.below(2 * 15 * 127 * cols)) -
+              static_cast<int32_t>(15 * 127 * cols);
     }
   }
   void activations(size_t count, int low, int high, uint32_t extreme) {
@@ -160,13 +177,19 @@ inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint3
     fill.positive_floats(c.size[3]);
     return;
   }
-  fill.stored_int8_weights(elements, weights);
-  fill.positive_floats(size_t{c.size[2]} * 16);
-  fill.activations(activation_bytes(c), -127, 127, activations);
-  fill.activations(activation_bytes(c), -64, 63, activations);
-  fill.token_sums(2, c.size[3], c.size[4], c.size[0]);
-  fill.token_sums(3, c.size[3], c.size[4], c.size[0]);
-  fill.positive_floats(c.size[3]);
+  if (c.operation == Operation::kInt8High) {
+    fill.nibbles(elements / 2, weights);
+    return fill.split_state(c.size[0], activations);
+  }
+  const size_t rows = size_t{c.size[2]} * 16;
+  c.scalar = (random.unit() + 1.0f) * 1e-3f;
+  fill.nibbles(rows * bitnet::low_row_bytes(c.size[0]), weights);
+  fill.positive_floats(rows);
+  fill.split_state(c.size[0], activations);
+  fill.token_sums(2, 1, 0, c.size[0]);
+  fill.token_sums(3, 1, 0, c.size[0]);
+  fill.plane_sums(rows, c.size[0]);
+  fill.plane_sums(rows, c.size[0]);
 }
 
 /// What stands for positions at and after `count` in the last block of keys may be anything.
@@ -213,7 +236,8 @@ inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
   const uint32_t* s = c.size;
   switch (c.operation) {
     case Operation::kTernaryMatmul:
-    case Operation::kInt8Matmul:
+    case Operation::kInt8High:
+    case Operation::kInt8Logits:
       return fill_integer_matmul(c, random, extreme % 3, extreme / 3);
     case Operation::kF32Matmul:
       fill.floats(size_t{s[2]} * s[0]);
@@ -329,17 +353,20 @@ inline void shape_vector(Case& c, uint32_t index, Random& random) {
   }
 }
 
+inline bool is_integer_matmul(Operation operation) {
+  return operation == Operation::kTernaryMatmul || operation == Operation::kInt8High ||
+         operation == Operation::kInt8Logits;
+}
+
 /// Cases of an operation: index 0 ... case_count - 1. The same index and seed give the same bytes.
 inline uint32_t case_count(Operation operation, uint32_t random_count) {
-  const bool integer =
-      operation == Operation::kTernaryMatmul || operation == Operation::kInt8Matmul;
+  const bool integer = is_integer_matmul(operation);
   return (integer ? 29 : operation == Operation::kF32Matmul ? 20 : 34) + random_count;
 }
 
 inline void make_case(Case& c, uint32_t index) {
   Random random(c.seed);
-  const bool integer =
-      c.operation == Operation::kTernaryMatmul || c.operation == Operation::kInt8Matmul;
+  const bool integer = is_integer_matmul(c.operation);
   std::memset(c.size, 0, sizeof c.size);
   c.scalar = 0.0f;
   if (integer && index < 9) {

@@ -24,7 +24,7 @@ namespace {
 
 using namespace bitnet::kernels;
 
-uint64_t hwcap() { return getauxval(AT_HWCAP); }
+uint64_t hwcap() { return getauxval(AT_HWCAP) | uint64_t{getauxval(AT_HWCAP2)} << 32; }
 
 /// FNV-1a over all inputs, to see that a kernel leaves them alone.
 uint64_t digest_inputs(const Case& c) {

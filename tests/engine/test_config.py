@@ -146,7 +146,7 @@ def config_texts(draw: st.DrawFn) -> str:
         "verify": draw(st.sampled_from(["full", "lazy", "off"])),
         "log": draw(st.just("off") | plain_path | quoted(min_size=1)),
         "log_text": draw(st.sampled_from(["yes", "no"])),
-        "isa": draw(st.sampled_from(["auto", "ref", "avx2", "avx512vnni", "neon", "dotprod"])),
+        "isa": draw(st.sampled_from(["auto", "ref", "avx2", "avx512vnni", "neon", "i8mm"])),
         "prompt": draw(st.sampled_from(["chat", "raw"])),
         "system": draw(quoted()),
         "temperature": draw(numbers(100, True)),

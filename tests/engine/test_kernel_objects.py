@@ -13,6 +13,7 @@ from tests.support import kernel_driver as driver
 
 ARCHITECTURES = tuple(driver.TABLES)
 KERNELS = engine_root() / "kernels"
+HANDED_DOWN = {"ternary_matmul_dotprod"}
 
 
 def kernel_steps(arch: str) -> dict[str, Command]:
@@ -63,7 +64,10 @@ def test_objects_export_kernels_of_their_instruction_set_alone(arch: str) -> Non
             assert operation in driver.OPERATIONS, symbol
             assert suffix == isa, f"{symbol} in {name}"
         allowed = {"memset", "memcpy", "__stack_chk_fail", "__stack_chk_guard"}
-        assert undefined <= allowed | {"_GLOBAL_OFFSET_TABLE_"}, name
+        # A kernel may leave a case to the level below, which every such processor has too.
+        handed_down = {symbol for symbol in undefined if kernel_name(symbol) in HANDED_DOWN}
+        assert undefined - handed_down <= allowed | {"_GLOBAL_OFFSET_TABLE_"}, name
+        assert not handed_down or isa == "i8mm", name
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -121,7 +125,7 @@ def readme_table() -> str:
                 for symbol in object_symbols(step.output)[0]:
                     operation, _, isa = kernel_name(symbol).rpartition("_")
                     found[operation].add(isa)
-    columns = ["ref", "avx2", "avx512vnni", "neon", "dotprod"]
+    columns = ["ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"]
     lines = [
         f"| operation | {' | '.join(columns)} |",
         "|---" * (len(columns) + 1) + "|",

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 F = np.float32
 ARCHITECTURES = tuple(driver.TABLES)
 ALL_TABLES = [(arch, table) for arch, tables in driver.TABLES.items() for table in tables]
-COMPARISONS_A_TABLE = 2254  # of the walk
+COMPARISONS_A_TABLE = 2383
 
 
 def check_walk(arch: str, *, variant: str = "product", cpu: str | None = None) -> int:
@@ -54,8 +54,8 @@ def test_walk_product_build_all_tables_equal_reference(arch: str) -> None:
     [
         ("x86_64", "Nehalem", {"ref": True, "avx2": False, "avx512vnni": False}),
         ("x86_64", "Haswell", {"ref": True, "avx2": True, "avx512vnni": False}),
-        ("aarch64", "cortex-a53", {"ref": True, "neon": True, "dotprod": False}),
-        ("aarch64", "cortex-a76", {"ref": True, "neon": True, "dotprod": True}),
+        ("aarch64", "cortex-a53", {"ref": True, "neon": True, "dotprod": False, "i8mm": False}),
+        ("aarch64", "cortex-a76", {"ref": True, "neon": True, "dotprod": True, "i8mm": False}),
     ],
 )
 def test_walk_emulated_processor_runs_what_it_has(
@@ -77,6 +77,7 @@ def test_tables_native_agree_with_kernel_flags() -> None:
         "avx512vnni": {"avx2", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
         "neon": {"asimd"},
         "dotprod": {"asimd", "asimddp"},
+        "i8mm": {"asimd", "asimddp", "i8mm"},
     }
     arch = host_arch()
     found = driver.available_tables(driver.build(arch), arch)
@@ -101,7 +102,8 @@ def test_walk_build_with_fused_operations_reports_differences() -> None:
     failed = [line for line in result.stdout.decode().splitlines() if line.startswith("FAIL")]
     assert len(failed) > 100
     assert all(
-        " neon size " in line or (" dotprod size " in line and " seed " in line) for line in failed
+        " neon size " in line or (re.search(" (dotprod|i8mm) size ", line) and " seed " in line)
+        for line in failed
     )
 
 

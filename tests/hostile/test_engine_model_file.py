@@ -191,6 +191,8 @@ def test_open_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
 # With the right root: each field of docs/formats/model.md has its own refusal.
 
 NAN, INFINITE = math.nan, math.inf
+# Of the small model: 32 rows, a high plane of 32 columns and a low plane of 128, two in a byte.
+EMBEDDING_PLANES = 32 * 16 + 32 * 64
 # Field, value, and what the error must say: found and limit.
 FIELD_CASES: list[tuple[str, float, int, int]] = [
     ("header_bytes", 0, 0, 4096),
@@ -427,7 +429,7 @@ def test_open_frequency_out_of_range_is_named(file: MutableFile, element: int) -
 @pytest.mark.parametrize("row", [0, 18, 19, 31])
 def test_open_row_scale_not_usable_is_named(file: MutableFile, row: int) -> None:
     """If this fails, a row of the embedding is read with a scale that is no scale."""
-    offset = data_offset("embedding") + 32 * 32 + 4 * row
+    offset = data_offset("embedding") + EMBEDDING_PLANES + 4 * row
     for value in (NAN, INFINITE, -INFINITE, -1e-30):
         failure = opened_with(file, [(offset, "<f", value)])
         assert failure == Failure("kModelValue", "tensor", 0, row, 0)
@@ -447,7 +449,11 @@ def poisoned(tmp_path: Path, kind: int, offset: int, value: float) -> Path:
 @pytest.mark.parametrize(
     ("kind", "offset", "value"),
     [
-        (3, 4096 + 32 * 32 + 4 * 5, 3e38),  # row scale: the embedding overflows to infinity
+        (
+            3,
+            4096 + EMBEDDING_PLANES + 4 * 5,
+            3e38,
+        ),  # row scale: the embedding overflows to infinity
         (4, 4096 + 4 * 5 * 32, NAN),
         (4, 4096 + 4 * 5 * 32, INFINITE),
     ],

@@ -55,6 +55,13 @@ def change_gap(data: bytearray) -> None:
     data[offset + byte_count] = 1
 
 
+def clear_code(data: bytearray) -> None:
+    """Row 0, column 0 of the embedding: both its nibbles, 48 rows of 32 columns apart."""
+    offset, _ = place_of(data, EMBEDDING)
+    data[offset] &= 0xF0
+    data[offset + 48 * 32 // 2] &= 0xF0
+
+
 # hidden 24 is padded to 32: block 1 of a tile holds columns 16 … 31, of which 24 … 31 are padding:
 # in its byte 4r + b they are the bits of p = 2 and p = 3. Row 24 … 31 of q are padding.
 BOTH: dict[str, tuple[Callable[[bytearray], None], str, str]] = {
@@ -73,15 +80,28 @@ BOTH: dict[str, tuple[Callable[[bytearray], None], str, str]] = {
     "between tensors": (change_gap, VALUE + "`rope_inv_freq`", "between tensors"),
 }  # fmt: skip
 INT8: dict[str, tuple[Callable[[bytearray], None], str, str]] = {
-    "code -128": (change_at(EMBEDDING, 0, b"\0"), VALUE + "`embedding`", "row 0, column 0: code 0"),
+    "code -128": (clear_code, VALUE + "`embedding`", "row 0, column 0: code 0"),
     "padding column": (
-        change_at(EMBEDDING, 6 * 64, b"\x81"), VALUE + "`embedding`", "row 0, column 24: code 129"
+        change_at(EMBEDDING, 3 * 64, b"\x89"), VALUE + "`embedding`", "row 0, column 24: code 144"
     ),
     "scale negative": (
-        change_at(EMBEDDING, -48 * 4, struct.pack("<f", -1.0)), VALUE + "`embedding`", "row scale 0"
+        change_at(EMBEDDING, -48 * 8, struct.pack("<f", -1.0)), VALUE + "`embedding`", "row scale 0"
     ),
     "scale NaN": (
-        change_at(EMBEDDING, -45 * 4, b"\0\0\xc0\x7f"), VALUE + "`embedding`", "row scale 3 is nan"
+        change_at(EMBEDDING, -48 * 8 + 3 * 4, b"\0\0\xc0\x7f"),
+        VALUE + "`embedding`", "row scale 3 is nan",
+    ),
+    "residual norm": (
+        change_at(EMBEDDING, -48 * 4 + 2 * 4, struct.pack("<f", 1.0)),
+        VALUE + "`embedding`", "residual norm 2 is 1.0, of the codes",
+    ),
+    "residual norm NaN": (
+        change_at(EMBEDDING, -48 * 4, b"\0\0\xc0\x7f"),
+        VALUE + "`embedding`", "residual norm 0 is nan, of the codes",
+    ),
+    "low plane padding": (
+        change_at(EMBEDDING, 48 * 32 // 2 + 33, b"\x01"),
+        VALUE + "`embedding`", "padding of the low plane must be 0",
     ),
     "scale of padding": (
         change_at(EMBEDDING, -4, struct.pack("<f", 1.0)), VALUE + "`embedding`", "padding must be 0"

@@ -39,7 +39,7 @@ CHUNKS = (1, 7, 64)
 FULL = (200, 64)
 SMALL = (8, 32)
 KV_CACHES: Final = ("f32", "f16", "int8")  # by their numbers in format::KvCacheKind
-ISAS = {"x86_64": ("ref", "avx2", "avx512vnni"), "aarch64": ("ref", "neon", "dotprod")}
+ISAS = {"x86_64": ("ref", "avx2", "avx512vnni"), "aarch64": ("ref", "neon", "dotprod", "i8mm")}
 
 
 KvCache = Literal["f32", "f16", "int8"]

@@ -227,11 +227,12 @@ def open_handle(
     logits_rows: int = 4,
     kv_cache: int = 0,
     verify: str = "off",
+    head: int = 0,
 ) -> ctypes.c_void_p | Failure:
     """Calls `bitnet_open` itself: no check of Python stands before it. The caller closes."""
     mode = library.VERIFY_MODES.index(verify)
     options = library.Options(
-        isa.encode(), context, prefill_chunk, threads, logits_rows, kv_cache, mode
+        isa.encode(), context, prefill_chunk, threads, logits_rows, kv_cache, mode, head
     )
     handle = ctypes.c_void_p()
     error = library.new_error()

@@ -112,28 +112,25 @@ def ternary_cases(rng: np.random.Generator) -> list[Case]:
 def int8_cases(rng: np.random.Generator) -> list[Case]:
     """Every shape with random weights, and one with the largest sums."""
     cases = []
-    for index, (cols, begin, end, count, stride, y_stride) in enumerate(MATMUL_SHAPES):
+    for index, (cols, begin, end, *_) in enumerate(MATMUL_SHAPES):
         weights = rng.integers(-127, 128, (end * 16, cols))
-        hi = tokens(rng, count, cols, stride, -127, 127)
-        lo = tokens(rng, count, cols, stride, -64, 63)
+        hi = rng.integers(-127, 128, cols, np.int8)
+        lo = rng.integers(-64, 64, cols, np.int8)
         if index == 4:
             weights[:] = -127
             hi[:] = 127
         row_scales = rng.uniform(0, 1e-2, end * 16).astype(F)
-        scales = rng.uniform(1e-6, 1e-3, count).astype(F)
-        used = slice(begin * 16, None)
-        y = oracle.int8_matmul(weights[used], row_scales[used], hi[:, :cols], lo[:, :cols], scales)
-        activations = [
-            flat(hi, cols),
-            flat(lo, cols),
-            sums(hi, cols),
-            sums(lo, cols),
-            scales,
-        ]
-        inputs = [oracle.pack_int8(weights), row_scales, *activations]
-        size = [cols, begin, end, count, stride, y_stride]
-        expected = [matmul_output(y, begin * 16, y_stride)]
-        cases.append(Case("int8_matmul", size, inputs, expected=expected))
+        scale = F(rng.uniform(1e-6, 1e-3))
+        first = begin * 16
+        parts = [np.pad(part, (0, -cols % 128)) for part in (hi, lo)]
+        part_sums = [np.array([part.sum(dtype=np.int32)]) for part in (hi, lo)]
+        high, low = oracle.pack_int8(weights)
+        high_sums = oracle.int8_high(weights, hi, lo)
+        expected = [each[first:] for each in high_sums]
+        cases.append(Case("int8_high", [cols, begin, end], [high, *parts], expected=expected))
+        y = oracle.int8_logits(weights, row_scales, hi, lo, scale)[first:]
+        inputs = [low, row_scales, *parts, *part_sums, *high_sums]
+        cases.append(Case("int8_logits", [cols, begin, end], inputs, float(scale), [y]))
     return cases
 
 

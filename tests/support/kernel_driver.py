@@ -40,7 +40,8 @@ Array = np.ndarray[Any, Any]
 # The order of `Operation` in kernels_case.h and of `KernelTable` in table.h.
 OPERATIONS: Final = (
     "ternary_matmul",
-    "int8_matmul",
+    "int8_high",
+    "int8_logits",
     "f32_matmul",
     "rms_norm",
     "quantize_int8",
@@ -59,7 +60,7 @@ OPERATIONS: Final = (
 )
 TABLES: Final = {
     "x86_64": ("ref", "avx2", "avx512vnni"),
-    "aarch64": ("ref", "neon", "dotprod"),
+    "aarch64": ("ref", "neon", "dotprod", "i8mm"),
 }
 _PROGRAM: Final = Program("kernels_test", "../tests/engine/kernels_test.cc", ("base", "kernels"))
 

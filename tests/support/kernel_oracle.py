@@ -16,7 +16,8 @@ __all__ = [
     "dot16",
     "exp_float32",
     "exp_sum",
-    "int8_matmul",
+    "int8_high",
+    "int8_logits",
     "key_blocks",
     "pack_int8",
     "pack_ternary",
@@ -51,16 +52,22 @@ def pack_ternary(weights: Array) -> Array:
     return packed
 
 
-def pack_int8(codes: Array) -> Array:
-    """Packs `codes: int[rows, cols]`, both multiples of 16, as kind 3, without the row scales."""
+def pack_int8(codes: Array) -> tuple[Array, Array]:
+    """Packs `codes: int[rows, cols]`, both multiples of 16, as the two planes of kind 3."""
     rows, cols = codes.shape
-    packed = np.zeros(rows * cols, np.uint8)
+    blocks = -(-cols // 128)
+    planes = np.zeros(rows * cols // 2, np.uint8), np.zeros(rows * blocks * 64, np.uint8)
     for row in range(rows):
         for col in range(cols):
             tile, r = divmod(row, 16)
-            k, b = divmod(col, 4)
-            packed[64 * (tile * (cols // 4) + k) + 4 * r + b] = int(codes[row, col]) + 128
-    return packed
+            high, low = divmod(int(codes[row, col]) + 128, 16)
+            k, inside = divmod(col, 8)
+            upper, b = divmod(inside, 4)
+            planes[0][64 * (tile * (cols // 8) + k) + 4 * r + b] |= high << (4 * upper)
+            k, inside = divmod(col, 128)
+            upper, j = divmod(inside, 64)
+            planes[1][64 * (row * blocks + k) + j] |= low << (4 * upper)
+    return planes
 
 
 def ternary_matmul(weights: Array, codes: Array, multipliers: Array) -> Array:
@@ -69,12 +76,17 @@ def ternary_matmul(weights: Array, codes: Array, multipliers: Array) -> Array:
     return sums.astype(F) * multipliers[:, None]
 
 
-def int8_matmul(weights: Array, scales: Array, hi: Array, lo: Array, token_scales: Array) -> Array:
-    """Returns float32[tokens, rows]."""
-    wide = weights.astype(np.int64).T
-    high = (hi.astype(np.int64) @ wide).astype(F)
-    low = (lo.astype(np.int64) @ wide).astype(F)
-    return (high * F(128.0) + low) * (scales[None, :] * token_scales[:, None])
+def int8_high(weights: Array, hi: Array, lo: Array) -> tuple[Array, Array]:
+    """Returns int32[rows] twice: the upper four bits of the stored codes times hi, times lo."""
+    high = (weights.astype(np.int64) + 128) // 16
+    hi_sums, lo_sums = (high @ part.astype(np.int64) for part in (hi, lo))
+    return hi_sums.astype(np.int32), lo_sums.astype(np.int32)
+
+
+def int8_logits(weights: Array, scales: Array, hi: Array, lo: Array, scale: Any) -> Array:
+    """Returns float32[rows], step 4 for one token."""
+    high, low = ((weights.astype(np.int64) @ part.astype(np.int64)).astype(F) for part in (hi, lo))
+    return (high * F(128.0) + low) * (scales * scale)
 
 
 def _tree(lanes: Array) -> Any:

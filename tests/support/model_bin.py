@@ -5,6 +5,7 @@ written by the product and one written here agree only if both keep to the page.
 """
 
 import dataclasses
+import fractions
 import hashlib
 import struct
 from collections.abc import Callable
@@ -72,17 +73,38 @@ def quantize_row(row: Any) -> tuple[list[int], float]:
 def encode_int8(values: Any) -> bytes:
     rows, cols = len(values), len(values[0])
     quantized = [quantize_row(row) for row in values]
-    out = bytearray()
+
+    def stored(row: int, col: int) -> int:
+        return (quantized[row][0][col] if row < rows and col < cols else 0) + 128
+
+    high, low = bytearray(), bytearray()
     for tile in range(round_up(rows, 16) // 16):
-        for k in range(round_up(cols, 16) // 4):
+        for k in range(round_up(cols, 16) // 8):
             for r in range(16):
                 for b in range(4):
-                    row, col = 16 * tile + r, 4 * k + b
-                    inside = row < rows and col < cols
-                    out.append((quantized[row][0][col] if inside else 0) + 128)
+                    row = 16 * tile + r
+                    pair = stored(row, 8 * k + b) // 16, stored(row, 8 * k + 4 + b) // 16
+                    high.append(pair[0] + 16 * pair[1])
     for row in range(round_up(rows, 16)):
-        out += struct.pack("<f", quantized[row][1] if row < rows else 0.0)
-    return bytes(out)
+        for k in range(round_up(cols, 128) // 128):
+            for j in range(64):
+                pair = stored(row, 128 * k + j) % 16, stored(row, 128 * k + 64 + j) % 16
+                low.append(pair[0] + 16 * pair[1])
+    padding = bytes(4 * (round_up(rows, 16) - rows))
+    scales = struct.pack(f"<{rows}f", *(scale for _, scale in quantized))
+    squares = [sum((2 * ((code + 128) % 16) - 15) ** 2 for code in row) for row, _ in quantized]
+    norms = struct.pack(f"<{rows}f", *(root_above(square) / 2 for square in squares))
+    return bytes(high) + bytes(low) + scales + padding + norms + padding
+
+
+def root_above(square: int) -> float:
+    """The smallest binary32 number whose square is not below an integer."""
+    bits = 0
+    for bit in range(30, -1, -1):  # positive binary32 numbers are in the order of their bits
+        value = struct.unpack("<f", struct.pack("<I", bits | 1 << bit))[0]
+        if value < 2.0**20 and fractions.Fraction(value) ** 2 < square:
+            bits |= 1 << bit
+    return float(struct.unpack("<f", struct.pack("<I", bits + (square > 0)))[0])
 
 
 def encode_f32(values: Any) -> bytes:

@@ -12,7 +12,7 @@ from bitnet.cli import render
 from bitnet.errors import UsageError
 from bitnet.measure.geometry import GEOMETRIES, find_geometry, parameter_count
 from bitnet.measure.machine import machine
-from bitnet.measure.random_model import find_model
+from bitnet.measure.random_model import MARGIN_TRAINED, find_model
 from bitnet.measure.speed import SpeedPlan, SpeedReport, Spread, measure_speed
 from bitnet.seal.sources import build_root
 
@@ -147,7 +147,8 @@ def _print_report(report: SpeedReport, facts: dict[str, Any]) -> None:
     def mega(count: float) -> str:
         return f"{count / 1e6:.3g} MB" if count < 1e8 else f"{count / 1e6:.0f} MB"
 
-    parts = f"layers {mega(cost.body_bytes)}, head {mega(cost.head_bytes)}"
+    screen, head = mega(cost.screen_bytes), mega(cost.head_bytes)
+    parts = f"layers {mega(cost.body_bytes)}, head {screen} of {head}"
     render.print_facts([
         ("geometry", f"{facts['geometry']}, {facts['parameters']} parameters, random weights"),
         ("machine", f"{facts['cpu']}, {facts['cores']} cores"),
@@ -167,11 +168,11 @@ def _print_report(report: SpeedReport, facts: dict[str, Any]) -> None:
 
 
 def _measure(
-    geometry: str, spec: ModelSpec, seed: int, plan: SpeedPlan, directory: Path
+    geometry: str, spec: ModelSpec, seed: int, margin: float, plan: SpeedPlan, directory: Path
 ) -> SpeedReport:
     plan.check(spec)
     with render.progress_bar("random model") as bytes_progress:
-        model = find_model(geometry, spec, seed, directory, bytes_progress)
+        model = find_model(geometry, spec, seed, directory, bytes_progress, margin)
     with render.step_progress() as steps:
         return measure_speed(model, plan, steps)
 
@@ -225,6 +226,9 @@ def bench(
     kv_cache: Annotated[str, typer.Option(help="f32, f16 or int8.")] = "f16",
     weights: Annotated[str, typer.Option(help="mapped or resident.")] = "resident",
     seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 1,
+    margin: Annotated[
+        float, typer.Option(help="How far the best row of a head stands out, in deviations.")
+    ] = MARGIN_TRAINED,
     models: Annotated[
         Path | None,
         typer.Option("--models", metavar="DIR", help="Models are kept there (or build/models)."),
@@ -252,9 +256,9 @@ def bench(
         weights=weights,
     )
     directory = models if models is not None else build_root() / "models"
-    report = _measure(geometry, spec, seed, plan, directory)
+    report = _measure(geometry, spec, seed, margin, plan, directory)
     facts: dict[str, Any] = {"geometry": geometry, "parameters": parameter_count(spec)}
-    facts |= {"seed": seed, "kv_cache": kv_cache, "weights": weights}
+    facts |= {"seed": seed, "margin": margin, "kv_cache": kv_cache, "weights": weights}
     facts |= {"date": date if date is not None else _today(), **machine()}
     _give_out(report, facts, record, as_json)
 

@@ -34,6 +34,9 @@ class Generation:
         prompt_tokens: Tokens of the prompt.
         prefill_s: Seconds from the call to the first token.
         decode_s: Seconds from the first token to the end.
+        choices: Tokens that were chosen, a stop token included.
+        head_rows: Rows of the head that these choices computed exactly.
+        head_bytes: Bytes of the head that they read.
     """
 
     ids: tuple[int, ...]
@@ -42,6 +45,9 @@ class Generation:
     prompt_tokens: int
     prefill_s: float
     decode_s: float
+    choices: int = 0
+    head_rows: int = 0
+    head_bytes: int = 0
 
     @property
     def text(self) -> str:
@@ -68,6 +74,8 @@ class Engine:
         result.
         verify: When the bytes are held against their digests: all of them here ("full"), each
         part before its first use ("lazy"), or never ("off").
+        head: How a token is chosen: "screened" computes as few rows of the head as a bound allows,
+        "full" every row. No value changes a result.
         shared_library: A library that was built already, for tests of other builds.
 
     Raises:
@@ -89,6 +97,7 @@ class Engine:
         kv_cache: Literal["f32", "f16", "int8"] = "f32",
         prefill_chunk: int = 64,
         verify: Literal["full", "lazy", "off"] = "off",
+        head: Literal["screened", "full"] = "screened",
         shared_library: Path | None = None,
     ) -> None:
         self._handle: ctypes.c_void_p | None = None
@@ -119,11 +128,17 @@ class Engine:
                 where=f"found {verify!r}",
                 hint=f"use one of {', '.join(library.VERIFY_MODES)}",
             )
-        mode = library.VERIFY_MODES.index(verify)
+        if head not in library.HEAD_MODES:
+            raise UsageError(
+                "argument is out of range: `head`",
+                where=f"found {head!r}",
+                hint=f"use one of {', '.join(library.HEAD_MODES)}",
+            )
         rows = max(1, min(prefill_chunk, _LOGITS_BYTES_MAX // (4 * self.spec.vocab_size)))
         kind = library.KV_CACHE_KINDS.index(kv_cache)
+        modes = library.VERIFY_MODES.index(verify), library.HEAD_MODES.index(head)
         options = library.Options(
-            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows, kind, mode
+            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows, kind, *modes
         )
         handle = ctypes.c_void_p()
         error = library.new_error()
@@ -322,6 +337,9 @@ class Engine:
             result.prompt_tokens,
             result.prefill_ns / 1e9,
             result.decode_ns / 1e9,
+            result.head_choices,
+            result.head_rows,
+            result.head_bytes,
         )
 
     def perplexity(self, text: str | bytes | Sequence[int]) -> float:

@@ -24,6 +24,7 @@ from bitnet.seal.toolchain import build_library
 from bitnet.tokenizer.tables import TokenizerTables
 
 __all__ = [
+    "HEAD_MODES",
     "KV_CACHE_KINDS",
     "NO_TOKEN",
     "VERIFY_MODES",
@@ -44,6 +45,8 @@ NO_TOKEN: Final = 0xFFFFFFFF
 KV_CACHE_KINDS: Final = ("f32", "f16", "int8")
 # By their numbers in format::VerifyMode.
 VERIFY_MODES: Final = ("full", "lazy", "off")
+# By their numbers in model::HeadMode.
+HEAD_MODES: Final = ("screened", "full")
 
 _POINTER = ctypes.c_void_p
 _U32 = ctypes.c_uint32
@@ -72,6 +75,7 @@ class Options(ctypes.Structure):
         ("logits_rows", _U32),
         ("kv_cache", _U32),
         ("verify", _U32),
+        ("head", _U32),
     )
 
 
@@ -146,6 +150,9 @@ class GenerateResult(ctypes.Structure):
         ("reserved", _U32),
         ("prefill_ns", _U64),
         ("decode_ns", _U64),
+        ("head_choices", _U64),
+        ("head_rows", _U64),
+        ("head_bytes", _U64),
     )
 
 

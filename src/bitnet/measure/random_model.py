@@ -17,17 +17,26 @@ from bitnet.errors import ToolchainError, ToolkitError, UsageError
 from bitnet.quantize import ModelSummary, Progress, open_model, write_weights
 from bitnet.quantize.layout import KIND_INT8, ROLES, plan_layout
 
-__all__ = ["SEED_MAX", "RandomWeights", "find_model", "write_random_model"]
+__all__ = ["MARGIN_TRAINED", "SEED_MAX", "RandomWeights", "find_model", "write_random_model"]
 
 F32 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int8]
 U16 = npt.NDArray[np.uint16]
 
 SEED_MAX: Final = (1 << 64) - 1
+# Cosine of the final state and the row of the chosen token, times the root of the width, which is
+# how many deviations of a random row's cosine it is: the median over 1,046 states of the demo model
+# (docs/lab_notes.md, 2026-11-25).
+MARGIN_TRAINED: Final = 6.4
+MARGIN_MAX: Final = 1000.0
 
 # Words of 16 bits that one step of the generator's counter gives: 4 words of 64 bits.
 _COUNTER_WORDS: Final = 16
 _MEAN_SQUARE_TRIT: Final = 2 / 3
+# Cosine of the state and the embedding of the last token where no sign is turned: the embedding has
+# variance 1, what the layers add 13/12 (the mean square of a norm's weights), and the final norm's
+# weights are uneven by as much.
+_COSINE_MAX: Final = 12 / 13 / math.sqrt(1 + 12 / 13)
 # A table value is the sum of this many uniform words: near to a normal distribution, as the rows of
 # trained tables are, but of the same bits whatever the version of NumPy.
 _WORDS_PER_VALUE: Final = 4
@@ -41,15 +50,25 @@ class RandomWeights:
     the residual stream smaller by its number of additions, and logits of order 1, so that no
     number of layers overflows. Rows of different blocks do not depend on how blocks are cut.
 
+    The final state resembles the embedding of the last token. With a tied head that would be a
+    choice with hardly a doubt, which no trained model makes, and the screen of the head would read
+    less than it does for them. Signs of the final norm's weights are therefore turned at random
+    until `margin` is left of it, in deviations of a random row's cosine; none turned where it is
+    more than there is. An untied head has no margin.
+
     Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (Philox 4x64-10), as NumPy's
     `Philox` gives its raw output, which NumPy keeps the same in all versions.
     """
 
-    def __init__(self, spec: ModelSpec, seed: int) -> None:
+    def __init__(self, spec: ModelSpec, seed: int, margin: float = MARGIN_TRAINED) -> None:
+        if not 0 <= margin <= MARGIN_MAX:
+            raise UsageError(f"margin is out of range: `{margin}`", where=f"0 … {MARGIN_MAX}")
         if not 0 <= seed <= SEED_MAX:
             raise UsageError(f"seed is out of range: `{seed}`", where=f"0 … {SEED_MAX}")
         self._spec = spec
         self._seed = seed
+        cosine = min(1.0, margin / (math.sqrt(spec.hidden_size) * _COSINE_MAX))
+        self._kept_signs = round((1 + cosine) / 2 * 65536)
 
     @property
     def spec(self) -> ModelSpec:
@@ -95,6 +114,8 @@ class RandomWeights:
         values: F32 = words.astype(np.float32) * np.float32(1 / 65536) + np.float32(0.5)
         if role == "final_norm":
             values *= np.float32(1 / math.sqrt(self._spec.hidden_size))
+            signs = self._words(role, layer, 1, 2, vector_length(self._spec, role))[0]
+            values[signs >= self._kept_signs] *= np.float32(-1)
         return values
 
     def _unit(self, role: str, layer: int) -> float:
@@ -119,17 +140,21 @@ class RandomWeights:
 
 
 def write_random_model(
-    spec: ModelSpec, path: Path, seed: int, progress: Progress | None = None
+    spec: ModelSpec,
+    path: Path,
+    seed: int,
+    progress: Progress | None = None,
+    margin: float = MARGIN_TRAINED,
 ) -> ModelSummary:
     """Writes a model.bin with random weights; the same geometry and seed give the same bytes.
 
     Memory stays at a few blocks of about a million weights.
 
     Raises:
-        UsageError: The seed is out of range.
+        UsageError: The seed or the margin is out of range.
         ToolchainError: The disk has no room for it, or it cannot be written.
     """
-    weights = RandomWeights(spec, seed)
+    weights = RandomWeights(spec, seed, margin)
     layout = plan_layout(spec, KIND_INT8, KIND_INT8)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,16 +174,24 @@ def write_random_model(
 
 
 def find_model(
-    name: str, spec: ModelSpec, seed: int, directory: Path, progress: Progress | None = None
+    name: str,
+    spec: ModelSpec,
+    seed: int,
+    directory: Path,
+    progress: Progress | None = None,
+    margin: float = MARGIN_TRAINED,
 ) -> Path:
     """Returns `directory`/NAME-SEED.bin, written first where it is missing or not of this format.
+
+    With another margin than MARGIN_TRAINED its name tells it.
 
     Raises:
         UsageError, ToolchainError: As `write_random_model`.
     """
-    path = directory / f"{name}-{seed}.bin"
+    suffix = "" if margin == MARGIN_TRAINED else f"-margin{margin:g}"
+    path = directory / f"{name}-{seed}{suffix}.bin"
     if not _is_usable(path, spec):
-        write_random_model(spec, path, seed, progress)
+        write_random_model(spec, path, seed, progress, margin)
     return path
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "Layout",
     "TensorPlace",
     "attention_scale",
+    "low_row_bytes",
     "pack_fields",
     "plan_layout",
     "tensor_bytes",
@@ -184,6 +185,11 @@ def attention_scale(head_dim: int) -> np.float32:
     return np.float32(1.0 / math.sqrt(head_dim))
 
 
+def low_row_bytes(cols: int) -> int:
+    """Returns the bytes of one row of the low plane of int8 rows: whole blocks of 128 columns."""
+    return -(-cols // 128) * 64
+
+
 def tensor_bytes(kind: int, rows: int, cols: int) -> int:
     """Returns how many bytes a tensor takes, without the gap after it."""
     rows_padded = -(-rows // TILE_ROWS) * TILE_ROWS
@@ -191,7 +197,7 @@ def tensor_bytes(kind: int, rows: int, cols: int) -> int:
     if kind == KIND_TERNARY:
         return rows_padded * cols_padded // 4
     if kind == KIND_INT8:
-        return rows_padded * cols_padded + 4 * rows_padded
+        return rows_padded * (cols_padded // 2 + low_row_bytes(cols) + 8)
     assert kind == KIND_F32
     return 4 * rows * cols_padded
 

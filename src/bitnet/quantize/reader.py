@@ -24,8 +24,15 @@ from bitnet.quantize.layout import (
     LEAF_BYTES,
     TensorPlace,
     align_page,
+    low_row_bytes,
 )
-from bitnet.quantize.tiles import unpack_f32, unpack_int8, unpack_ternary_codes
+from bitnet.quantize.tiles import (
+    residual_norms,
+    unpack_f32,
+    unpack_int8,
+    unpack_low,
+    unpack_ternary_codes,
+)
 from bitnet.quantize.writer import Progress
 
 __all__ = ["ModelFile", "open_model"]
@@ -130,10 +137,10 @@ class ModelFile:
         if place.kind != KIND_INT8:
             values = unpack_f32(data, pad_lanes(place.cols))
             return F32Rows(values[:, : place.cols].astype(np.float32))
-        code_bytes = _code_bytes(place)
-        stored = unpack_int8(data[:code_bytes], pad_lanes(place.cols))
+        high, low, of_rows = _int8_parts(place, data)
+        stored = unpack_int8(high, low, pad_lanes(place.cols))
         codes = (stored[: place.rows, : place.cols] ^ np.uint8(128)).view(np.int8)
-        scales = data[code_bytes:].view("<f4")[: place.rows].astype(np.float32)
+        scales = of_rows[0, : place.rows].astype(np.float32)
         return Int8Rows(np.ascontiguousarray(codes), scales)
 
     def zero_count(self, place: TensorPlace) -> int:
@@ -201,21 +208,38 @@ class ModelFile:
             self._check_codes(place, codes, first_row, highest=2, zero=1, lowest=0)
 
     def _check_int8(self, place: TensorPlace) -> None:
-        data, cols_padded = self._tensor_data(place), pad_lanes(place.cols)
-        tile_bytes, code_bytes = TILE_ROWS * cols_padded, _code_bytes(place)
-        bounds = _steps(tile_bytes, code_bytes)
-        for begin, end in itertools.pairwise(bounds):
-            codes = unpack_int8(data[begin:end], cols_padded)
-            first_row = begin // tile_bytes * TILE_ROWS
+        high, low, of_rows = _int8_parts(place, self._tensor_data(place))
+        cols_padded = pad_lanes(place.cols)
+        tile_bytes = TILE_ROWS * cols_padded // 2
+        low_tile_bytes = TILE_ROWS * low_row_bytes(place.cols)
+        for begin, end in itertools.pairwise(_steps(tile_bytes, len(high))):
+            first, last = begin // tile_bytes, end // tile_bytes
+            rows = low[first * low_tile_bytes : last * low_tile_bytes]
+            codes = unpack_int8(high[begin:end], rows, cols_padded)
+            first_row = first * TILE_ROWS
             self._check_codes(place, codes, first_row, highest=255, zero=128, lowest=1)
-        scales = data[code_bytes:].view("<f4")
+            if unpack_low(rows, place.cols)[:, cols_padded:].any():
+                reason = f"from row {first_row} on: padding of the low plane must be 0"
+                raise self._refuse(place, place.offset + len(high), reason)
+            self._check_norms(place, codes, first_row, of_rows[1])
+        scales = of_rows[0]
         good = np.isfinite(scales) & (scales >= 0)
         if not good.all():
             row = int(np.argmin(good))
-            offset = place.offset + code_bytes + 4 * row
-            raise self._refuse(place, offset, f"row scale {row} is {scales[row]}")
-        if data[code_bytes + 4 * place.rows :].any():
-            raise self._refuse(place, place.offset + code_bytes, "row scales of padding must be 0")
+            raise self._refuse(place, place.offset, f"row scale {row} is {scales[row]}")
+        if of_rows[:, place.rows :].tobytes().strip(b"\0"):
+            raise self._refuse(place, place.offset, "scales and norms of padding must be 0")
+
+    def _check_norms(self, place: TensorPlace, codes: U8, first_row: int, found: F32) -> None:
+        """Checks the residual norms of the rows [first_row, …) against the codes."""
+        count = min(len(codes), place.rows - first_row)
+        right = residual_norms((codes[:count, : place.cols] ^ np.uint8(128)).view(np.int8))
+        norms = found[first_row : first_row + count]
+        same = norms.view(np.uint32) == right.view(np.uint32)
+        if not same.all():
+            row = int(np.argmin(same))
+            reason = f"residual norm {first_row + row} is {norms[row]}, of the codes {right[row]}"
+            raise self._refuse(place, place.offset, reason)
 
     def _check_codes(
         self, place: TensorPlace, codes: U8, first_row: int, *, highest: int, zero: int, lowest: int
@@ -252,9 +276,13 @@ def _steps(unit_bytes: int, byte_count: int) -> list[int]:
     return [*range(0, byte_count, step), byte_count]
 
 
-def _code_bytes(place: TensorPlace) -> int:
-    """Returns the bytes of the codes of an int8 tensor; its row scales follow."""
-    return -(-place.rows // TILE_ROWS) * TILE_ROWS * pad_lanes(place.cols)
+def _int8_parts(place: TensorPlace, data: U8) -> tuple[U8, U8, F32]:
+    """Returns the high plane, the low plane, and float32[2, rows_padded]: row scales, norms."""
+    rows_padded = -(-place.rows // TILE_ROWS) * TILE_ROWS
+    high_bytes = rows_padded * pad_lanes(place.cols) // 2
+    low_end = high_bytes + rows_padded * low_row_bytes(place.cols)
+    of_rows = data[low_end:].view("<f4").reshape(2, rows_padded)
+    return data[:high_bytes], data[high_bytes:low_end], of_rows
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

@@ -10,8 +10,10 @@ __all__ = [
     "pack_int8",
     "pack_ternary",
     "quantize_rows",
+    "residual_norms",
     "unpack_f32",
     "unpack_int8",
+    "unpack_low",
     "unpack_ternary_codes",
 ]
 
@@ -62,17 +64,52 @@ def quantize_rows(values: F32) -> tuple[I8, F32]:
     return codes.astype(np.int8), scales.astype(np.float32)
 
 
-def pack_int8(codes: I8) -> U8:
-    """Returns the tiles of int8[rows, cols]; byte 4r + b of block k is column 4k + b of row r."""
+def pack_int8(codes: I8) -> tuple[U8, U8]:
+    """Returns int8[rows, cols] in two planes: the high and the low halves of code + 128.
+
+    High, in tiles: byte 4r + b of block k holds row r, columns 8k + b and, in its upper half,
+    8k + 4 + b. Low, row by row: byte j of block k holds columns 128k + j and 128k + 64 + j.
+    """
     stored = _pad_to_tiles(codes.view(np.uint8) ^ np.uint8(128), 128)
-    blocks = stored.reshape(-1, TILE_ROWS, stored.shape[1] // 4, 4).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(blocks).reshape(-1)
+    nibbles = (stored >> np.uint8(4)).reshape(-1, TILE_ROWS, stored.shape[1] // 8, 2, 4)
+    high = nibbles[:, :, :, 0] | (nibbles[:, :, :, 1] << np.uint8(4))
+    low = np.pad(stored & np.uint8(15), ((0, 0), (0, -stored.shape[1] % 128)))
+    pairs = low.reshape(len(low), -1, 2, 64)
+    low = pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))
+    return np.ascontiguousarray(high.transpose(0, 2, 1, 3)).reshape(-1), low.reshape(-1)
 
 
-def unpack_int8(data: U8, cols_padded: int) -> U8:
+def unpack_int8(high: U8, low: U8, cols_padded: int) -> U8:
     """Returns stored codes (code + 128) uint8[rows_padded, cols_padded] of whole tiles."""
-    blocks = data.reshape(-1, cols_padded // 4, TILE_ROWS, 4).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(blocks).reshape(-1, cols_padded)
+    tiles = high.reshape(-1, cols_padded // 8, TILE_ROWS, 4).transpose(0, 2, 1, 3)
+    upper = np.stack((tiles & np.uint8(15), tiles >> np.uint8(4)), axis=3).reshape(-1, cols_padded)
+    return (upper << np.uint8(4)) | unpack_low(low, cols_padded)[:, :cols_padded]
+
+
+def unpack_low(low: U8, cols: int) -> U8:
+    """Returns the low halves uint8[rows, cols rounded up to a multiple of 128]."""
+    pairs = low.reshape(-1, -(-cols // 128), 64)
+    lower = np.stack((pairs & np.uint8(15), pairs >> np.uint8(4)), axis=2)
+    return lower.reshape(len(pairs), -1)
+
+
+def residual_norms(codes: I8) -> F32:
+    """Returns float32[rows] for int8[rows, cols]: what the screen of the head needs of each row.
+
+    The Euclidean norm of what the low plane adds to the middle of its range, rounded up.
+    """
+    twice = 2 * (codes.astype(np.int32) & 15) - 15
+    return _root_above(np.square(twice).sum(axis=1)) / np.float32(2)
+
+
+def _root_above(squares: npt.NDArray[np.int64]) -> F32:
+    """Returns the smallest binary32 numbers whose square is not below the integers."""
+    exact = squares.astype(np.float64)
+    root = np.sqrt(exact).astype(np.float32)
+    root = np.where(np.square(root.astype(np.float64)) < exact, np.nextafter(root, np.inf), root)
+    below = np.nextafter(root, np.float32(-np.inf))
+    fits = (below >= 0) & (np.square(below.astype(np.float64)) >= exact)
+    return np.where(fits, below, root).astype(np.float32)
 
 
 def pack_f32(values: F32) -> U8:

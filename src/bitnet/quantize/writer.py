@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -42,7 +43,13 @@ from bitnet.quantize.layout import (
     pack_fields,
     plan_layout,
 )
-from bitnet.quantize.tiles import pack_f32, pack_int8, pack_ternary, quantize_rows
+from bitnet.quantize.tiles import (
+    pack_f32,
+    pack_int8,
+    pack_ternary,
+    quantize_rows,
+    residual_norms,
+)
 
 __all__ = ["ModelSummary", "Progress", "WeightRows", "write_model", "write_weights"]
 
@@ -51,6 +58,7 @@ Progress = Callable[[str, int, int], None]
 
 EMBEDDING_KINDS: Final = {"int8": KIND_INT8, "f32": KIND_F32}
 TOKENIZER_BYTES_MAX: Final = 256 << 20
+_COPY_BYTES: Final = 1 << 20
 
 
 class WeightRows(Protocol):
@@ -173,17 +181,27 @@ def _write_ternary(out: _DataWriter, weights: WeightRows, place: TensorPlace) ->
     return zero_count
 
 
-def _write_table(out: _DataWriter, weights: WeightRows, place: TensorPlace) -> None:
-    scales = np.zeros(-(-place.rows // TILE_ROWS) * TILE_ROWS, np.float32)
+def _write_f32_table(out: _DataWriter, weights: WeightRows, place: TensorPlace) -> None:
     for begin, end in row_blocks(place.rows, place.cols):
-        values = weights.table_rows(place.role, begin, end)
-        if place.kind == KIND_F32:
-            out.append(pack_f32(values))
-        else:
-            codes, scales[begin:end] = quantize_rows(values)
-            out.append(pack_int8(codes))
-    if place.kind == KIND_INT8:
-        out.append(scales.astype("<f4").view(np.uint8))
+        out.append(pack_f32(weights.table_rows(place.role, begin, end)))
+
+
+def _write_int8_table(
+    out: _DataWriter, weights: WeightRows, place: TensorPlace, directory: Path
+) -> None:
+    """Writes both planes and the values of each row; the low plane waits in a nameless file."""
+    of_rows = np.zeros((2, -(-place.rows // TILE_ROWS) * TILE_ROWS), "<f4")
+    with tempfile.TemporaryFile(dir=directory) as low_plane:
+        for begin, end in row_blocks(place.rows, place.cols):
+            codes, of_rows[0, begin:end] = quantize_rows(weights.table_rows(place.role, begin, end))
+            of_rows[1, begin:end] = residual_norms(codes)
+            high, low = pack_int8(codes)
+            out.append(high)
+            low_plane.write(low.data)
+        low_plane.seek(0)
+        while block := low_plane.read(_COPY_BYTES):
+            out.append(np.frombuffer(block, np.uint8))
+    out.append(of_rows.view(np.uint8).reshape(-1))
 
 
 def _header_values(
@@ -374,8 +392,10 @@ def write_weights(
                 assert place.layer is not None
                 scales[place.name] = weights.matrix_scale(place.role, place.layer)
                 zero_count += _write_ternary(out, weights, place)
+            elif place.kind == KIND_INT8:
+                _write_int8_table(out, weights, place, output.parent)
             elif place.role in ("embedding", "head"):
-                _write_table(out, weights, place)
+                _write_f32_table(out, weights, place)
             else:
                 out.append(pack_f32(weights.vector(place.role, place.layer)[None, :]))
             out.pad_page()

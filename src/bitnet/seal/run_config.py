@@ -33,7 +33,7 @@ class Key:
 
 
 _ISA_COMMENT: Final = (
-    "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod (aarch64)."
+    "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod, i8mm (aarch64)."
 )
 _KV_CACHE_COMMENT: Final = (
     "How keys and values are kept: f32, f16 or int8. Smaller is faster late in a long context."

@@ -47,10 +47,11 @@ def test_token_cost_2b_is_the_sum_done_by_hand() -> None:
     cost = token_cost(spec, plan_layout(spec, KIND_INT8, KIND_INT8))
     assert cost.body_macs == 30 * (2 * 2560 * 2560 + 2 * 640 * 2560 + 3 * 6912 * 2560)
     assert cost.body_bytes == cost.body_macs // 4 + 30 * 4 * (3 * 2560 + 6912)
-    assert cost.head_bytes == 128256 * (2560 + 4) + 4 * 2560
+    assert cost.head_bytes == 128256 * (2560 + 8) + 4 * 2560
+    assert cost.screen_bytes == 128256 * (1280 + 8) + 4 * 2560
     assert cost.embedding_bytes == 2560 + 4
     assert cost.kv_position_bytes == 2 * 30 * 5 * 128 * 4
-    assert cost.weight_bytes == cost.body_bytes + cost.head_bytes + cost.embedding_bytes
+    assert cost.weight_bytes == cost.body_bytes + cost.screen_bytes + cost.embedding_bytes
 
 
 def test_token_cost_position_adds_its_keys_and_values() -> None:

@@ -13,6 +13,7 @@ from bitnet.quantize.tiles import (
     pack_int8,
     pack_ternary,
     quantize_rows,
+    residual_norms,
     unpack_int8,
     unpack_ternary_codes,
 )
@@ -168,12 +169,13 @@ def test_pack_int8_equals_the_slow_encoder(rows: int, cols: int, seed: int) -> N
     """Broken, embedding rows would be stored in other places than the kernels read."""
     values = np.random.default_rng(seed).standard_normal((rows, cols)).astype(np.float32)
     codes, scales = quantize_rows(values)
-    data = pack_int8(codes)
+    high, low = pack_int8(codes)
+    data = high.tobytes() + low.tobytes()
     expected = model_bin.encode_int8(values)
-    assert data.tobytes() == expected[: len(data)]
-    found = np.frombuffer(expected[len(data) :], "<f4")
-    assert np.array_equal(found[:rows], scales)
-    stored = unpack_int8(data, -(-cols // 16) * 16)
+    assert data == expected[: len(data)]
+    found = np.frombuffer(expected[len(data) :], "<f4").reshape(2, -1)
+    assert np.array_equal(found[:, :rows], [scales, residual_norms(codes)])
+    stored = unpack_int8(high, low, -(-cols // 16) * 16)
     assert np.array_equal(stored[:rows, :cols].astype(int) - 128, codes)
 
 
