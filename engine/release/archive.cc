@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "platform/fs.h"
-#include "platform/os.h"
+#include "release/hasher.h"
 
 namespace bitnet::release {
 namespace {
@@ -44,68 +44,6 @@ void make_header(const char* name, bool executable, uint64_t bytes, uint8_t* hea
   header[154] = 0;
 }
 
-/// Hashes on a thread of its own while the next piece is decompressed and written: on two cores an
-/// update then takes little longer than its two digests. Without a thread it hashes at once.
-class Hasher {
- public:
-  void begin() {
-    const Result<platform::ParkPipe> ask = platform::make_park_pipe();
-    const Result<platform::ParkPipe> answer = platform::make_park_pipe();
-    ask_ = ask.value();
-    answer_ = answer.value();
-    if (!ask.ok() || !answer.ok()) return;
-    const Result<platform::Thread> thread = platform::start_thread(&Hasher::loop, this);
-    thread_ = thread.value();
-    threaded_ = thread.ok();
-  }
-  void end() {
-    if (threaded_) {
-      hash({});
-      platform::join_thread(thread_);
-    }
-    platform::close_park_pipe(ask_);
-    platform::close_park_pipe(answer_);
-  }
-  void start_digest() { bitnet_sha384_init(&state_); }
-  Digest digest() {
-    wait();
-    Digest digest;
-    bitnet_sha384_final(&state_, digest.data());
-    return digest;
-  }
-  /// `piece` stays as it is until the next call. An empty one ends the thread.
-  void hash(Text piece) {
-    wait();
-    piece_ = piece;
-    busy_ = threaded_;
-    if (threaded_) return platform::park_wake(ask_);
-    bitnet_sha384_update(&state_, piece_.data(), piece_.size());
-  }
-
- private:
-  void wait() {
-    if (busy_) platform::park_wait(answer_);
-    busy_ = false;
-  }
-  static void* loop(void* self) {
-    Hasher& hasher = *static_cast<Hasher*>(self);
-    for (;;) {
-      platform::park_wait(hasher.ask_);
-      if (hasher.piece_.empty()) return nullptr;
-      bitnet_sha384_update(&hasher.state_, hasher.piece_.data(), hasher.piece_.size());
-      platform::park_wake(hasher.answer_);
-    }
-  }
-
-  platform::ParkPipe ask_;
-  platform::ParkPipe answer_;
-  platform::Thread thread_;
-  bool threaded_ = false;
-  bool busy_ = false;
-  Text piece_;
-  BitnetDigestState state_;
-};
-
 /// The stream, and how far it has been read.
 struct Stream {
   StreamRead read;
@@ -116,15 +54,21 @@ struct Stream {
   size_t half = 0;
   Hasher hasher{};
 
-  /// Up to `bytes` bytes into the other half of the buffer; at least one.
+  /// Up to `bytes` bytes into the other half of the buffer, as many as fit; at least one.
   Result<Text> next(uint64_t bytes) {
     half = 1 - half;
-    const std::span<uint8_t> buffer = halves[half];
-    const int64_t got = read(context, buffer.data(), bytes < buffer.size() ? bytes : buffer.size());
-    if (got < 0) return Error{Status::kArchiveFrame, "bundle", offset};
-    if (got == 0) return Error{Status::kArchiveLength, "bundle", offset};
-    offset += static_cast<uint64_t>(got);
-    return Text(buffer.first(static_cast<size_t>(got)));
+    std::span<uint8_t> place = halves[half];
+    if (bytes < place.size()) place = place.first(static_cast<size_t>(bytes));
+    size_t count = 0;
+    while (count < place.size()) {
+      const int64_t got = read(context, place.data() + count, place.size() - count);
+      if (got < 0) return Error{Status::kArchiveFrame, "bundle", offset};
+      if (got == 0) break;
+      count += static_cast<size_t>(got);
+      offset += static_cast<uint64_t>(got);
+    }
+    if (count == 0) return Error{Status::kArchiveLength, "bundle", offset};
+    return Text(place.first(count));
   }
 
   /// Reads exactly these bytes; zeros where `expected` is null.

@@ -5,7 +5,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <string>
 
 #include "platform/fs.h"
 #include "platform/os.h"
@@ -22,17 +21,24 @@ constexpr char kManifest[] = "# stands for a manifest\n";
 constexpr size_t kFileBytes[] = {0, 700};
 constexpr const char* kNames[] = {"empty", "some.bin"};
 
+/// Bytes in a fixed place: the harness is linked without a C++ library.
+struct Bytes {
+  uint8_t data[1u << 16];
+  size_t count;
+};
+
 struct Feed {
-  std::string bytes;
-  size_t at = 0;
-  size_t chunk = 0;
+  const uint8_t* data;
+  size_t count;
+  size_t at;
+  size_t chunk;
 };
 
 size_t give(Feed* feed, uint8_t* out, size_t bytes) {
-  const size_t left = feed->bytes.size() - feed->at;
+  const size_t left = feed->count - feed->at;
   size_t count = bytes < left ? bytes : left;
   if (count > feed->chunk) count = feed->chunk;
-  std::memcpy(out, feed->bytes.data() + feed->at, count);
+  std::memcpy(out, feed->data + feed->at, count);
   feed->at += count;
   return count;
 }
@@ -44,61 +50,66 @@ size_t give_source(void* context, uint8_t* out, size_t bytes) {
   return give(static_cast<Feed*>(context), out, bytes);
 }
 
-void put_octal(std::string* header, size_t place, size_t digits, uint64_t value) {
+void put_octal(uint8_t* place, size_t digits, uint64_t value) {
   for (size_t i = digits; i > 0; --i, value /= 8) {
-    (*header)[place + i - 1] = static_cast<char>('0' + value % 8);
+    place[i - 1] = static_cast<uint8_t>('0' + value % 8);
   }
 }
 
 /// By another hand than the reader's.
-std::string entry(const std::string& name, const std::string& content) {
-  std::string header(512, '\0');
-  header.replace(0, name.size(), name);
-  put_octal(&header, 100, 7, 0644);
-  put_octal(&header, 108, 7, 0);
-  put_octal(&header, 116, 7, 0);
-  put_octal(&header, 124, 11, content.size());
-  put_octal(&header, 136, 11, 0);
-  header.replace(148, 8, 8, ' ');
+void add_entry(Bytes* out, const char* name, const uint8_t* content, size_t bytes) {
+  uint8_t* header = out->data + out->count;
+  std::memset(header, 0, 512);
+  std::memcpy(header, name, std::strlen(name));
+  put_octal(header + 100, 7, 0644);
+  put_octal(header + 108, 7, 0);
+  put_octal(header + 116, 7, 0);
+  put_octal(header + 124, 11, bytes);
+  put_octal(header + 136, 11, 0);
+  std::memset(header + 148, ' ', 8);
   header[156] = '0';
-  header.replace(257, 7, "ustar  ");
+  std::memcpy(header + 257, "ustar  ", 7);
   uint64_t sum = 0;
-  for (const char byte : header) sum += static_cast<uint8_t>(byte);
-  put_octal(&header, 148, 6, sum);
-  header[154] = '\0';
-  return header + content + std::string((512 - content.size() % 512) % 512, '\0');
+  for (size_t i = 0; i < 512; ++i) sum += header[i];
+  put_octal(header + 148, 6, sum);
+  header[154] = 0;
+  const size_t padded = (bytes + 511) / 512 * 512;
+  std::memset(header + 512, 0, padded);
+  std::memcpy(header + 512, content, bytes);
+  out->count += 512 + padded;
 }
 
 release::Manifest manifest;
-std::string archive;
+Bytes archive;
+Bytes edited;
 uint64_t created;
 
 void make_archive() {
-  manifest.text = {reinterpret_cast<const uint8_t*>(kManifest), sizeof kManifest - 1};
-  archive = entry("MANIFEST", kManifest);
+  static uint8_t content[2][700];
+  const auto* text = reinterpret_cast<const uint8_t*>(kManifest);
+  manifest.text = {text, sizeof kManifest - 1};
+  add_entry(&archive, "MANIFEST", text, sizeof kManifest - 1);
   for (size_t i = 0; i < 2; ++i) {
-    const std::string content(kFileBytes[i], static_cast<char>('a' + i));
+    std::memset(content[i], static_cast<int>('a' + i), sizeof content[i]);
     release::ManifestFile& file = manifest.files[i];
     file.name = {reinterpret_cast<const uint8_t*>(kNames[i]), std::strlen(kNames[i])};
-    file.bytes = content.size();
-    bitnet_sha384(reinterpret_cast<const uint8_t*>(content.data()), content.size(),
-                  file.sha384.data());
-    archive += entry(kNames[i], content);
+    file.bytes = kFileBytes[i];
+    bitnet_sha384(content[i], kFileBytes[i], file.sha384.data());
+    add_entry(&archive, kNames[i], content[i], kFileBytes[i]);
   }
   manifest.file_count = 2;
-  archive += std::string(10240 - archive.size() % 10240, '\0');
+  std::memset(archive.data + archive.count, 0, 10240 - archive.count);
+  archive.count = 10240;
 }
 
-/// Edits: two bytes of place, one that is put there; the last two bytes of input cut or extend.
-std::string edited(const uint8_t* data, size_t bytes) {
-  std::string out = archive;
+/// Edits: two bytes of place, one that is put there; a last byte cuts or extends.
+void edit(const uint8_t* data, size_t bytes) {
+  edited = archive;
   size_t i = 0;
   for (; i + 3 <= bytes; i += 3) {
-    const size_t place = static_cast<size_t>(data[i] << 8 | data[i + 1]) % out.size();
-    out[place] = static_cast<char>(data[i + 2]);
+    edited.data[static_cast<size_t>(data[i] << 8 | data[i + 1]) % edited.count] = data[i + 2];
   }
-  if (i < bytes && data[i] > 0) out.resize(out.size() + (data[i] & 1 ? data[i] : -data[i]));
-  return out;
+  if (i < bytes) edited.count = data[i] & 1 ? edited.count + data[i] : edited.count - data[i];
 }
 
 }  // namespace
@@ -130,19 +141,21 @@ void join_thread(const Thread&) {}
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static uint8_t buffer[4096];
   alignas(64) static uint8_t memory[kZstdMemoryBytes];
-  if (archive.empty()) make_archive();
+  if (archive.count == 0) make_archive();
   if (bytes < 2) return 0;
   const size_t chunk = 1 + data[1] * 4u;
   if (data[0] & 1) {
-    Feed feed{edited(data + 2, bytes - 2), 0, chunk};
-    const bool unchanged = feed.bytes == archive;
+    edit(data + 2, bytes - 2);
+    Feed feed{edited.data, edited.count, 0, chunk};
+    const bool unchanged =
+        edited.count == archive.count && std::memcmp(edited.data, archive.data, archive.count) == 0;
     created = 0;
-    const Error error = release::unpack_archive(manifest, 3, give_stream, &feed, std::span(buffer));
+    const Error error = release::unpack_archive(manifest, 3, give_stream, &feed, buffer);
     must(failed(error) != unchanged);
-    must(created <= 3 && feed.at <= archive.size() + 1);
+    must(created <= 3 && feed.at <= archive.count + 1);
     return 0;
   }
-  Feed feed{std::string(reinterpret_cast<const char*>(data + 2), bytes - 2), 0, chunk};
+  Feed feed{data + 2, bytes - 2, 0, chunk};
   uint64_t content_bytes = 0;
   BitnetZstd* stream = bitnet_zstd_open(memory, give_source, &feed, &content_bytes);
   int64_t got = stream == nullptr ? 0 : 1;
