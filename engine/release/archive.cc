@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "platform/fs.h"
-#include "release/hasher.h"
 
 namespace bitnet::release {
 namespace {
@@ -48,27 +47,17 @@ void make_header(const char* name, bool executable, uint64_t bytes, uint8_t* hea
 struct Stream {
   StreamRead read;
   void* context;
-  std::span<uint8_t> halves[2];  ///< one is read into while the other is hashed
+  std::span<uint8_t> buffer;
   uint64_t offset = 0;
   uint64_t entry = 0;
-  size_t half = 0;
-  Hasher hasher{};
 
-  /// Up to `bytes` bytes into the other half of the buffer, as many as fit; at least one.
+  /// Up to `bytes` bytes into the buffer; at least one.
   Result<Text> next(uint64_t bytes) {
-    half = 1 - half;
-    std::span<uint8_t> place = halves[half];
-    if (bytes < place.size()) place = place.first(static_cast<size_t>(bytes));
-    size_t count = 0;
-    while (count < place.size()) {
-      const int64_t got = read(context, place.data() + count, place.size() - count);
-      if (got < 0) return Error{Status::kArchiveFrame, "bundle", offset};
-      if (got == 0) break;
-      count += static_cast<size_t>(got);
-      offset += static_cast<uint64_t>(got);
-    }
-    if (count == 0) return Error{Status::kArchiveLength, "bundle", offset};
-    return Text(place.first(count));
+    const int64_t got = read(context, buffer.data(), bytes < buffer.size() ? bytes : buffer.size());
+    if (got < 0) return Error{Status::kArchiveFrame, "bundle", offset};
+    if (got == 0) return Error{Status::kArchiveLength, "bundle", offset};
+    offset += static_cast<uint64_t>(got);
+    return Text(buffer.first(static_cast<size_t>(got)));
   }
 
   /// Reads exactly these bytes; zeros where `expected` is null.
@@ -94,38 +83,21 @@ Error unpack_entry(Stream* stream, int folder, const char* name, bool executable
   BITNET_TRY(stream->expect(header, sizeof header));
   const platform::Handle file(platform::create_file(folder, name, true));
   BITNET_TRY(file.error());
-  stream->hasher.start_digest();
+  BitnetDigestState state;
+  bitnet_sha384_init(&state);
   for (uint64_t done = 0; done < bytes;) {
     const Result<Text> piece = stream->next(bytes - done);
     if (!piece.ok()) return piece.error();
-    stream->hasher.hash(piece.value());
+    bitnet_sha384_update(&state, piece.value().data(), piece.value().size());
     BITNET_TRY(platform::write_at(file, done, piece.value()));
     done += piece.value().size();
   }
-  if (stream->hasher.digest() != sha384)
-    return Error{Status::kReleaseFile, "bundle", 0, stream->entry};
+  Digest digest;
+  bitnet_sha384_final(&state, digest.data());
+  if (digest != sha384) return Error{Status::kReleaseFile, "bundle", 0, stream->entry};
   BITNET_TRY(platform::set_mode(file, executable ? 0555 : 0444));
   BITNET_TRY(platform::sync_file(file));
   return stream->expect(nullptr, padded(bytes, kBlockBytes) - bytes);
-}
-
-/// All entries, and that nothing follows.
-Error unpack_entries(Stream* stream, const Manifest& manifest, int folder) {
-  Digest digest;
-  bitnet_sha384(manifest.text.data(), manifest.text.size(), digest.data());
-  BITNET_TRY(unpack_entry(stream, folder, "MANIFEST", false, manifest.text.size(), digest));
-  for (size_t i = 0; i < manifest.file_count; ++i) {
-    const ManifestFile& file = manifest.files[i];
-    char name[kNameBytesMax + 1] = {};
-    std::memcpy(name, file.name.data(), file.name.size());
-    stream->entry = i + 1;
-    BITNET_TRY(unpack_entry(stream, folder, name, file.executable, file.bytes, file.sha384));
-  }
-  BITNET_TRY(stream->expect(nullptr, archive_bytes(manifest) - stream->offset));
-  uint8_t excess;
-  const int64_t more = stream->read(stream->context, &excess, 1);
-  if (more < 0) return Error{Status::kArchiveFrame, "bundle", stream->offset};
-  return more == 0 ? kNoError : Error{Status::kArchiveLength, "bundle", stream->offset};
 }
 
 }  // namespace
@@ -140,11 +112,21 @@ uint64_t archive_bytes(const Manifest& manifest) {
 
 Error unpack_archive(const Manifest& manifest, int folder, StreamRead read, void* context,
                      std::span<uint8_t> buffer) {
-  Stream stream{read, context, {buffer.first(buffer.size() / 2), buffer.last(buffer.size() / 2)}};
-  stream.hasher.begin();
-  const Error error = unpack_entries(&stream, manifest, folder);
-  stream.hasher.end();
-  return error;
+  Stream stream{read, context, buffer};
+  Digest digest;
+  bitnet_sha384(manifest.text.data(), manifest.text.size(), digest.data());
+  BITNET_TRY(unpack_entry(&stream, folder, "MANIFEST", false, manifest.text.size(), digest));
+  for (size_t i = 0; i < manifest.file_count; ++i) {
+    const ManifestFile& file = manifest.files[i];
+    char name[kNameBytesMax + 1] = {};
+    std::memcpy(name, file.name.data(), file.name.size());
+    stream.entry = i + 1;
+    BITNET_TRY(unpack_entry(&stream, folder, name, file.executable, file.bytes, file.sha384));
+  }
+  BITNET_TRY(stream.expect(nullptr, archive_bytes(manifest) - stream.offset));
+  const int64_t more = read(context, buffer.data(), 1);
+  if (more < 0) return Error{Status::kArchiveFrame, "bundle", stream.offset};
+  return more == 0 ? kNoError : Error{Status::kArchiveLength, "bundle", stream.offset};
 }
 
 }  // namespace bitnet::release

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "platform/fs.h"
-#include "release/hasher.h"
 
 namespace bitnet::release {
 namespace {
@@ -93,42 +92,18 @@ Error add_path(const char* path, bool alone, Bundle* bundle) {
   return kNoError;
 }
 
-/// Reads a part in halves of the buffer; one is hashed while the other is read.
-Error hash_part(const Part& part, std::span<uint8_t> buffer, Hasher* hasher) {
-  const size_t half_bytes = buffer.size() / 2;
-  size_t half = 0;
-  hasher->wait();
-  for (uint64_t done = 0; done < part.bytes; half = half_bytes - half) {
+Error hash_part(const Part& part, std::span<uint8_t> buffer, BitnetDigestState* state) {
+  for (uint64_t done = 0; done < part.bytes;) {
     const uint64_t left = part.bytes - done;
-    const size_t wanted = left < half_bytes ? static_cast<size_t>(left) : half_bytes;
+    const size_t wanted = left < buffer.size() ? static_cast<size_t>(left) : buffer.size();
     const Result<size_t> got =
-        platform::read_at(part.descriptor, part.head_bytes + done, buffer.subspan(half, wanted));
+        platform::read_at(part.descriptor, part.head_bytes + done, buffer.first(wanted));
     if (!got.ok()) return got.error();
     if (got.value() == 0) break;  // cut since it was opened
-    hasher->hash(buffer.subspan(half, got.value()));
+    bitnet_sha384_update(state, buffer.data(), got.value());
     done += got.value();
   }
   return kNoError;
-}
-
-/// The digest of everything; where it is wrong, that of each part.
-Error hash_bundle(Bundle* bundle, std::span<uint8_t> buffer, Hasher* hasher) {
-  hasher->start_digest();
-  for (uint32_t i = 0; i < bundle->part_count; ++i) {
-    BITNET_TRY(hash_part(bundle->parts[i], buffer, hasher));
-  }
-  if (hasher->digest() == bundle->sha384) return kNoError;
-  bool damaged = false;
-  for (uint32_t i = 0; i < bundle->part_count && bundle->parts[i].head_bytes > 0; ++i) {
-    Part& part = bundle->parts[i];
-    hasher->start_digest();
-    BITNET_TRY(hash_part(part, buffer, hasher));
-    if (hasher->digest() == part.sha384) continue;
-    part.state = PartState::kDamaged;
-    damaged = true;
-  }
-  if (damaged) return parts_error(*bundle);
-  return Error{Status::kBundleDigest, "bundle", 0, bundle->bytes, bundle->bytes};
 }
 
 }  // namespace
@@ -181,13 +156,29 @@ Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer) {
 }
 
 Error check_bundle(Bundle* bundle, std::span<uint8_t> buffer) {
+  BitnetDigestState state;
+  Digest digest;
+  bitnet_sha384_init(&state);
+  for (uint32_t i = 0; i < bundle->part_count; ++i) {
+    BITNET_TRY(hash_part(bundle->parts[i], buffer, &state));
+  }
+  bitnet_sha384_final(&state, digest.data());
   bundle->read_part = 0;
   bundle->read_offset = 0;
-  Hasher hasher;
-  hasher.begin();
-  const Error error = hash_bundle(bundle, buffer, &hasher);
-  hasher.end();
-  return error;
+  if (digest == bundle->sha384) return kNoError;
+  bool damaged = false;
+  for (uint32_t i = 0; i < bundle->part_count; ++i) {
+    Part& part = bundle->parts[i];
+    if (part.head_bytes == 0) break;
+    bitnet_sha384_init(&state);
+    BITNET_TRY(hash_part(part, buffer, &state));
+    bitnet_sha384_final(&state, digest.data());
+    if (digest == part.sha384) continue;
+    part.state = PartState::kDamaged;
+    damaged = true;
+  }
+  if (damaged) return parts_error(*bundle);
+  return Error{Status::kBundleDigest, "bundle", 0, bundle->bytes, bundle->bytes};
 }
 
 }  // namespace bitnet::release

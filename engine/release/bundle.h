@@ -8,7 +8,7 @@ namespace bitnet::release {
 
 inline constexpr uint32_t kPartCountMax = 999;
 inline constexpr size_t kPartHeadBytes = 512;
-inline constexpr size_t kBundleBufferBytes = 1u << 20;
+inline constexpr size_t kBundleBufferBytes = 256u << 10;
 
 enum class PartState : uint8_t { kMissing, kFound, kDamaged };
 

@@ -46,7 +46,8 @@ Error finish_trial(Host* host) {
   // 1. The switch: one rename, after the one that notes what ran before.  2. It must start and
   // answer; else the links go back.
   Error error = set_links(host);
-  if (!failed(error) && links_fit(*host)) error = selftest(host, to);
+  if (!failed(error) && !links_fit(*host)) error = Error{Status::kFileSystem, "bitnet"};
+  if (!failed(error)) error = selftest(host, to);
   if (failed(error)) {
     state.trial = ReleaseName{};
     state.ordered = false;

@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include "platform/fs.h"
-#include "platform/os.h"
 
 using namespace bitnet;
 
@@ -129,13 +128,6 @@ Error set_mode(int, uint32_t mode) {
 }
 Error sync_file(int) { return kNoError; }
 
-// Without a second thread: one run is like the next.
-Result<ParkPipe> make_park_pipe() { return Error{Status::kSystem}; }
-void close_park_pipe(const ParkPipe&) {}
-void park_wait(const ParkPipe&) {}
-void park_wake(const ParkPipe&) {}
-Result<Thread> start_thread(void* (*)(void*), void*) { return Error{Status::kNoThread}; }
-void join_thread(const Thread&) {}
 }  // namespace bitnet::platform
 
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "platform/fs.h"
-#include "platform/os.h"
 
 namespace model {
 
@@ -307,14 +306,6 @@ Result<HostTime> host_time() {
   time.wall_s = 1700000000 + world.clock_s;
   return time;
 }
-
-// Without a second thread: one run is like the next.
-Result<ParkPipe> make_park_pipe() { return Error{Status::kSystem}; }
-void close_park_pipe(const ParkPipe&) {}
-void park_wait(const ParkPipe&) {}
-void park_wake(const ParkPipe&) {}
-Result<Thread> start_thread(void* (*)(void*), void*) { return Error{Status::kNoThread}; }
-void join_thread(const Thread&) {}
 
 /// The stand-in answers with its seed and its input; a `late` one not once the link points to it.
 Result<Finished> run_program(const Run& run) {
