@@ -90,8 +90,8 @@ def test_any_flipped_bit_of_10000_is_found_and_the_leaf_named() -> None:
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9])
 def test_few_leaves_and_a_short_last_one_are_checked(count: int) -> None:
     """Groups of lanes must end where the model ends, with a last leaf of any length."""
-    # 32 code bytes and a scale of four a row; the rest of the small model fits into a leaf's end.
-    content = small_model_parts(vocab_size=max(19, count * LEAF_BYTES // 36 - 1500))
+    # Planes of 16 and 64 bytes, scale and norm: 88 bytes a row; the rest fits into a leaf's end.
+    content = small_model_parts(vocab_size=max(19, count * LEAF_BYTES // 88 - 700))
     copy = Copy(content)
     data_offset, leaves_offset = extent_of(content)
     assert -(-(leaves_offset - data_offset) // LEAF_BYTES) == count

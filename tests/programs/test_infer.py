@@ -135,12 +135,15 @@ def test_infer_stats_are_one_line_of_json(tmp_path: Path) -> None:
         expected = engine.generate(QUESTION, max_new_tokens=64)
     assert list(stats) == [
         "prompt_tokens", "new_tokens", "finish", "isa", "threads", "first_token_ms", "prefill_ms",
-        "decode_ms", "decode_tokens", "decode_tokens_per_second", "arena_bytes",
+        "decode_ms", "decode_tokens", "decode_tokens_per_second", "head_rows_exact", "head_bytes",
+        "arena_bytes",
     ]  # fmt: skip
     assert stats["prompt_tokens"] == expected.prompt_tokens
     assert stats["new_tokens"] == len(expected.ids)
     assert stats["finish"] == "stop_token"
     assert stats["threads"] == 2
+    assert stats["head_bytes"] == expected.head_bytes // expected.choices
+    assert stats["head_rows_exact"] == pytest.approx(expected.head_rows / expected.choices, abs=0.1)
     assert 0 < stats["prefill_ms"] <= stats["first_token_ms"] < 10_000
     rate = 1000 * stats["decode_tokens"] / stats["decode_ms"]
     assert stats["decode_tokens_per_second"] == pytest.approx(rate, rel=0.01)

@@ -352,7 +352,7 @@ def test_reader_does_not_keep_a_writer_out(tmp_path: Path) -> None:
     )
     for _ in range(20):
         assert write(path, 1) == "ready\n"
-    end(reader, signal.SIGINT)
+    end(reader, signal.SIGTERM)
 
 
 def test_follow_shows_records_live_and_survives_the_writer(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitnet.checkpoint import ModelSpec
+from bitnet.checkpoint import Int8Rows, ModelSpec
 from bitnet.errors import ToolchainError, UsageError
 from bitnet.measure.geometry import GEOMETRIES
 from bitnet.measure.random_model import SEED_MAX, RandomWeights, find_model, write_random_model
@@ -40,6 +40,30 @@ def test_random_model_seed_decides_every_byte(tmp_path: Path) -> None:
     first, same, other = (path.read_bytes() for path in files)
     assert first == same
     assert first != other
+
+
+def test_random_model_margin_is_the_cosine_of_the_best_row(tmp_path: Path) -> None:
+    """Broken, the screen of the head would be measured on choices that no trained model makes."""
+    spec = dataclasses.replace(GEOMETRIES["demo"], vocab_size=512, layer_count=8)
+    cosines = {}
+    for margin in (0.0, 6.4, 1000.0):
+        path = find_model("m", spec, 1, tmp_path, margin=margin)
+        with open_model(path) as model:
+            states = Reference(model)._hidden(list(range(64)))
+            table = model.table("head")
+            assert isinstance(table, Int8Rows)
+            rows = table.codes[:64].astype(np.float32)
+        dots = (states * rows).sum(axis=1)
+        norms = np.linalg.norm(states, axis=1) * np.linalg.norm(rows, axis=1)
+        cosines[margin] = float(np.median(dots / norms)) * np.sqrt(spec.hidden_size)
+    assert abs(cosines[0.0]) < 1.5
+    assert 5 < cosines[6.4] < 8
+    assert cosines[1000.0] > 11
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "m-1-margin0.bin", "m-1-margin1000.bin", "m-1.bin",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="margin is out of range"):
+        RandomWeights(spec, 1, -0.5)
 
 
 @SPECS
