@@ -21,8 +21,8 @@ from tests.support.installation import Installation
 
 __all__ = ["Outcome", "main", "run_shard"]
 
-LIMIT = 16
-SECOND = 5
+LIMIT = 32
+SECOND = 2
 SHARDS = 2
 Outcome = tuple[int, int, int]
 
@@ -148,7 +148,7 @@ def main() -> int:
         help="the recovery is interrupted as well after every so many calls",
     )  # fmt: skip
     parser.add_argument(
-        "--real", type=int, default=1, choices=range(len(ACTIONS) + 1),
+        "--real", type=int, default=6, choices=range(len(ACTIONS) + 1),
         help="ways in which each call of the real programs is interrupted, of six",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print the numbers for machines")
