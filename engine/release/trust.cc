@@ -45,7 +45,7 @@ bool is_revoked(const TrustRoot& root, const Digest& id) {
   return false;
 }
 
-/// Key ids of a role line, which stands before the keys: only its place is kept until they are read.
+/// Key ids of a role line, which stands before the keys: its place is kept until they are read.
 struct RoleLine {
   uint64_t line = 0;
   std::array<Digest, kKeysMax> ids{};
