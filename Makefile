@@ -115,7 +115,7 @@ conformance: $(SETUP_TEST)
 
 .PHONY: attack
 attack: $(SETUP_TEST)
-	@$(RUN) -m tests.support.attacks
+	@$(RUN) -m tests.support.attacks $(if $(KERNEL),--kernel '$(KERNEL)')
 
 .PHONY: audit
 audit: $(SETUP_TEST)

@@ -1,8 +1,10 @@
 """Attacks on the lock-down from inside: every system call, in a fresh locked process each.
 
 `make attack` runs it as a program and prints the table; tests/programs/test_attack.py asserts it.
+With `--kernel IMAGE`, an AArch64 kernel, the same is done in a machine of qemu that runs it.
 """
 
+import argparse
 import functools
 import json
 import os
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +27,7 @@ from rich.table import Table
 
 from bitnet.seal import toolchain
 from bitnet.seal.sources import Program, build_root, engine_root
+from tests.support.kernel_guest import run_in_guest
 
 __all__ = [
     "EXEMPT",
@@ -288,14 +292,30 @@ def run_attacks(attacks: Sequence[Attack]) -> Iterator[Outcome]:
         yield from pool.map(run_attack, attacks)
 
 
+def run_attacks_in_guest(attacks: Sequence[Attack], kernel: Path) -> Iterator[Outcome]:
+    """Runs many under an AArch64 kernel of its own, one after the other; yields in their order."""
+    jobs = [["/probe", "0", str(attack.thread), *attack.words] for attack in attacks]
+    files: dict[str, Path | bytes] = {"probe": Path(build_attack_probe("aarch64"))}
+    for attack, ended in zip(attacks, run_in_guest(kernel, jobs, files), strict=True):
+        yield Outcome(attack, ended.signal, ended.code, ended.output.decode("ascii"))
+
+
 def main() -> int:
     """Prints how every attack ended, as a table or with `--json` as one object."""
-    arch = toolchain.host_arch()
+    parser = argparse.ArgumentParser(prog="make attack", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one object in place of the table")
+    parser.add_argument("--kernel", type=Path, help="an uncompressed AArch64 kernel to run in")
+    options = parser.parse_args()
+    arch = toolchain.host_arch() if options.kernel is None else "aarch64"
     start = time.monotonic()
     attacks = [*swept_calls(arch), *chosen_attacks(arch), *allowed_calls(arch)]
-    as_json = "--json" in sys.argv[1:]
+    if options.kernel is None:
+        outcomes = run_attacks(attacks)
+    else:
+        outcomes = run_attacks_in_guest(attacks, options.kernel)
+    as_json = options.json
     console = Console(highlight=False, stderr=as_json)
-    steps = track(run_attacks(attacks), "attacking", total=len(attacks), console=console)
+    steps = track(outcomes, "attacking", total=len(attacks), console=console)
     groups: dict[str, Counter[str]] = {}
     wrong = []
     for outcome in steps:
