@@ -31,7 +31,7 @@ help:
 	@echo 'make audit        lines, system calls and symbols of what runs in the gap'
 	@echo 'make conformance  attacks on signatures, roots, releases and updates, as a table'
 	@echo 'make powerloss    stop, fail and cut off from power every call of every update; minutes'
-	@echo 'make fuzz SECONDS=60  every parser of the gap under a coverage-guided fuzzer'
+	@echo 'make fuzz SECONDS=60  every parser of the gap under a coverage-guided fuzzer, CPU seconds each'
 	@echo 'make bench        measure'
 	@echo 'make bench-update verify and install a bundle of 1 GB against sha384sum, zstd and tar'
 	@echo 'make bench-hardening  what locking down costs'
