@@ -56,7 +56,7 @@ def main() -> int:
 def add(result: dict[str, Any]) -> None:
     """Adds a run to the record, with the commit that it ran on."""
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
+        ["git", "rev-parse", "--short", "HEAD"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
     today = dt.datetime.now(dt.UTC).date().isoformat()
