@@ -1,6 +1,18 @@
-// attention and exp_sum on sixteen lanes; included by float_<isa>.cc, which names them.
+// Attention of the query heads of a group over the cache, and the exponentials that the sampler
+// shares with it.
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/attention.h"
+//
+// Contract: `Attention`, `AttentionF16`, `AttentionInt8` and `ExpSum` in table.h; definition:
+// docs/numerics.md, `exp`, step 2.5 and "The KV cache".
+// Ordered float: a score is summed in sixteen lanes and a tree, as is the normaliser; positions are
+// summed in order. So a row does not depend on which other rows are in the call.
+// On return row r of `scores` holds the weights of its n positions (e[t], for int8 times the scale
+// of the value), then +0 up to pad_lanes(n) where the scales are finite.
+// `exp_sum` reads nothing at and after `n`: what lies there may be anything, NaN included.
+#pragma once
+
+#include <type_traits>
+
 #include "kernels/lanes_simd.h"
 
 namespace bitnet::kernels {
@@ -11,9 +23,12 @@ namespace {
 #if defined(__AVX512F__)
 constexpr uint32_t kRowsAtOnce = 8;
 constexpr uint32_t kSumsAtOnce = 16;
-#else
+#elif defined(__AVX2__) || defined(__aarch64__)
 constexpr uint32_t kRowsAtOnce = 4;
 constexpr uint32_t kSumsAtOnce = 4;
+#else  // sixteen registers of four lanes have no room for more
+constexpr uint32_t kRowsAtOnce = 1;
+constexpr uint32_t kSumsAtOnce = 1;
 #endif
 /// Hides that *from is the same as before, so that each product with it takes it from memory, as
 /// AVX-512 does at no cost; held in a register it takes a slot of the multiplications to get there.
@@ -121,6 +136,18 @@ inline void score_positions(const float* packed, const Cached<Element>& k, uint3
   }
 }
 
+float exp_sum(const float* x, float max, uint32_t n, uint32_t n_padded, float* e) {
+  f32x16 total = {};
+  for (uint32_t base = 0; base < n_padded; base += kLanes) {
+    const i32x16 inside = lane_numbers() < static_cast<int32_t>(n) - static_cast<int32_t>(base);
+    const f32x16 value = exp_ordered(load_lanes(x + base) - max);
+    const f32x16 kept = lanes_of_bits(bits_of_lanes(value) & inside);
+    store_lanes(e + base, kept);
+    total = total + kept;
+  }
+  return sum_lanes(total);
+}
+
 /// The weights of one row in place of its scores, and 1 / z.
 template <typename Element>
 inline float weights_of_scores(float* scores, const Cached<Element>& v, uint32_t position_count) {
@@ -131,8 +158,7 @@ inline float weights_of_scores(float* scores, const Cached<Element>& v, uint32_t
   }
   float max = largest[0];
   for (uint32_t lane = 1; lane < kLanes; ++lane) max = largest[lane] > max ? largest[lane] : max;
-  const float z =
-      KERNEL_NAME(exp_sum)(scores, max, position_count, pad_lanes(position_count), scores);
+  const float z = exp_sum(scores, max, position_count, pad_lanes(position_count), scores);
   if constexpr (std::is_same_v<Element, int8_t>) {
     for (uint32_t t = 0; t < position_count; t += kLanes) {
       store_lanes(scores + t, v.scaled(load_lanes(scores + t), t));
@@ -223,33 +249,20 @@ inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
   }
 }
 
-}  // namespace
-
-float KERNEL_NAME(exp_sum)(const float* x, float max, uint32_t n, uint32_t n_padded, float* e) {
-  f32x16 total = {};
-  for (uint32_t base = 0; base < n_padded; base += kLanes) {
-    const i32x16 inside = lane_numbers() < static_cast<int32_t>(n) - static_cast<int32_t>(base);
-    const f32x16 value = exp_ordered(load_lanes(x + base) - max);
-    const f32x16 kept = lanes_of_bits(bits_of_lanes(value) & inside);
-    store_lanes(e + base, kept);
-    total = total + kept;
-  }
-  return sum_lanes(total);
-}
-
-void KERNEL_NAME(attention)(const AttentionQueries& queries, const float* k, const float* v,
-                            const AttentionRows& rows) {
+void attention(const AttentionQueries& queries, const float* k, const float* v,
+               const AttentionRows& rows) {
   attend<float>(queries, {k, nullptr}, {v, nullptr}, rows);
 }
 
-void KERNEL_NAME(attention_f16)(const AttentionQueries& queries, const uint16_t* k,
-                                const uint16_t* v, const AttentionRows& rows) {
+void attention_f16(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
+                   const AttentionRows& rows) {
   attend<uint16_t>(queries, {k, nullptr}, {v, nullptr}, rows);
 }
 
-void KERNEL_NAME(attention_int8)(const AttentionQueries& queries, const Int8Rows& k,
-                                 const Int8Rows& v, const AttentionRows& rows) {
+void attention_int8(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
+                    const AttentionRows& rows) {
   attend<int8_t>(queries, {k.codes, k.scales}, {v.codes, v.scales}, rows);
 }
 
+}  // namespace
 }  // namespace bitnet::kernels

@@ -1,6 +1,11 @@
-// f32_matmul on sixteen lanes; included by float_<isa>.cc, which names it with KERNEL_NAME.
+// f32 rows times f32 vectors: the output head of models whose head is kept in float.
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/f32_matmul.h"
+//
+// Contract: `F32Matmul` in table.h; definition: docs/numerics.md, `dot16` and step 4;
+// layout of the weights: docs/formats/model.md, kind 4. Ordered float: sixteen lanes and a tree.
+// Each y[t][r] depends on row r and token t alone; other rows of y are not touched.
+#pragma once
+
 #include "kernels/lanes_simd.h"
 
 namespace bitnet::kernels {
@@ -18,11 +23,8 @@ inline void multiply_rows(const float* weights, uint32_t cols_padded, uint32_t r
   }
 }
 
-}  // namespace
-
-void KERNEL_NAME(f32_matmul)(const float* weights, uint32_t cols_padded, uint32_t row_begin,
-                             uint32_t row_end, const float* x, size_t x_stride,
-                             uint32_t token_count, float* y, size_t y_stride) {
+void f32_matmul(const float* weights, uint32_t cols_padded, uint32_t row_begin, uint32_t row_end,
+                const float* x, size_t x_stride, uint32_t token_count, float* y, size_t y_stride) {
   constexpr uint32_t kRows = 4;
   uint32_t row = row_begin;
   for (; row_end - row >= kRows; row += kRows) {
@@ -33,4 +35,5 @@ void KERNEL_NAME(f32_matmul)(const float* weights, uint32_t cols_padded, uint32_
   }
 }
 
+}  // namespace
 }  // namespace bitnet::kernels

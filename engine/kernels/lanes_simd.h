@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "base/limits.h"
+#include "kernels/table.h"
 
 namespace bitnet::kernels {
 

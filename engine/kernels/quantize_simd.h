@@ -1,10 +1,24 @@
-// quantize_int8 and quantize_split on sixteen lanes; included by float_<isa>.cc, which names them.
+// Activations to integers: int8 for the matrices of a layer, 15 bits as two int8 for the head.
 // SPDX-License-Identifier: Apache-2.0
+//
+// Contract: `QuantizeInt8` and `QuantizeSplit` in table.h; definition: docs/numerics.md, steps 2.2
+// and 4. max|x| is exact in any order, everything else is one operation an element.
+//
+// Range     |x * s| <= 127 (16256) up to one rounding, so the nearest integer is within [-127, 127]
+//           ([-16256, 16256]); hi = (q + 64) >> 7 is within [-127, 127] and lo within [-64, 63].
+// Padding   x is +0 there, so the codes are 0. Sums are over the padded length.
+#pragma once
+
 #include "kernels/lanes_simd.h"
-#include "kernels/quantize.h"
 
 namespace bitnet::kernels {
 namespace {
+
+/// An amax below this is taken as this, so that a vector of zeros has a scale.
+constexpr float kAmaxMin = 1e-5f;
+constexpr float kInt8CodeMax = 127.0f;
+constexpr float kSplitCodeMax = 16256.0f;
+static_assert((static_cast<int>(kSplitCodeMax) + 64) >> 7 == 127);
 
 inline float amax_at_least_min(const float* x, uint32_t n_padded) {
   const float largest = amax(x, n_padded);
@@ -15,9 +29,7 @@ inline float amax_at_least_min(const float* x, uint32_t n_padded) {
 /// any integer: sums of codes then stay in int32 whatever the activations are.
 inline i32x16 as_int8(i32x16 value) { return (value << 24) >> 24; }
 
-}  // namespace
-
-float KERNEL_NAME(quantize_int8)(const float* x, uint32_t n_padded, int8_t* codes, int32_t* sum) {
+float quantize_int8(const float* x, uint32_t n_padded, int8_t* codes, int32_t* sum) {
   const float s = kInt8CodeMax / amax_at_least_min(x, n_padded);
   i32x16 total = {};
   for (uint32_t base = 0; base < n_padded; base += kLanes) {
@@ -29,8 +41,8 @@ float KERNEL_NAME(quantize_int8)(const float* x, uint32_t n_padded, int8_t* code
   return s;
 }
 
-float KERNEL_NAME(quantize_split)(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo,
-                                  int32_t* hi_sum, int32_t* lo_sum) {
+float quantize_split(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo, int32_t* hi_sum,
+                     int32_t* lo_sum) {
   const float largest = amax_at_least_min(x, n_padded);
   const float s = kSplitCodeMax / largest;
   i32x16 hi_total = {};
@@ -50,4 +62,5 @@ float KERNEL_NAME(quantize_split)(const float* x, uint32_t n_padded, int8_t* hi,
   return largest / kSplitCodeMax;
 }
 
+}  // namespace
 }  // namespace bitnet::kernels

@@ -1,12 +1,16 @@
-// rms_norm on sixteen lanes; included by float_<isa>.cc, which names it with KERNEL_NAME.
+// Root-mean-square normalisation.
 // SPDX-License-Identifier: Apache-2.0
+//
+// Contract: `RmsNorm` in table.h; definition: docs/numerics.md, step 2.1. Ordered float.
+// Padding in, padding out: x and w are +0 at and after `n`, so y is too.
+#pragma once
+
 #include "kernels/lanes_simd.h"
-#include "kernels/rms_norm.h"
 
 namespace bitnet::kernels {
+namespace {
 
-void KERNEL_NAME(rms_norm)(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,
-                           float* y) {
+void rms_norm(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps, float* y) {
   float sum_of_squares[1];
   dot16_rows<1>(x, x, 0, n_padded, sum_of_squares);
   const float mean = sum_of_squares[0] / static_cast<float>(n);
@@ -16,4 +20,5 @@ void KERNEL_NAME(rms_norm)(const float* x, const float* w, uint32_t n, uint32_t 
   }
 }
 
+}  // namespace
 }  // namespace bitnet::kernels

@@ -1,7 +1,12 @@
-// rope on sixteen lanes and rope_angles on eight of double precision; included by float_<isa>.cc.
+// Rotary position embedding: the angles of a position and the rotation of a head.
 // SPDX-License-Identifier: Apache-2.0
+//
+// Contract: `Rope` and `RopeAngles` in table.h; definition: docs/numerics.md, `sincos`, step 2.4.
+// The head and its angles have any length, so these two are the only operations with a tail.
+// `rope`: y does not overlap x. `rope_angles`: position * inv_freq[i] is below 2^20.
+#pragma once
+
 #include "kernels/lanes_simd.h"
-#include "kernels/rope.h"
 
 namespace bitnet::kernels {
 namespace {
@@ -51,10 +56,7 @@ inline void sincos_ordered(f32x8 a, f32x8& sin, f32x8& cos) {
   cos = __builtin_convertvector(negate_where(cos_sign, select_where(odd, s, c)), f32x8);
 }
 
-}  // namespace
-
-void KERNEL_NAME(rope)(const float* x, const float* sin, const float* cos, uint32_t head_dim,
-                       float* y) {
+void rope(const float* x, const float* sin, const float* cos, uint32_t head_dim, float* y) {
   const uint32_t half = head_dim / 2;
   uint32_t i = 0;
   for (; half - i >= kLanes; i += kLanes) {
@@ -72,8 +74,7 @@ void KERNEL_NAME(rope)(const float* x, const float* sin, const float* cos, uint3
   for (i = head_dim; i % kLanes != 0; ++i) y[i] = 0.0f;
 }
 
-void KERNEL_NAME(rope_angles)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
-                              float* cos) {
+void rope_angles(uint32_t position, const float* inv_freq, uint32_t count, float* sin, float* cos) {
   for (uint32_t base = 0; base < count; base += kDoubleLanes) {
     const uint32_t lanes = count - base < kDoubleLanes ? count - base : kDoubleLanes;
     f32x8 frequency = {};
@@ -88,4 +89,5 @@ void KERNEL_NAME(rope_angles)(uint32_t position, const float* inv_freq, uint32_t
   }
 }
 
+}  // namespace
 }  // namespace bitnet::kernels

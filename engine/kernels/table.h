@@ -1,8 +1,9 @@
 // The operations of the forward pass as one table of functions, chosen once at start.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Every function here is defined exactly in docs/numerics.md; `_ref` is the definition as code and
-// every other implementation returns the same bits. No function allocates, fails, or keeps state.
+// Every function here is defined exactly in docs/numerics.md, and as plain code that is not part of
+// the engine in tests/engine/kernels_definition.h. Every implementation returns the same bits. No
+// function allocates, fails, or keeps state.
 //
 // Shapes: vectors are padded to multiples of 16 with +0 (kLanes); `x_stride` and friends count
 // elements. float pointers are 64-byte aligned unless said otherwise; weights are 64-byte aligned.
@@ -191,7 +192,7 @@ const char* kernel_table_name(uint32_t index);
 /// XGETBV on x86-64, from `hwcap` (the AT_HWCAP word) on aarch64.
 bool kernel_table_available(uint32_t index, uint64_t hwcap);
 
-/// Table `index`, complete: reference first, each level overwrites what it has.
+/// Table `index`, complete.
 KernelTable kernel_table(uint32_t index);
 
 }  // namespace bitnet::kernels

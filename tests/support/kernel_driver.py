@@ -82,7 +82,7 @@ def build(arch: str, variant: str = "product") -> Path:
     Args:
         arch: Architecture of the executable.
         variant: `product`; `sanitize` (address and undefined behaviour, this host only);
-            `undefined` (undefined behaviour traps, any architecture); `fused` (aarch64, the NEON
+            `undefined` (undefined behaviour traps, any architecture); `fused` (aarch64, the
             float kernels with fused multiply-add: a broken build that the walk must notice).
     """
     steps = commands(arch, sanitize=variant == "sanitize")
@@ -113,7 +113,7 @@ def _with_traps(step: Command) -> Command:
 
 
 def _fused(step: Command) -> Command:
-    if "float_neon" not in step.label:
+    if "float_ref" not in step.label:
         return step
     argv = ["-ffp-contract=fast" if word == "-ffp-contract=off" else word for word in step.argv]
     return replace(step, argv=tuple(argv))

@@ -1,0 +1,361 @@
+// The float operations of docs/numerics.md as plain scalar code: the definition that every kernel
+// is held against. It is not part of the engine.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Written to be read beside that page: the same names, the same order of operations. The integer
+// operations have such code in the engine itself, ternary_matmul_ref.cc and int8_rows_ref.cc.
+#pragma once
+
+#include <cstdint>
+
+#include "base/limits.h"
+#include "kernels/table.h"
+
+namespace kernels_definition {
+
+using namespace bitnet;
+using namespace bitnet::kernels;
+
+inline uint32_t bits_of(float value) { return __builtin_bit_cast(uint32_t, value); }
+inline float float_of(uint32_t bits) { return __builtin_bit_cast(float, bits); }
+
+/// The tree over the sixteen lanes: step 8, 4, 2, 1.
+inline float sum_lanes(float (&acc)[kLanes]) {
+  for (uint32_t step = kLanes / 2; step >= 1; step /= 2) {
+    for (uint32_t lane = 0; lane < step; ++lane) acc[lane] = acc[lane] + acc[lane + step];
+  }
+  return acc[0];
+}
+
+/// What a stored element stands for, exactly: itself, a binary16, an int8 code before its scale.
+inline float widen(float value) { return value; }
+inline float widen(int8_t code) { return static_cast<float>(code); }
+inline float widen(uint16_t half) {
+  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+  const uint32_t exponent = half >> 10 & 0x1fu;
+  const uint32_t fraction = half & 0x03ffu;
+  if (exponent == 0) {  // zero, or a multiple of 2^-24
+    return float_of(sign | bits_of(static_cast<float>(fraction) * 0x1p-24f));
+  }
+  if (exponent == 0x1f) {  // infinity, or a NaN, made quiet
+    return float_of(sign | 0x7f800000u | (fraction == 0 ? 0 : 0x00400000u | fraction << 13));
+  }
+  return float_of(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
+}
+
+/// dot16(x, y); n is a multiple of 16. Element i of y stands at i * stride.
+template <typename Element>
+inline float dot16(const float* x, const Element* y, uint32_t n, uint32_t stride = 1) {
+  float acc[kLanes] = {};
+  for (uint32_t base = 0; base < n; base += kLanes) {
+    for (uint32_t lane = 0; lane < kLanes; ++lane) {
+      acc[lane] = acc[lane] + x[base + lane] * widen(y[(base + lane) * stride]);
+    }
+  }
+  return sum_lanes(acc);
+}
+
+/// sum16(x); n is a multiple of 16.
+inline float sum16(const float* x, uint32_t n) {
+  float acc[kLanes] = {};
+  for (uint32_t base = 0; base < n; base += kLanes) {
+    for (uint32_t lane = 0; lane < kLanes; ++lane) acc[lane] = acc[lane] + x[base + lane];
+  }
+  return sum_lanes(acc);
+}
+
+/// max|x|, exact in any order. Compared as integers, so that NaN counts as larger than every
+/// number.
+inline float amax(const float* x, uint32_t n) {
+  uint32_t largest = 0;
+  for (uint32_t i = 0; i < n; ++i) {
+    const uint32_t magnitude = bits_of(x[i]) & 0x7fffffffu;
+    if (magnitude > largest) largest = magnitude;
+  }
+  return float_of(largest);
+}
+
+/// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low bits of the sum.
+constexpr float kRoundingMagic = 12582912.0f;
+
+/// rne(v) for |v| < 2^22.
+inline int32_t rne(float v) {
+  return static_cast<int32_t>(bits_of(v + kRoundingMagic) - bits_of(kRoundingMagic));
+}
+
+/// exp(x) of docs/numerics.md. n is in [-124, 127], so the exponent field neither wraps nor reaches
+/// infinity.
+inline float exp_ordered(float x) {
+  if (x != x) return x;
+  if (x < -86.0f) return 0.0f;
+  if (x > 88.0f) x = 88.0f;
+  const float t = x * 1.44269502f + kRoundingMagic;
+  const float n = t - kRoundingMagic;
+  float r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const float y = (p * (r * r) + r) + 1.0f;
+  return float_of(bits_of(y) + (static_cast<uint32_t>(static_cast<int32_t>(n)) << 23));
+}
+
+struct SinCos {
+  float sin;
+  float cos;
+};
+
+/// sincos(a) of docs/numerics.md, |a| < 2^20.
+inline SinCos sincos_ordered(float a) {
+  constexpr double kMagic = 6755399441055744.0;  // 1.5 * 2^52
+  const double d = static_cast<double>(a);
+  const double t = d * 0.63661977236758134 + kMagic;
+  const double k = t - kMagic;
+  double r = d - k * 1.57079632673412561417;
+  r = r - k * 6.07710050650619224932e-11;
+  const double z = r * r;
+  double ps = 1.58969099521155010221e-10;
+  ps = ps * z + -2.50507602534068634195e-08;
+  ps = ps * z + 2.75573137070700676789e-06;
+  ps = ps * z + -1.98412698298579493134e-04;
+  ps = ps * z + 8.33333333332248946124e-03;
+  ps = ps * z + -1.66666666666666324348e-01;
+  const double s = r + (r * z) * ps;
+  double pc = -1.13596475577881948265e-11;
+  pc = pc * z + 2.08757232129817482790e-09;
+  pc = pc * z + -2.75573143513906633035e-07;
+  pc = pc * z + 2.48015872894767294178e-05;
+  pc = pc * z + -1.38888888888741095749e-03;
+  pc = pc * z + 4.16666666666666019037e-02;
+  const double c = (1.0 - 0.5 * z) + (z * z) * pc;
+  switch (static_cast<int64_t>(k) & 3) {
+    case 0:
+      return {static_cast<float>(s), static_cast<float>(c)};
+    case 1:
+      return {static_cast<float>(c), static_cast<float>(-s)};
+    case 2:
+      return {static_cast<float>(-s), static_cast<float>(-c)};
+    default:
+      return {static_cast<float>(-c), static_cast<float>(s)};
+  }
+}
+
+inline void f32_matmul(const float* weights, uint32_t cols_padded, uint32_t row_begin,
+                       uint32_t row_end, const float* x, size_t x_stride, uint32_t token_count,
+                       float* y, size_t y_stride) {
+  for (uint32_t row = row_begin; row < row_end; ++row) {
+    const float* weight_row = weights + size_t{row} * cols_padded;
+    for (uint32_t token = 0; token < token_count; ++token) {
+      y[token * y_stride + row] = dot16(weight_row, x + token * x_stride, cols_padded);
+    }
+  }
+}
+
+inline void rms_norm(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,
+                     float* y) {
+  const float mean = dot16(x, x, n_padded) / static_cast<float>(n);
+  const float r = 1.0f / __builtin_sqrtf(mean + eps);
+  for (uint32_t i = 0; i < n_padded; ++i) y[i] = (x[i] * r) * w[i];
+}
+
+inline float amax_at_least_min(const float* x, uint32_t n_padded) {
+  const float largest = amax(x, n_padded);
+  return largest < 1e-5f ? 1e-5f : largest;
+}
+
+inline float quantize_int8(const float* x, uint32_t n_padded, int8_t* codes, int32_t* sum) {
+  const float s = 127.0f / amax_at_least_min(x, n_padded);
+  *sum = 0;
+  for (uint32_t i = 0; i < n_padded; ++i) {
+    codes[i] = static_cast<int8_t>(rne(x[i] * s));
+    *sum += codes[i];
+  }
+  return s;
+}
+
+inline float quantize_split(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo,
+                            int32_t* hi_sum, int32_t* lo_sum) {
+  const float largest = amax_at_least_min(x, n_padded);
+  const float s = 16256.0f / largest;
+  *hi_sum = 0;
+  *lo_sum = 0;
+  for (uint32_t i = 0; i < n_padded; ++i) {
+    const int32_t q = rne(x[i] * s);
+    const int32_t high = (q + 64) >> 7;
+    hi[i] = static_cast<int8_t>(high);
+    lo[i] = static_cast<int8_t>(q - 128 * high);
+    *hi_sum += hi[i];
+    *lo_sum += lo[i];
+  }
+  return largest / 16256.0f;
+}
+
+inline void relu2_gate(const float* gate, const float* up, uint32_t n_padded, float* y) {
+  for (uint32_t i = 0; i < n_padded; ++i) {
+    const float t = gate[i] > 0.0f ? gate[i] : 0.0f;
+    y[i] = (t * t) * up[i];
+  }
+}
+
+inline void silu_gate(const float* gate, const float* up, uint32_t n_padded, float* y) {
+  for (uint32_t i = 0; i < n_padded; ++i) {
+    y[i] = (gate[i] / (1.0f + exp_ordered(-gate[i]))) * up[i];
+  }
+}
+
+inline void add_in_place(float* x, const float* y, uint32_t n_padded) {
+  for (uint32_t i = 0; i < n_padded; ++i) x[i] = x[i] + y[i];
+}
+
+inline void rope(const float* x, const float* sin, const float* cos, uint32_t head_dim, float* y) {
+  const uint32_t half = head_dim / 2;
+  for (uint32_t i = 0; i < half; ++i) {
+    y[i] = x[i] * cos[i] - x[i + half] * sin[i];
+    y[i + half] = x[i + half] * cos[i] + x[i] * sin[i];
+  }
+  for (uint32_t i = head_dim; i < pad_lanes(head_dim); ++i) y[i] = 0.0f;
+}
+
+inline void rope_angles(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
+                        float* cos) {
+  for (uint32_t i = 0; i < count; ++i) {
+    const SinCos value = sincos_ordered(static_cast<float>(position) * inv_freq[i]);
+    sin[i] = value.sin;
+    cos[i] = value.cos;
+  }
+}
+
+inline float exp_sum(const float* x, float max, uint32_t n, uint32_t n_padded, float* e) {
+  for (uint32_t i = 0; i < n; ++i) e[i] = exp_ordered(x[i] - max);
+  for (uint32_t i = n; i < n_padded; ++i) e[i] = 0.0f;
+  return sum16(e, n_padded);
+}
+
+/// Keys or values, element by element as `widen` has them; int8 alone has a scale for each
+/// position.
+template <typename Element>
+struct Cached {
+  const Element* data;
+  const float* scales;
+
+  float scaled(float value, uint32_t t) const {
+    return scales == nullptr ? value : value * scales[t];
+  }
+};
+
+/// One row: the query `q` against positions [0, position_count).
+template <typename Element>
+inline void attend_row(const float* q, const Cached<Element>& k, const Cached<Element>& v,
+                       uint32_t position_count, uint32_t dim, float scale, float* scores,
+                       float* out) {
+  for (uint32_t t = 0; t < position_count; ++t) {
+    const Element* key = k.data + size_t{t / kLanes} * kLanes * dim + t % kLanes;
+    scores[t] = k.scaled(dot16(q, key, dim, kLanes), t) * scale;
+  }
+  float max = scores[0];
+  for (uint32_t t = 1; t < position_count; ++t) {
+    if (scores[t] > max) max = scores[t];
+  }
+  const float z = exp_sum(scores, max, position_count, pad_lanes(position_count), scores);
+  for (uint32_t i = 0; i < dim; ++i) out[i] = 0.0f;
+  for (uint32_t t = 0; t < position_count; ++t) {
+    const Element* value = v.data + size_t{t} * dim;
+    scores[t] = v.scaled(scores[t], t);
+    for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] + scores[t] * widen(value[i]);
+  }
+  const float inverse = 1.0f / z;
+  for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] * inverse;
+}
+
+template <typename Element>
+inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
+                   const Cached<Element>& v, const AttentionRows& rows) {
+  const uint32_t dim = queries.head_dim_padded;
+  for (uint32_t t = 0; t < queries.token_count; ++t) {
+    for (uint32_t head = 0; head < queries.head_count; ++head) {
+      const size_t row = size_t{t} * queries.head_count + head;
+      attend_row(queries.q + t * queries.stride + size_t{head} * dim, k, v,
+                 queries.position_count + t, dim, queries.scale,
+                 rows.scores + row * rows.score_stride, rows.out + row * dim);
+    }
+  }
+}
+
+inline void attention(const AttentionQueries& queries, const float* k, const float* v,
+                      const AttentionRows& rows) {
+  attend<float>(queries, {k, nullptr}, {v, nullptr}, rows);
+}
+
+inline void attention_f16(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
+                          const AttentionRows& rows) {
+  attend<uint16_t>(queries, {k, nullptr}, {v, nullptr}, rows);
+}
+
+inline void attention_int8(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
+                           const AttentionRows& rows) {
+  attend<int8_t>(queries, {k.codes, k.scales}, {v.codes, v.scales}, rows);
+}
+
+/// `value` in units of 2^-`shift`, rounded to the nearest integer, ties to even. shift is 1 ... 24.
+inline uint32_t shift_right_rounded(uint32_t value, uint32_t shift) {
+  const uint32_t kept = value >> shift;
+  const uint32_t rest = value & ((1u << shift) - 1);
+  const uint32_t tie = 1u << (shift - 1);
+  return kept + (rest > tie || (rest == tie && kept % 2 == 1) ? 1 : 0);
+}
+
+/// The bits of the nearest binary16.
+inline uint32_t half_of(float value) {
+  const uint32_t bits = bits_of(value);
+  const uint32_t sign = bits >> 16 & 0x8000u;
+  const uint32_t exponent = bits >> 23 & 0xffu;
+  const uint32_t fraction = bits & 0x007fffffu;
+  constexpr uint32_t kInfinity = 0x7c00u;
+  if (exponent == 0xff) return sign | kInfinity | (fraction == 0 ? 0 : 0x0200u | fraction >> 13);
+  if (exponent >= 127 + 16) return sign | kInfinity;
+  if (exponent >= 127 - 14) {
+    // A carry out of the fraction goes into the exponent, and from the largest one to infinity.
+    return sign | shift_right_rounded((exponent - (127 - 15)) << 23 | fraction, 13);
+  }
+  // Subnormal: an integer times 2^-24. Below 2^-25 everything is zero.
+  if (exponent < 127 - 25) return sign;
+  return sign | shift_right_rounded(0x00800000u | fraction, 126 - exponent);
+}
+
+inline void store_f16(const float* x, uint32_t n_padded, uint16_t* half) {
+  for (uint32_t i = 0; i < n_padded; ++i) half[i] = static_cast<uint16_t>(half_of(x[i]));
+}
+
+inline float store_int8(const float* x, uint32_t n_padded, int8_t* codes) {
+  const float largest = amax_at_least_min(x, n_padded);
+  const float s = 127.0f / largest;
+  for (uint32_t i = 0; i < n_padded; ++i) codes[i] = static_cast<int8_t>(rne(x[i] * s));
+  return largest / 127.0f;
+}
+
+/// The float operations above beside the integer ones of the table `ref`.
+inline KernelTable definition() {
+  KernelTable table = kernel_table(0);
+  table.f32_matmul = f32_matmul;
+  table.rms_norm = rms_norm;
+  table.quantize_int8 = quantize_int8;
+  table.quantize_split = quantize_split;
+  table.relu2_gate = relu2_gate;
+  table.silu_gate = silu_gate;
+  table.add_in_place = add_in_place;
+  table.rope = rope;
+  table.rope_angles = rope_angles;
+  table.attention = attention;
+  table.exp_sum = exp_sum;
+  table.store_f16 = store_f16;
+  table.store_int8 = store_int8;
+  table.attention_f16 = attention_f16;
+  table.attention_int8 = attention_int8;
+  table.name = "definition";
+  return table;
+}
+
+}  // namespace kernels_definition
