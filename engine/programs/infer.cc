@@ -321,8 +321,7 @@ Result<size_t> encode_prompt(Program& self, std::span<const uint8_t> prompt) {
   const std::span<const uint32_t> prefix = tokenizer::text_prefix_ids(kTokenizerTables);
   for (size_t i = 0; i < prefix.size(); ++i) self.ids[i] = prefix[i];
   const Result<size_t> count =
-      tokenizer::encode(kTokenizerTables, prompt, tokenizer::AddedTokens::kIgnore, self.scratch,
-                        self.ids.subspan(prefix.size()));
+      tokenizer::encode(kTokenizerTables, prompt, self.scratch, self.ids.subspan(prefix.size()));
   return count.ok() ? Result<size_t>(prefix.size() + count.value()) : count;
 }
 

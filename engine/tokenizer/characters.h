@@ -72,11 +72,12 @@ inline uint8_t* write_character(uint32_t point, uint8_t* out) {
   return out;
 }
 
-/// The classes of a code point (CharacterFlag); none for an invalid byte.
-inline uint8_t flags_of(const Tables& tables, uint32_t point) {
+/// What a map says of a code point; 0 for an invalid byte.
+inline uint8_t byte_of(const CharacterMap& map, uint32_t point) {
   if (point >= kInvalidByte) return 0;
-  const uint32_t block = tables.class_index[point >> kClassBlockShift];
-  return tables.class_blocks[block << kClassBlockShift | (point & ((1u << kClassBlockShift) - 1))];
+  const uint32_t row = map.index[point >> 9];
+  const uint32_t block = map.rows[row << 7 | (point >> 2 & 127)];
+  return map.blocks[block << 2 | (point & 3)];
 }
 
 /// A character together with its classes.
@@ -87,9 +88,20 @@ struct Classified {
 };
 
 inline Classified classified_at(const Tables& tables, const uint8_t* p, const uint8_t* end) {
-  if (*p < 0x80) return {*p, 1, tables.class_blocks[*p]};
+  if (*p < 0x80) return {*p, 1, tables.classes.blocks[*p]};
   const Character found = character_at(p, end);
-  return {found.point, found.bytes, flags_of(tables, found.point)};
+  return {found.point, found.bytes, byte_of(tables.classes, found.point)};
+}
+
+/// Past the characters that have any of `flags` (or with `any` false: that have none).
+inline const uint8_t* skip(const Tables& tables, const uint8_t* p, const uint8_t* end,
+                           uint8_t flags, bool any = true) {
+  while (p < end) {
+    const Classified c = classified_at(tables, p, end);
+    if (((c.flags & flags) != 0) != any) break;
+    p += c.bytes;
+  }
+  return p;
 }
 
 }  // namespace bitnet::tokenizer

@@ -10,25 +10,13 @@ namespace bitnet::tokenizer {
 
 namespace {
 
-/// What Python's str.strip() takes away, which is what templates call `trim`.
-bool is_trimmed(uint32_t point) {
-  if (point < 0x80) return (point >= 9 && point <= 13) || (point >= 28 && point <= 32);
-  if (point >= 0x2000 && point <= 0x200a) return true;
-  return point == 0x85 || point == 0xa0 || point == 0x1680 || point == 0x2028 || point == 0x2029 ||
-         point == 0x202f || point == 0x205f || point == 0x3000;
-}
-
-std::span<const uint8_t> trim(std::span<const uint8_t> text) {
-  const uint8_t* begin = text.data();
-  const uint8_t* end = begin + text.size();
-  while (begin < end) {
-    const Character c = character_at(begin, end);
-    if (!is_trimmed(c.point)) break;
-    begin += c.bytes;
-  }
+/// Without the white space at both ends, as Python's str.strip().
+std::span<const uint8_t> trim(const Tables& tables, std::span<const uint8_t> text) {
+  const uint8_t* end = text.data() + text.size();
+  const uint8_t* const begin = skip(tables, text.data(), end, kTrimmed);
   while (end > begin) {
     const Character c = character_before(begin, end);
-    if (!is_trimmed(c.point)) break;
+    if (!(byte_of(tables.classes, c.point) & kTrimmed)) break;
     end -= c.bytes;
   }
   return {begin, end};
@@ -43,7 +31,7 @@ std::span<const uint8_t> text_of(const Tables& tables, const ChatRow& row,
                                  std::span<const uint8_t> system, std::span<const uint8_t> user) {
   if (row.kind == kChatLiteral) return {tables.chat_data + row.value, row.bytes};
   const std::span<const uint8_t> message = row.kind == kChatSystem ? system : user;
-  return row.value != 0 ? trim(message) : message;
+  return row.value != 0 ? trim(tables, message) : message;
 }
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -91,8 +79,7 @@ Result<size_t> encode_chat(const Tables& tables, std::span<const uint8_t> system
       bytes += text.size();
       continue;
     }
-    const Result<size_t> found =
-        encode(tables, {gathered, bytes}, AddedTokens::kIgnore, rest, ids.subspan(count));
+    const Result<size_t> found = encode(tables, {gathered, bytes}, rest, ids.subspan(count));
     if (!found.ok()) return found;
     count += found.value();
     bytes = 0;

@@ -15,17 +15,10 @@ constexpr size_t kShortSymbolsMax = 64;
 
 uint64_t hash_bytes(std::span<const uint8_t> data) {
   uint64_t value = data.size();
-  const uint8_t* p = data.data();
-  size_t left = data.size();
-  for (; left >= 8; p += 8, left -= 8) {
-    uint64_t word;
-    std::memcpy(&word, p, 8);
-    value = (value ^ word) * kHashMultiplier;
-    value ^= value >> 32;
-  }
-  if (left > 0) {
+  for (size_t at = 0; at < data.size(); at += sizeof value) {
+    const size_t left = data.size() - at;
     uint64_t word = 0;
-    for (size_t i = 0; i < left; ++i) word |= static_cast<uint64_t>(p[i]) << (8 * i);
+    std::memcpy(&word, data.data() + at, left < sizeof word ? left : sizeof word);
     value = (value ^ word) * kHashMultiplier;
     value ^= value >> 32;
   }
@@ -85,113 +78,76 @@ size_t merge_short(const Tables& tables, uint32_t* ids, uint32_t* ranks, size_t 
   return count;
 }
 
-/// Many symbols as a doubly linked list, with a binary heap of the pairs by (rank, place).
-/// Each place stands at most once in the heap, so n symbols need no more than n entries.
+/// Many symbols, with a binary heap of pairs by (rank, place). A symbol over the places [first,
+/// last] has its id at `first`, and each of the two holds the other in ends_. Pairs that a merge
+/// has changed stay in the heap and are passed over: n symbols need fewer than 2 n entries.
 class LongMerge {
  public:
-  LongMerge(const Tables& tables, uint32_t* ids, uint32_t* scratch, uint32_t count)
+  LongMerge(const Tables& tables, uint32_t* scratch, uint32_t count)
       : tables_(tables),
-        ids_(ids),
-        next_(scratch),
-        previous_(scratch + count),
-        ranks_(scratch + 2 * static_cast<size_t>(count)),
-        heap_(scratch + 3 * static_cast<size_t>(count)),
-        heap_index_(scratch + 4 * static_cast<size_t>(count)),
+        ids_(scratch),
+        ends_(scratch + count),
+        heap_(reinterpret_cast<uint64_t*>(scratch + 2 * size_t{count})),
         count_(count) {}
 
   void run(IdWriter& out) {
-    link();
-    while (heap_count_ > 0) merge_at(heap_[0]);
-    for (uint32_t i = 0; i < count_; i = next_[i]) out.put(ids_[i]);
+    for (uint32_t i = 0; i < count_; ++i) ends_[i] = i;
+    for (uint32_t i = 0; i < count_; ++i) push_pair(i);
+    while (heap_count_ > 0) {
+      const uint64_t lowest = pop();
+      merge_at(static_cast<uint32_t>(lowest), static_cast<uint32_t>(lowest >> 32));
+    }
+    for (uint32_t i = 0; i < count_; i = ends_[i] + 1) out.put(ids_[i]);
   }
 
  private:
-  void link() {
-    for (uint32_t i = 0; i < count_; ++i) {
-      next_[i] = i + 1;
-      previous_[i] = i - 1;
-      heap_index_[i] = kIdNone;
-      ranks_[i] = i + 1 < count_ ? find_rank(tables_, ids_[i], ids_[i + 1]) : kRankNone;
-      if (ranks_[i] != kRankNone) {
-        heap_index_[i] = heap_count_;
-        heap_[heap_count_++] = i;
-      }
+  /// The rank of the symbol that begins at `place` with the next one.
+  uint32_t rank_at(uint32_t place) const {
+    const uint32_t next = ends_[place] + 1;
+    return next < count_ ? find_rank(tables_, ids_[place], ids_[next]) : kRankNone;
+  }
+
+  void merge_at(uint32_t place, uint32_t rank) {
+    if (rank_at(place) != rank) return;
+    const uint32_t gone = ends_[place] + 1;
+    const uint32_t last = ends_[gone];
+    ids_[place] = tables_.merge_ids[rank];
+    ids_[gone] = kIdNone;  // in no pair
+    ends_[place] = last;
+    ends_[last] = place;
+    push_pair(place);
+    if (place > 0) push_pair(ends_[place - 1]);
+  }
+
+  void push_pair(uint32_t place) {
+    const uint64_t rank = rank_at(place);
+    if (rank == kRankNone) return;
+    uint32_t index = heap_count_++;
+    const uint64_t pair = rank << 32 | place;
+    for (; index > 0 && pair < heap_[(index - 1) / 2]; index = (index - 1) / 2) {
+      heap_[index] = heap_[(index - 1) / 2];
     }
-    for (uint32_t i = heap_count_ / 2; i-- > 0;) sift_down(i);
+    heap_[index] = pair;
   }
 
-  void merge_at(uint32_t place) {
-    const uint32_t gone = next_[place];
-    ids_[place] = tables_.merge_ids[ranks_[place]];
-    next_[place] = next_[gone];
-    if (next_[place] < count_) previous_[next_[place]] = place;
-    if (heap_index_[gone] != kIdNone) change_rank(gone, kRankNone);
-    const bool last = next_[place] >= count_;
-    change_rank(place, last ? kRankNone : find_rank(tables_, ids_[place], ids_[next_[place]]));
-    if (place > 0) {
-      const uint32_t before = previous_[place];
-      change_rank(before, find_rank(tables_, ids_[before], ids_[place]));
-    }
-  }
-
-  bool comes_first(uint32_t a, uint32_t b) const {
-    return ranks_[a] != ranks_[b] ? ranks_[a] < ranks_[b] : a < b;
-  }
-
-  void put_at(uint32_t index, uint32_t place) {
-    heap_[index] = place;
-    heap_index_[place] = index;
-  }
-
-  /// Sets the rank of a pair and moves it in, out of, or inside the heap.
-  void change_rank(uint32_t place, uint32_t rank) {
-    uint32_t index = heap_index_[place];
-    ranks_[place] = rank;
-    if (rank == kRankNone) {
-      if (index == kIdNone) return;
-      heap_index_[place] = kIdNone;
-      const uint32_t moved = heap_[--heap_count_];
-      if (index == heap_count_) return;
-      put_at(index, moved);
-    } else if (index == kIdNone) {
-      index = heap_count_++;
-      put_at(index, place);
-    }
-    sift_down(sift_up(index));
-  }
-
-  uint32_t sift_up(uint32_t index) {
-    const uint32_t place = heap_[index];
-    while (index > 0) {
-      const uint32_t parent = (index - 1) / 2;
-      if (!comes_first(place, heap_[parent])) break;
-      put_at(index, heap_[parent]);
-      index = parent;
-    }
-    put_at(index, place);
-    return index;
-  }
-
-  void sift_down(uint32_t index) {
-    const uint32_t place = heap_[index];
-    for (;;) {
-      uint32_t child = 2 * index + 1;
-      if (child >= heap_count_) break;
-      if (child + 1 < heap_count_ && comes_first(heap_[child + 1], heap_[child])) ++child;
-      if (!comes_first(heap_[child], place)) break;
-      put_at(index, heap_[child]);
+  uint64_t pop() {
+    const uint64_t lowest = heap_[0];
+    const uint64_t moved = heap_[--heap_count_];
+    uint32_t index = 0;
+    for (uint32_t child = 1; child < heap_count_; child = 2 * index + 1) {
+      if (child + 1 < heap_count_ && heap_[child + 1] < heap_[child]) ++child;
+      if (moved <= heap_[child]) break;
+      heap_[index] = heap_[child];
       index = child;
     }
-    put_at(index, place);
+    heap_[index] = moved;
+    return lowest;
   }
 
   const Tables& tables_;
   uint32_t* ids_;
-  uint32_t* next_;
-  uint32_t* previous_;
-  uint32_t* ranks_;
-  uint32_t* heap_;
-  uint32_t* heap_index_;
+  uint32_t* ends_;
+  uint64_t* heap_;
   uint32_t count_;
   uint32_t heap_count_ = 0;
 };
@@ -215,7 +171,7 @@ void merge_piece(const Tables& tables, std::span<const uint8_t> piece, std::span
     count = merge_short(tables, short_ids, short_ranks, count);
     for (size_t i = 0; i < count; ++i) out.put(short_ids[i]);
   } else {
-    LongMerge(tables, ids, ids + count, static_cast<uint32_t>(count)).run(out);
+    LongMerge(tables, ids, static_cast<uint32_t>(count)).run(out);
   }
 }
 

@@ -19,11 +19,7 @@ constexpr uint32_t kVowelCount = 21;
 constexpr uint32_t kFinalCount = 28;
 constexpr uint32_t kSyllableCount = kLeadCount * kVowelCount * kFinalCount;
 
-uint8_t kind_of(const Tables& tables, uint32_t point) {
-  if (point >= kInvalidByte) return kNfcStable;
-  const uint32_t block = tables.nfc_index[point >> kClassBlockShift];
-  return tables.nfc_blocks[block << kClassBlockShift | (point & ((1u << kClassBlockShift) - 1))];
-}
+uint8_t kind_of(const Tables& tables, uint32_t point) { return byte_of(tables.nfc, point); }
 
 bool is_mark(uint8_t kind) { return kind != kNfcStable && kind != kNfcUnsafe; }
 
@@ -88,15 +84,10 @@ class Region {
   /// Sorts each run of marks by the rank of its class and keeps the order inside a class. Counting,
   /// so that a run of a million marks is no attack.
   void reorder() {
-    for (size_t begin = 0; begin < count_;) {
-      if (!is_mark(kind_of(tables_, points_[begin]))) {
-        ++begin;
-        continue;
-      }
-      size_t end = begin;
+    for (size_t begin = 0, end = 0; begin < count_; begin = end + 1) {
+      end = begin;
       while (end < count_ && is_mark(kind_of(tables_, points_[end]))) ++end;
       if (end - begin > 1) sort_marks(begin, end);
-      begin = end;
     }
   }
 
@@ -130,7 +121,6 @@ class Region {
 
  private:
   void sort_marks(size_t begin, size_t end) {
-    if (end - begin < 16) return insert_marks(begin, end);
     size_t places[256] = {};
     for (size_t i = begin; i < end; ++i) ++places[kind_of(tables_, points_[i]) + 1u];
     for (size_t kind = 1; kind < 256; ++kind) places[kind] += places[kind - 1];
@@ -140,34 +130,18 @@ class Region {
     std::memcpy(points_ + begin, sorted_, (end - begin) * sizeof(uint32_t));
   }
 
-  void insert_marks(size_t begin, size_t end) {
-    for (size_t i = begin + 1; i < end; ++i) {
-      const uint32_t point = points_[i];
-      const uint8_t kind = kind_of(tables_, point);
-      size_t k = i;
-      for (; k > begin && kind_of(tables_, points_[k - 1]) > kind; --k) points_[k] = points_[k - 1];
-      points_[k] = point;
-    }
-  }
-
   const Tables& tables_;
   uint32_t* points_;
   uint32_t* sorted_;
   size_t count_ = 0;
 };
 
-/// Past stable characters; `last` is set to where the last of them begins, if there is one.
-const uint8_t* skip_stable(const Tables& tables, const uint8_t* p, const uint8_t* end,
-                           const uint8_t*& last) {
+/// Past the characters that never change.
+const uint8_t* skip_stable(const Tables& tables, const uint8_t* p, const uint8_t* end) {
   while (p < end) {
-    uint32_t bytes = 1;
-    if (*p >= 0x80) {
-      const Character c = character_at(p, end);
-      if (kind_of(tables, c.point) != kNfcStable) return p;
-      bytes = c.bytes;
-    }
-    last = p;
-    p += bytes;
+    const Character c = character_at(p, end);
+    if (c.point >= 0x80 && kind_of(tables, c.point) != kNfcStable) break;
+    p += c.bytes;
   }
   return p;
 }
@@ -178,32 +152,23 @@ std::span<const uint8_t> normalize(const Tables& tables, std::span<const uint8_t
                                    std::span<uint8_t> out, std::span<uint32_t> scratch) {
   const uint8_t* p = text.data();
   const uint8_t* const end = p + text.size();
-  const uint8_t* last = nullptr;
-  const uint8_t* stop = skip_stable(tables, p, end, last);
-  if (stop == end) return text;
+  if (skip_stable(tables, p, end) == end) return text;
   Region region(tables, scratch.data(), scratch.data() + scratch.size() / 2);
   uint8_t* written = out.data();
   while (p < end) {
-    // The region begins with the stable starter before the first unstable character, if there is
-    // one.
-    const uint8_t* const region_begin = last == nullptr ? stop : last;
-    std::memcpy(written, p, static_cast<size_t>(region_begin - p));
-    written += region_begin - p;
-    if (stop == end) {
-      std::memcpy(written, region_begin, static_cast<size_t>(end - region_begin));
-      written += end - region_begin;
-      break;
-    }
-    p = region_begin;
-    do {
+    // Stable characters stay as they are, but for one that unstable ones follow: a region's first.
+    const uint8_t* begin = skip_stable(tables, p, end);
+    if (begin > p && begin < end) begin -= character_before(p, begin).bytes;
+    std::memcpy(written, p, static_cast<size_t>(begin - p));
+    written += begin - p;
+    for (p = begin; p < end;) {
       const Character c = character_at(p, end);
+      if (p > begin && kind_of(tables, c.point) == kNfcStable) break;
       region.decompose(c.point);
       p += c.bytes;
-    } while (p < end && kind_of(tables, character_at(p, end).point) != kNfcStable);
+    }
     region.reorder();
     written = region.write(written);
-    last = nullptr;
-    stop = skip_stable(tables, p, end, last);
   }
   return {out.data(), written};
 }

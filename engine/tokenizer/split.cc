@@ -23,46 +23,13 @@ uint8_t contraction_letter(uint32_t point, bool fold_case) {
 std::span<const uint8_t> Splitter::next() {
   if (place_ == end_) return {};
   const uint8_t* const begin = place_;
-  if (place_ == limit_) find_limit();
+  if (place_ == limit_) {
+    limit_ = tables_.digits_apart ? skip(tables_, place_, end_, kNumeric, false) : end_;
+  }
   // At a numeric character that stands apart the limit stays where the piece begins.
   place_ = place_ == limit_ ? begin + character_at(begin, end_).bytes : match(begin);
   if (limit_ < place_) limit_ = place_;
   return {begin, place_};
-}
-
-void Splitter::find_limit() {
-  limit_ = end_;
-  if (!tables_.digits_apart) return;
-  for (const uint8_t* p = place_; p < end_;) {
-    const Classified c = classified_at(tables_, p, end_);
-    if (c.flags & kNumeric) {
-      limit_ = p;
-      return;
-    }
-    p += c.bytes;
-  }
-}
-
-/// Past the characters that have any of `flags`.
-const uint8_t* Splitter::skip_run(const uint8_t* p, uint8_t flags) const {
-  while (p < limit_) {
-    const Classified c = classified_at(tables_, p, limit_);
-    if (!(c.flags & flags)) break;
-    p += c.bytes;
-  }
-  return p;
-}
-
-/// Past the characters that are neither white space, nor letters, nor numbers.
-const uint8_t* Splitter::skip_signs(const uint8_t* p) const {
-  const uint8_t others =
-      kSpace | kLetter | kNumber | (tables_.letters_with_marks ? kMark : uint8_t{0});
-  while (p < limit_) {
-    const Classified c = classified_at(tables_, p, limit_);
-    if (c.flags & others) break;
-    p += c.bytes;
-  }
-  return p;
 }
 
 const uint8_t* Splitter::match_contraction(const uint8_t* p) const {
@@ -80,20 +47,19 @@ const uint8_t* Splitter::match_contraction(const uint8_t* p) const {
 }
 
 const uint8_t* Splitter::match_letters(const uint8_t* p) const {
-  const uint8_t letters = kLetter | (tables_.letters_with_marks ? kMark : uint8_t{0});
   const Classified c = classified_at(tables_, p, limit_);
-  if (c.flags & letters) return skip_run(p + c.bytes, letters);
+  if (c.flags & letters_) return skip(tables_, p + c.bytes, limit_, letters_);
   const bool leads =
       tables_.letters_after_any ? !is_newline(c.point) && !(c.flags & kNumber) : c.point == ' ';
   if (!leads) return nullptr;
-  const uint8_t* const after = skip_run(p + c.bytes, letters);
+  const uint8_t* const after = skip(tables_, p + c.bytes, limit_, letters_);
   return after == p + c.bytes ? nullptr : after;
 }
 
 const uint8_t* Splitter::match_numbers(const uint8_t* p) const {
   if (tables_.number_run_max == 0) {
     const uint8_t* const begin = *p == ' ' ? p + 1 : p;
-    const uint8_t* const after = skip_run(begin, kNumber);
+    const uint8_t* const after = skip(tables_, begin, limit_, kNumber);
     return after == begin ? nullptr : after;
   }
   const uint8_t* after = p;
@@ -107,7 +73,8 @@ const uint8_t* Splitter::match_numbers(const uint8_t* p) const {
 
 const uint8_t* Splitter::match_signs(const uint8_t* p) const {
   const uint8_t* const begin = *p == ' ' ? p + 1 : p;
-  const uint8_t* after = skip_signs(begin);
+  const uint8_t others = kSpace | kNumber | letters_;
+  const uint8_t* after = skip(tables_, begin, limit_, others, false);
   if (after == begin) return nullptr;
   if (tables_.newline_rules) {
     while (after < limit_ && is_newline(*after)) ++after;

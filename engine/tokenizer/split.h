@@ -29,23 +29,25 @@ namespace bitnet::tokenizer {
 class Splitter {
  public:
   Splitter(const Tables& tables, std::span<const uint8_t> text)
-      : tables_(tables), place_(text.data()), end_(text.data() + text.size()), limit_(place_) {}
+      : tables_(tables),
+        letters_(tables.letters_with_marks ? kLetter | kMark : kLetter),
+        place_(text.data()),
+        end_(text.data() + text.size()),
+        limit_(place_) {}
 
   /// The next piece; empty at the end.
   std::span<const uint8_t> next();
 
  private:
-  const uint8_t* skip_run(const uint8_t* p, uint8_t flags) const;
-  const uint8_t* skip_signs(const uint8_t* p) const;
   const uint8_t* match_contraction(const uint8_t* p) const;
   const uint8_t* match_letters(const uint8_t* p) const;
   const uint8_t* match_numbers(const uint8_t* p) const;
   const uint8_t* match_signs(const uint8_t* p) const;
   const uint8_t* match_space(const uint8_t* p) const;
   const uint8_t* match(const uint8_t* p) const;
-  void find_limit();
 
   const Tables& tables_;
+  const uint8_t letters_;
   const uint8_t* place_;
   const uint8_t* end_;
   const uint8_t* limit_;  ///< where the pattern's text ends: end_, or the next numeric character

@@ -15,32 +15,27 @@ namespace bitnet::tokenizer {
 /// "No token" in byte_ids and word_slots.
 inline constexpr uint32_t kIdNone = 0xffffffffu;
 
-inline constexpr uint32_t kClassBlockShift = 7;
-
-/// Classes of a code point in class_blocks, as the tokenizers library has them.
-enum CharacterFlag : uint8_t {
-  kLetter = 1,       ///< \p{L}
-  kNumber = 2,       ///< \p{N}
-  kMark = 4,         ///< \p{M}; only where a rule asks for it
-  kSpace = 8,        ///< \s
-  kNumeric = 16,     ///< what is split off where digits stand apart
-  kWord = 32,        ///< \w, for kSingleWord
-  kStripSpace = 64,  ///< \s, for kLeftStrip and kRightStrip
+/// A byte for each code point, in three steps; `byte_of` in characters.h reads it.
+struct CharacterMap {
+  const uint8_t* index;   ///< [0x110000 >> 9], number of a row
+  const uint8_t* rows;    ///< 128 block numbers each
+  const uint8_t* blocks;  ///< 4 bytes each; they begin with the 128 bytes of ASCII
 };
 
-/// Kinds of a code point in nfc_blocks; 1 … 254 are marks, by rank of their combining class.
+/// Classes of a code point in `classes`, as the tokenizers library has them. Higher bits are of
+/// no interest here.
+enum CharacterFlag : uint8_t {
+  kLetter = 1,    ///< \p{L}
+  kNumber = 2,    ///< \p{N}
+  kMark = 4,      ///< \p{M}; only where a rule asks for it
+  kSpace = 8,     ///< \s
+  kNumeric = 16,  ///< what is split off where digits stand apart
+  kTrimmed = 32,  ///< what templates trim; only where a message is trimmed
+};
+
+/// Kinds of a code point in `nfc`; 1 … 254 are marks, by rank of their combining class.
 inline constexpr uint8_t kNfcStable = 0;    ///< never changes, nothing before it reaches it
 inline constexpr uint8_t kNfcUnsafe = 255;  ///< a starter that changes or may combine backwards
-
-enum AddedFlag : uint32_t { kSingleWord = 1, kLeftStrip = 2, kRightStrip = 4 };
-
-/// One added token to be found in text.
-struct AddedRow {
-  uint32_t id;
-  uint32_t begin;  ///< of its pattern in added_data
-  uint32_t bytes;  ///< >= 1
-  uint32_t flags;  ///< of AddedFlag
-};
 
 enum ChatKind : uint32_t {
   kChatToken = 1,    ///< value: id
@@ -76,8 +71,6 @@ struct Tables {
   uint32_t nfc_bytes_factor;     ///< text grows at most by this factor; 1 without NFC
   uint32_t decomposition_count;  ///< 0 without NFC
   uint32_t composition_count;
-  uint32_t added_raw_count;
-  uint32_t added_normalized_count;
   uint32_t prefix_count;
   uint32_t chat_user_count;         ///< 0: no chat template
   uint32_t chat_system_user_count;  ///< 0: the template takes no system message
@@ -98,23 +91,15 @@ struct Tables {
   const uint64_t* merge_entries;  ///< left << 44 | right << 24 | rank
   const uint32_t* merge_ids;      ///< [merge_count], by rank
 
-  // Characters: class_blocks[class_index[c >> 7] << 7 | (c & 127)]; block 0 is ASCII.
-  const uint16_t* class_index;
-  const uint8_t* class_blocks;
+  CharacterMap classes;
 
   // Normal form C.
-  const uint16_t* nfc_index;  ///< null without NFC
-  const uint8_t* nfc_blocks;
+  CharacterMap nfc;                       ///< of nulls without NFC
   const uint32_t* decomposition_points;   ///< [decomposition_count], ascending
   const uint32_t* decomposition_offsets;  ///< [decomposition_count + 1]
   const uint32_t* decomposition_data;
   const uint64_t* composition_keys;  ///< [composition_count], ascending, first << 32 | second
   const uint32_t* composition_points;
-
-  // Added tokens, in the order of their bytes: found in the raw text, found in the normalised text.
-  const AddedRow* added_raw;
-  const AddedRow* added_normalized;
-  const uint8_t* added_data;
 
   const uint32_t* prefix_ids;  ///< [prefix_count], what the file puts before a text (a BOS)
 
@@ -124,6 +109,6 @@ struct Tables {
 };
 
 static_assert(std::is_standard_layout_v<Tables> && std::is_trivially_copyable_v<Tables>);
-static_assert(offsetof(Tables, token_offsets) == 21 * 4 + 48 + 4, "21 words, a digest, padding");
+static_assert(offsetof(Tables, token_offsets) == 19 * 4 + 48 + 4, "19 words, a digest, padding");
 
 }  // namespace bitnet::tokenizer

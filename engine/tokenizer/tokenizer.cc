@@ -2,7 +2,6 @@
 #include "tokenizer/tokenizer.h"
 
 #include "base/check.h"
-#include "tokenizer/added.h"
 #include "tokenizer/merge.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/split.h"
@@ -29,7 +28,7 @@ struct Workspace {
     return align_up(text_bytes * tables.nfc_bytes_factor * kMergeScratchWords * sizeof(uint32_t));
   }
   static size_t text_bytes(const Tables& tables, size_t text_bytes) {
-    return tables.nfc_index == nullptr ? 0 : align_up(text_bytes * tables.nfc_bytes_factor);
+    return tables.nfc.index == nullptr ? 0 : align_up(text_bytes * tables.nfc_bytes_factor);
   }
 
   Workspace(const Tables& tables, size_t bytes, std::span<uint8_t> scratch)
@@ -37,29 +36,6 @@ struct Workspace {
               words_bytes(tables, bytes) / sizeof(uint32_t)),
         text(scratch.subspan(words_bytes(tables, bytes), text_bytes(tables, bytes))) {}
 };
-
-void encode_plain(const Tables& tables, std::span<const uint8_t> text, const Workspace& space,
-                  IdWriter& out) {
-  Splitter splitter(tables, text);
-  for (auto piece = splitter.next(); !piece.empty() && !out.overflow; piece = splitter.next()) {
-    merge_piece(tables, piece, space.words, out);
-  }
-}
-
-/// A stretch between added tokens of the raw text.
-void encode_stretch(const Tables& tables, std::span<const uint8_t> text, AddedTokens added,
-                    const Workspace& space, IdWriter& out) {
-  if (tables.nfc_index != nullptr) text = normalize(tables, text, space.text, space.words);
-  const size_t count = added == AddedTokens::kMatch ? tables.added_normalized_count : 0;
-  AddedFinder finder(tables, {tables.added_normalized, count}, text);
-  for (AddedFinder::Part part; finder.next(part) && !out.overflow;) {
-    if (part.id != kIdNone) {
-      out.put(part.id);
-    } else {
-      encode_plain(tables, part.text, space, out);
-    }
-  }
-}
 
 }  // namespace
 
@@ -72,7 +48,7 @@ size_t encode_ids_max(const Tables& tables, size_t text_bytes) {
   return text_bytes * tables.nfc_bytes_factor;
 }
 
-Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text, AddedTokens added,
+Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text,
                       std::span<uint8_t> scratch, std::span<uint32_t> ids) {
   const size_t needed = encode_scratch_bytes(tables, text.size());
   if (scratch.size() < needed) {
@@ -80,14 +56,10 @@ Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text, Added
   }
   const Workspace space(tables, text.size(), scratch);
   IdWriter out{ids};
-  const size_t count = added == AddedTokens::kMatch ? tables.added_raw_count : 0;
-  AddedFinder finder(tables, {tables.added_raw, count}, text);
-  for (AddedFinder::Part part; finder.next(part) && !out.overflow;) {
-    if (part.id != kIdNone) {
-      out.put(part.id);
-    } else {
-      encode_stretch(tables, part.text, added, space, out);
-    }
+  if (tables.nfc.index != nullptr) text = normalize(tables, text, space.text, space.words);
+  Splitter splitter(tables, text);
+  for (auto piece = splitter.next(); !piece.empty() && !out.overflow; piece = splitter.next()) {
+    merge_piece(tables, piece, space.words, out);
   }
   if (out.overflow) {
     return Error{Status::kBufferTooSmall, "token ids", 0, ids.size() + 1, ids.size()};

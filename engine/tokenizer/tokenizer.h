@@ -13,19 +13,14 @@ namespace bitnet::tokenizer {
 
 struct Tables;  // constant data, written by tokenizer2cpp; tokenizer/tables.h
 
-/// Whether the added tokens of the file (control tokens above all) are found in the text.
-enum class AddedTokens : uint8_t {
-  kIgnore,  ///< user text: never becomes a control token
-  kMatch,   ///< as the `tokenizers` library does by default
-};
-
 /// Scratch bytes (64-byte aligned) that `encode` needs for a text of at most `text_bytes_max`.
 size_t encode_scratch_bytes(const Tables& tables, size_t text_bytes_max);
 
-/// Writes the ids of `text` (any bytes; invalid UTF-8 is taken byte by byte) to `ids`.
+/// Writes the ids of `text` (any bytes; invalid UTF-8 is taken byte by byte) to `ids`. Text never
+/// becomes a control token: nothing here looks for one.
 /// Returns the count; kBufferTooSmall if `ids` or `scratch` is too small. A text of n bytes gives
 /// at most encode_ids_max(tables, n) ids. Time O(n log n) for any input.
-Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text, AddedTokens added,
+Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text,
                       std::span<uint8_t> scratch, std::span<uint32_t> ids);
 size_t encode_ids_max(const Tables& tables, size_t text_bytes);
 

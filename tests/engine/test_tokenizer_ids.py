@@ -17,7 +17,7 @@ from tests.support.tokenizer_oracle import FAMILIES, TextOracle, added_contents,
 from tests.support.tokenizer_texts import SAMPLER, bulk_texts
 
 # By mode: added tokens matched, or ignored.
-TEXT_COUNT = {True: 100_000, False: 50_000}
+TEXT_COUNT = {True: 50_000, False: 100_000}
 EMULATED_COUNT = 2_000
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from bitnet.seal import toolchain
 from bitnet.seal.sources import Program, build_root, engine_root
-from bitnet.tokenizer import TokenizerTables, emit_cpp
+from bitnet.tokenizer import TokenizerTables, cut_added, emit_cpp
 
 __all__ = ["Driver", "DriverError", "build_driver"]
 
@@ -34,16 +34,26 @@ class Driver:
 
     Args:
         argv: How it is started.
+        tables: What it was built with.
     """
 
-    def __init__(self, argv: tuple[str, ...]) -> None:
+    def __init__(self, argv: tuple[str, ...], tables: TokenizerTables) -> None:
         self.argv = argv
+        self._tables = tables
 
     def encode(self, texts: Sequence[bytes], *, match_added: bool) -> list[list[int]]:
-        """Token ids of each text."""
-        operation = b"m" if match_added else b"i"
-        answers = self._ask([operation + _block(text) for text in texts])
-        return [_ids(answer) for answer in answers]
+        """Token ids of each text; the program itself knows nothing of added tokens."""
+        parts = [list(cut_added(self._tables, text)) if match_added else [text] for text in texts]
+        plain = [part for row in parts for part in row if isinstance(part, bytes)]
+        answers = iter(self._ask([b"i" + _block(part) for part in plain]))
+        return [
+            [
+                index
+                for part in row
+                for index in ([part] if isinstance(part, int) else _ids(next(answers)))
+            ]
+            for row in parts
+        ]
 
     def encode_chat(self, conversations: Sequence[tuple[bytes, bytes]]) -> list[list[int]]:
         """Token ids of each (system message or b"", user message)."""
@@ -119,4 +129,4 @@ def build_driver(
     )
     program: Path = toolchain.run(commands, directory=engine_root(), jobs=1)
     emulator = () if arch in (None, host) else (_EMULATORS[arch],)
-    return Driver((*emulator, str(program)))
+    return Driver((*emulator, str(program)), tables)

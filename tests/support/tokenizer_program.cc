@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Request   u8 operation, u32 bytes, then the bytes; operation 'u' has u32 bytes and a system
-// message before.   'i' encode, added tokens ignored      'm' encode, added tokens matched
+// message before.   'i' encode
 //   'u' encode_chat                       'd' bytes of the tokens whose ids (u32) follow
 //   't' encode the texts in the bytes, each after its u32 length; for measuring
 // Answer    u32 count, then the ids (u32) or the bytes; 0xffffffff and a u32 status on an error.
@@ -53,13 +53,13 @@ void answer_ids(const Result<size_t>& found, const uint32_t* ids) {
   write_all(ids, sizeof(uint32_t) * count);
 }
 
-void answer_encode(std::span<uint8_t> text, AddedTokens added) {
+void answer_encode(std::span<uint8_t> text) {
   const size_t ids_max = encode_ids_max(kTokenizerTables, text.size());
   const size_t scratch_bytes = encode_scratch_bytes(kTokenizerTables, text.size());
   uint8_t* const scratch = block(scratch_bytes);
   uint32_t* const ids = static_cast<uint32_t*>(std::malloc(ids_max * 4 + 1));
   if (ids == nullptr) std::abort();
-  answer_ids(encode(kTokenizerTables, text, added, {scratch, scratch_bytes}, {ids, ids_max}), ids);
+  answer_ids(encode(kTokenizerTables, text, {scratch, scratch_bytes}, {ids, ids_max}), ids);
   std::free(ids);
   std::free(scratch);
 }
@@ -108,8 +108,8 @@ void answer_timed(std::span<uint8_t> texts) {
     uint32_t bytes;
     std::memcpy(&bytes, texts.data() + place, 4);
     const std::span<const uint8_t> text = texts.subspan(place + 4, bytes);
-    const Result<size_t> found = encode(kTokenizerTables, text, AddedTokens::kMatch,
-                                        {scratch, scratch_bytes}, {ids, ids_max});
+    const Result<size_t> found =
+        encode(kTokenizerTables, text, {scratch, scratch_bytes}, {ids, ids_max});
     if (!found.ok()) std::abort();
     answer[0] += found.value();
     place += 4 + bytes;
@@ -131,8 +131,7 @@ int main() {
   for (uint8_t operation; read_all(&operation, 1);) {
     const std::span<uint8_t> system = operation == 'u' ? read_text() : std::span<uint8_t>{};
     const std::span<uint8_t> text = read_text();
-    if (operation == 'i') answer_encode(text, AddedTokens::kIgnore);
-    if (operation == 'm') answer_encode(text, AddedTokens::kMatch);
+    if (operation == 'i') answer_encode(text);
     if (operation == 'u') answer_chat(system, text);
     if (operation == 'd') answer_decode(text);
     if (operation == 't') answer_timed(text);

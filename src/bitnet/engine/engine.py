@@ -15,7 +15,7 @@ from bitnet.engine import library
 from bitnet.errors import EvaluationError, TokenizerError, UsageError
 from bitnet.limits import THREAD_COUNT_MAX
 from bitnet.quantize import open_model
-from bitnet.tokenizer import compile_tokenizer
+from bitnet.tokenizer import compile_tokenizer, cut_added
 
 __all__ = ["Engine", "Generation"]
 
@@ -187,10 +187,18 @@ class Engine:
             text: Any bytes; a string is taken as UTF-8.
             added_tokens: Whether control tokens written out in the text become control tokens.
         """
+        tables = self._need_tables()
         content = _encode(text)
-        view = ctypes.byref(library.Text.of(content))
-        call = functools.partial(self._library.bitnet_encode, self._need_tables().pointer, view)
-        return self._run_encoder(len(content), functools.partial(call, int(added_tokens)))
+        parts = cut_added(tables.source, content) if added_tokens else iter([content])
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, int):
+                ids.append(part)
+                continue
+            view = ctypes.byref(library.Text.of(part))
+            call = functools.partial(self._library.bitnet_encode, tables.pointer, view)
+            ids += self._run_encoder(len(part), call)
+        return ids
 
     def tokenize_chat(self, user: str | bytes, system: str | bytes = b"") -> list[int]:
         """Returns the ids of one request in the model's chat template, ready for an answer.

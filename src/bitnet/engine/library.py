@@ -192,7 +192,7 @@ _FUNCTIONS: Final = (
     ),
     ("bitnet_encode_scratch_bytes", _SIZE, (_POINTER, _SIZE)),
     ("bitnet_encode_ids_max", _SIZE, (_POINTER, _SIZE)),
-    ("bitnet_encode", _U32, (_POINTER, _TEXT_POINTER, _U32, *_ENCODED)),
+    ("bitnet_encode", _U32, (_POINTER, _TEXT_POINTER, *_ENCODED)),
     ("bitnet_encode_chat", _U32, (_POINTER, _TEXT_POINTER, _TEXT_POINTER, *_ENCODED)),
     ("bitnet_choose_bytes", _SIZE, (_U32,)),
     (
@@ -293,8 +293,6 @@ _SCALARS_BEFORE_DIGEST: Final = (
     "nfc_bytes_factor",
     "decomposition_count",
     "composition_count",
-    "added_raw_count",
-    "added_normalized_count",
     "prefix_count",
     "chat_user_count",
     "chat_system_user_count",
@@ -310,23 +308,21 @@ _ARRAYS: Final = (
     "merge_entries",
     "merge_ids",
     "class_index",
+    "class_rows",
     "class_blocks",
     "nfc_index",
+    "nfc_rows",
     "nfc_blocks",
     "decomposition_points",
     "decomposition_offsets",
     "decomposition_data",
     "composition_keys",
     "composition_points",
-    "added_raw",
-    "added_normalized",
-    "added_data",
     "prefix_ids",
     "chat_user",
     "chat_system_user",
     "chat_data",
 )
-_ADDED_ROW_WORDS: Final = 4
 _CHAT_ROW_WORDS: Final = 3
 
 
@@ -342,14 +338,13 @@ class NativeTables:
     """A tokenizer's tables as `struct Tables` (engine/tokenizer/tables.h) over its arrays."""
 
     def __init__(self, tables: TokenizerTables) -> None:
+        self.source = tables
         split = tables.split
         counts = {
             "struct_bytes": ctypes.sizeof(_Tables),
             "merge_count": len(tables.merge_ids),
             "decomposition_count": len(tables.decomposition_points),
             "composition_count": len(tables.composition_keys),
-            "added_raw_count": len(tables.added_raw) // _ADDED_ROW_WORDS,
-            "added_normalized_count": len(tables.added_normalized) // _ADDED_ROW_WORDS,
             "prefix_count": len(tables.prefix_ids),
             "chat_user_count": len(tables.chat_user) // _CHAT_ROW_WORDS,
             "chat_system_user_count": len(tables.chat_system_user) // _CHAT_ROW_WORDS,

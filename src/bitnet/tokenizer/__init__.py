@@ -2,7 +2,7 @@
 
 from bitnet.tokenizer.compiler import compile_tokenizer
 from bitnet.tokenizer.emit import emit_cpp
-from bitnet.tokenizer.interpreter import decode, encode, encode_chat
+from bitnet.tokenizer.interpreter import cut_added, decode, encode, encode_chat
 from bitnet.tokenizer.source import load_tokenizer
 from bitnet.tokenizer.tables import TokenizerTables, compile_tables
 
@@ -10,6 +10,7 @@ __all__ = [
     "TokenizerTables",
     "compile_tables",
     "compile_tokenizer",
+    "cut_added",
     "decode",
     "emit_cpp",
     "encode",

@@ -35,23 +35,28 @@ def emit_cpp(tables: TokenizerTables) -> str:
     for name, values in arrays.items():
         if len(values) > 0:
             lines += _array(name, values)
-    for name in ("added_raw", "added_normalized"):
-        lines += _rows("AddedRow", name, getattr(tables, name), 4)
     for name in ("chat_user", "chat_system_user"):
-        lines += _rows("ChatRow", name, getattr(tables, name), 3)
+        lines += _rows("ChatRow", name, getattr(tables, name))
     lines += ["}  // namespace bitnet_tokenizer_data", ""]
-    lines += _definition(tables, arrays)
+    lines += _definition(tables)
     return "\n".join(lines) + "\n"
 
 
+# Arrays in the order of engine/tokenizer/tables.h.
+_VOCABULARY: Final = (
+    "token_offsets", "token_data", "special_bits", "byte_ids", "word_slots",
+    "merge_buckets", "merge_entries", "merge_ids",
+)  # fmt: skip
+_MAP_PARTS: Final = ("index", "rows", "blocks")
+_NORMAL_FORM: Final = (
+    "decomposition_points", "decomposition_offsets", "decomposition_data", "composition_keys",
+    "composition_points",
+)  # fmt: skip
+
+
 def _arrays(tables: TokenizerTables) -> dict[str, npt.NDArray[np.generic]]:
-    names = (
-        "token_offsets", "token_data", "special_bits", "byte_ids", "word_slots",
-        "merge_buckets", "merge_entries", "merge_ids", "class_index", "class_blocks",
-        "nfc_index", "nfc_blocks", "decomposition_points", "decomposition_offsets",
-        "decomposition_data", "composition_keys", "composition_points",
-        "added_data", "prefix_ids", "chat_data",
-    )  # fmt: skip
+    maps = [f"{name}_{part}" for name in ("class", "nfc") for part in _MAP_PARTS]
+    names = (*_VOCABULARY, *maps, *_NORMAL_FORM, "prefix_ids", "chat_data")
     return {name: getattr(tables, name) for name in names}
 
 
@@ -95,10 +100,10 @@ def _string_literals(data: bytes) -> list[str]:
     ]
 
 
-def _rows(kind: str, name: str, values: npt.NDArray[np.uint32], width: int) -> list[str]:
+def _rows(kind: str, name: str, values: npt.NDArray[np.uint32]) -> list[str]:
     if len(values) == 0:
         return []
-    rows = ["{" + ", ".join(map(str, row)) + "}" for row in values.reshape(-1, width).tolist()]
+    rows = ["{" + ", ".join(map(str, row)) + "}" for row in values.reshape(-1, 3).tolist()]
     return [
         f"static const bitnet::tokenizer::{kind} {name}[{len(rows)}] = {{",
         *_wrapped(rows),
@@ -107,9 +112,12 @@ def _rows(kind: str, name: str, values: npt.NDArray[np.uint32], width: int) -> l
     ]
 
 
-def _definition(tables: TokenizerTables, arrays: dict[str, npt.NDArray[np.generic]]) -> list[str]:
+def _definition(tables: TokenizerTables) -> list[str]:
     def pointer(name: str) -> str:
         return f"bitnet_tokenizer_data::{name}" if len(getattr(tables, name)) else "nullptr"
+
+    def character_map(name: str) -> str:
+        return "{" + ", ".join(pointer(f"{name}_{part}") for part in _MAP_PARTS) + "}"
 
     split = tables.split
     members: list[tuple[str, str]] = [
@@ -122,11 +130,10 @@ def _definition(tables: TokenizerTables, arrays: dict[str, npt.NDArray[np.generi
         ("digits_apart", str(int(split.digits_apart))),
         *((name, str(value)) for name, value in table_sizes(tables).items()),
         ("source_sha384", "{" + ", ".join(map(str, tables.source_sha384)) + "}"),
-        *((name, pointer(name)) for name in arrays if name not in _LAST),
-        ("added_raw", pointer("added_raw")),
-        ("added_normalized", pointer("added_normalized")),
-        ("added_data", pointer("added_data")),
-        ("prefix_ids", pointer("prefix_ids")),
+        *((name, pointer(name)) for name in _VOCABULARY),
+        ("classes", character_map("class")),
+        ("nfc", character_map("nfc")),
+        *((name, pointer(name)) for name in (*_NORMAL_FORM, "prefix_ids")),
         ("chat_user", pointer("chat_user")),
         ("chat_system_user", pointer("chat_system_user")),
         ("chat_data", pointer("chat_data")),
@@ -137,9 +144,6 @@ def _definition(tables: TokenizerTables, arrays: dict[str, npt.NDArray[np.generi
         *(f"    .{name} = {value}," for name, value in members),
         "};",
     ]
-
-
-_LAST: Final = ("added_data", "prefix_ids", "chat_data")
 
 
 def table_sizes(tables: TokenizerTables) -> dict[str, int]:
@@ -153,8 +157,6 @@ def table_sizes(tables: TokenizerTables) -> dict[str, int]:
         "nfc_bytes_factor": tables.nfc_bytes_factor,
         "decomposition_count": len(tables.decomposition_points),
         "composition_count": len(tables.composition_points),
-        "added_raw_count": len(tables.added_raw) // 4,
-        "added_normalized_count": len(tables.added_normalized) // 4,
         "prefix_count": len(tables.prefix_ids),
         "chat_user_count": len(tables.chat_user) // 3,
         "chat_system_user_count": len(tables.chat_system_user) // 3,

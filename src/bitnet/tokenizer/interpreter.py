@@ -14,10 +14,11 @@ from bitnet.errors import TokenizerError
 from bitnet.tokenizer.chat import CHAT_LITERAL, CHAT_SYSTEM, CHAT_TOKEN
 from bitnet.tokenizer.merge import merge_symbols
 from bitnet.tokenizer.tables import (
-    CLASS_BLOCK_SHIFT,
+    BLOCK_SHIFT,
     ID_NONE,
     LSTRIP,
     NFC_UNSAFE,
+    ROW_SHIFT,
     RSTRIP,
     SINGLE_WORD,
     TokenizerTables,
@@ -33,13 +34,14 @@ from bitnet.tokenizer.unicode_classes import (
     WORD,
 )
 
-__all__ = ["decode", "encode", "encode_chat"]
+__all__ = ["cut_added", "decode", "encode", "encode_chat"]
 
 # A character is its code point, or this plus a byte that belongs to no valid sequence.
 _INVALID: Final = 0x110000
 _CR, _LF, _BLANK, _APOSTROPHE = 13, 10, 32, 39
 
 Characters = list[int]
+U8 = npt.NDArray[np.uint8]
 
 
 def encode(tables: TokenizerTables, text: str | bytes, *, match_added: bool = False) -> list[int]:
@@ -51,20 +53,35 @@ def encode(tables: TokenizerTables, text: str | bytes, *, match_added: bool = Fa
         match_added: Whether added tokens are found in the text, as the `tokenizers` library does by
             default. False for the text of a user, which never becomes a control token.
     """
-    ids: list[int] = []
-    raw, normalized = tables.added_raw, tables.added_normalized
-    for stretch in _find_added(tables, raw if match_added else raw[:0], _decode_text(text)):
+    if match_added:
+        parts = (
+            part if isinstance(part, int) else encode(tables, part)
+            for part in cut_added(tables, text)
+        )
+        return [index for part in parts for index in ([part] if isinstance(part, int) else part)]
+    characters = _decode_text(text)
+    if tables.normalizes_nfc:
+        characters = _normalize(tables, characters)
+    return [
+        index
+        for piece in _split(tables, characters)
+        for index in _merge(tables, _encode_text(piece))
+    ]
+
+
+def cut_added(tables: TokenizerTables, text: str | bytes) -> Iterator[int | bytes]:
+    """Yields the added tokens of a text, as ids, and the stretches between them.
+
+    The engine has no part in this: what it is given never becomes a control token.
+    """
+    for stretch in _find_added(tables, False, _decode_text(text)):
         if isinstance(stretch, int):
-            ids.append(stretch)
+            yield stretch
             continue
-        stable = _normalize(tables, stretch) if tables.normalizes_nfc else stretch
-        for part in _find_added(tables, normalized if match_added else normalized[:0], stable):
-            if isinstance(part, int):
-                ids.append(part)
-                continue
-            for piece in _split(tables, part):
-                ids += _merge(tables, _encode_text(piece))
-    return ids
+        if tables.normalizes_nfc and len(tables.added_normalized):
+            stretch = _normalize(tables, stretch)
+        for part in _find_added(tables, True, stretch):
+            yield part if isinstance(part, int) else _encode_text(part)
 
 
 def decode(tables: TokenizerTables, ids: list[int]) -> bytes:
@@ -127,32 +144,45 @@ def _trim(characters: Characters) -> Characters:
     return characters[begin:end]
 
 
-def _two_stage(index: npt.NDArray[np.uint16], blocks: npt.NDArray[np.uint8], c: int) -> int:
+def _byte_of(index: U8, rows: U8, blocks: U8, c: int) -> int:
     if c >= _INVALID:
         return 0
-    block = int(index[c >> CLASS_BLOCK_SHIFT])
-    return int(blocks[block << CLASS_BLOCK_SHIFT | c & ((1 << CLASS_BLOCK_SHIFT) - 1)])
+    in_row = (c & ((1 << ROW_SHIFT) - 1)) >> BLOCK_SHIFT
+    block = int(rows[int(index[c >> ROW_SHIFT]) << (ROW_SHIFT - BLOCK_SHIFT) | in_row])
+    return int(blocks[block << BLOCK_SHIFT | c & ((1 << BLOCK_SHIFT) - 1)])
 
 
 def _flags(tables: TokenizerTables, c: int) -> int:
-    return _two_stage(tables.class_index, tables.class_blocks, c)
+    return _byte_of(tables.class_index, tables.class_rows, tables.class_blocks, c)
 
 
 # Added tokens.
 
 
+@functools.lru_cache(maxsize=8)
+def _patterns(
+    tables: TokenizerTables, normalized: bool
+) -> dict[int, list[tuple[Characters, int, int]]]:
+    """Text, id and flags of the added tokens by their first character, the longest first."""
+    rows = tables.added_normalized if normalized else tables.added_raw
+    found: dict[int, list[tuple[Characters, int, int]]] = {}
+    for index, begin, count, flags in rows.reshape(-1, 4).tolist():
+        pattern = _decode_text(tables.added_data[begin : begin + count].tobytes())
+        found.setdefault(pattern[0], []).append((pattern, index, flags))
+    for alike in found.values():
+        alike.sort(key=lambda pattern: -len(pattern[0]))
+    return found
+
+
 def _find_added(
-    tables: TokenizerTables, rows: npt.NDArray[np.uint32], text: Characters
+    tables: TokenizerTables, normalized: bool, text: Characters
 ) -> Iterator[int | Characters]:
     """Yields plain stretches and ids: leftmost first, the longest of those that begin there."""
-    patterns = [
-        (_decode_text(tables.added_data[begin : begin + count].tobytes()), index, flags)
-        for index, begin, count, flags in rows.reshape(-1, 4).tolist()
-    ]
-    patterns.sort(key=lambda pattern: -len(pattern[0]))
+    patterns = _patterns(tables, normalized)
     taken = place = 0
     while place < len(text):
-        found = next((p for p in patterns if text[place : place + len(p[0])] == p[0]), None)
+        alike = patterns.get(text[place], ())
+        found = next((p for p in alike if text[place : place + len(p[0])] == p[0]), None)
         if found is None:
             place += 1
             continue
@@ -187,7 +217,7 @@ _FINALS: Final = range(0x11A8, 0x11A8 + 27)
 
 def _rank(tables: TokenizerTables, c: int) -> int:
     """Rank of the combining class; 0 for a starter."""
-    kind = _two_stage(tables.nfc_index, tables.nfc_blocks, c)
+    kind = _byte_of(tables.nfc_index, tables.nfc_rows, tables.nfc_blocks, c)
     return 0 if kind == NFC_UNSAFE else kind
 
 

@@ -11,17 +11,18 @@ import numpy.typing as npt
 from bitnet.errors import TokenizerError
 from bitnet.tokenizer import unicode_classes
 from bitnet.tokenizer.byte_level import CHARACTER_OF_BYTE, bytes_of_token
-from bitnet.tokenizer.chat import ChatProgram
+from bitnet.tokenizer.chat import CHAT_SYSTEM, ChatProgram
 from bitnet.tokenizer.merge import MERGE_NONE, merge_symbols
 from bitnet.tokenizer.patterns import SplitRule
 from bitnet.tokenizer.source import AddedToken, TokenizerSource
 
 __all__ = [
-    "CLASS_BLOCK_SHIFT",
+    "BLOCK_SHIFT",
     "HASH_MULTIPLIER",
     "ID_NONE",
     "LSTRIP",
     "NFC_UNSAFE",
+    "ROW_SHIFT",
     "RSTRIP",
     "SINGLE_WORD",
     "TokenizerTables",
@@ -31,12 +32,14 @@ __all__ = [
 ]
 
 U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 
 ID_NONE: Final = 0xFFFFFFFF
-CLASS_BLOCK_SHIFT: Final = 7
+# A map of code points: blocks of 4 bytes, rows of 128 numbers of blocks, numbers of rows.
+BLOCK_SHIFT: Final = 2
+ROW_SHIFT: Final = 9
+_ASCII: Final = 128
 HASH_MULTIPLIER: Final = 0x9E3779B97F4A7C15
 _U64: Final = (1 << 64) - 1
 
@@ -74,11 +77,13 @@ class TokenizerTables:
     merge_entries: U64  # left << 44 | right << 24 | rank
     merge_ids: U32  # [rank]
     # Characters.
-    class_index: U16  # [0x110000 >> CLASS_BLOCK_SHIFT], number of a block
-    class_blocks: U8  # [blocks << CLASS_BLOCK_SHIFT]
+    class_index: U8  # [0x110000 >> ROW_SHIFT], number of a row
+    class_rows: U8  # [rows << (ROW_SHIFT - BLOCK_SHIFT)], number of a block
+    class_blocks: U8  # [blocks << BLOCK_SHIFT]
     # Normal form C; empty where the file asks for none.
     nfc_bytes_factor: int  # 1 without NFC
-    nfc_index: U16
+    nfc_index: U8
+    nfc_rows: U8
     nfc_blocks: U8
     decomposition_points: U32  # ascending
     decomposition_offsets: U32  # [+ 1] into decomposition_data
@@ -138,8 +143,8 @@ def compile_tables(source: TokenizerSource, chat: ChatProgram | None = None) -> 
     merges = _merge_tables(source)
     words = _whole_words(source, merges[4])
     added_raw, added_normalized, added_data = _added_tables(source)
-    class_index, class_blocks = _class_tables(_wanted_flags(source))
     chat_rows = chat or ChatProgram((), (), b"")
+    class_index, class_rows, class_blocks = _class_tables(_wanted_flags(source, chat_rows))
     return TokenizerTables(
         source_sha256=source.data_sha256,
         source_sha384=source.data_sha384,
@@ -157,6 +162,7 @@ def compile_tables(source: TokenizerSource, chat: ChatProgram | None = None) -> 
         merge_entries=merges[2],
         merge_ids=merges[3],
         class_index=class_index,
+        class_rows=class_rows,
         class_blocks=class_blocks,
         added_raw=added_raw,
         added_normalized=added_normalized,
@@ -249,7 +255,7 @@ def _whole_words(
     return np.array(slots, np.uint32), bits, max(map(len, words), default=0)
 
 
-def _wanted_flags(source: TokenizerSource) -> int:
+def _wanted_flags(source: TokenizerSource, chat: ChatProgram) -> int:
     wanted = unicode_classes.LETTER | unicode_classes.NUMBER | unicode_classes.SPACE
     if source.split.letters_with_marks:
         wanted |= unicode_classes.MARK
@@ -259,30 +265,46 @@ def _wanted_flags(source: TokenizerSource) -> int:
         wanted |= unicode_classes.WORD
     if any(token.lstrip or token.rstrip for token in source.added_tokens):
         wanted |= unicode_classes.STRIP_SPACE
+    rows = np.array([*chat.user, *chat.system_user], np.uint32).reshape(-1, 3)
+    if np.any((rows[:, 0] >= CHAT_SYSTEM) & (rows[:, 1] == 1)):
+        wanted |= unicode_classes.TRIMMED
     return wanted
 
 
-def _two_stage(values: U8) -> tuple[U16, U8]:
-    """Splits a table over all code points into a table of block numbers and the different blocks.
+def _character_map(values: U8) -> tuple[U8, U8, U8]:
+    """Splits a table over all code points into numbers of rows, the different rows, and blocks.
 
-    Block 0 is the first one, so that ASCII needs no index.
+    The blocks begin with ASCII as it is, so that it needs no look at the others.
     """
-    blocks = values.reshape(-1, 1 << CLASS_BLOCK_SHIFT)
+    ascii_count = _ASCII >> BLOCK_SHIFT
+    numbers, blocks = _different(values[_ASCII:], 1 << BLOCK_SHIFT)
+    numbers = np.concatenate([np.arange(ascii_count), numbers + ascii_count])
+    index, rows = _different(numbers, 1 << (ROW_SHIFT - BLOCK_SHIFT))
+    if max(*index, *rows) > np.iinfo(np.uint8).max:
+        raise TokenizerError("classes of characters have too many different rows")
+    blocks = np.concatenate([values[:_ASCII], blocks])
+    return index.astype(np.uint8), rows.astype(np.uint8), blocks
+
+
+def _different(values: npt.NDArray[Any], size: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Which of the different parts of `size` stand in a row, and those parts one after another."""
+    parts = values.reshape(-1, size)
     numbers: dict[bytes, int] = {}
-    index = [numbers.setdefault(block.tobytes(), len(numbers)) for block in blocks]
-    return np.array(index, np.uint16), np.frombuffer(b"".join(numbers), np.uint8)
+    order = [numbers.setdefault(part.tobytes(), len(numbers)) for part in parts]
+    return np.array(order), np.frombuffer(b"".join(numbers), values.dtype)
 
 
 @functools.cache
-def _class_tables(wanted: int) -> tuple[U16, U8]:
-    return _two_stage(unicode_classes.character_flags(wanted))
+def _class_tables(wanted: int) -> tuple[U8, U8, U8]:
+    return _character_map(unicode_classes.character_flags(wanted))
 
 
 def _no_nfc_tables() -> dict[str, Any]:
     empty32 = np.zeros(0, np.uint32)
     return {
         "nfc_bytes_factor": 1,
-        "nfc_index": np.zeros(0, np.uint16),
+        "nfc_index": np.zeros(0, np.uint8),
+        "nfc_rows": np.zeros(0, np.uint8),
         "nfc_blocks": np.zeros(0, np.uint8),
         "decomposition_points": empty32,
         "decomposition_offsets": empty32,
@@ -302,13 +324,15 @@ def _nfc_tables() -> dict[str, Any]:
     data = unicode_classes.composition()
     assert data.order_count < NFC_UNSAFE
     unsafe = data.unsafe * np.uint8(NFC_UNSAFE)
-    index, blocks = _two_stage(np.where(data.order > 0, data.order, unsafe).astype(np.uint8))
+    kinds = np.where(data.order > 0, data.order, unsafe).astype(np.uint8)
+    index, rows, blocks = _character_map(kinds)
     points = sorted(data.decompositions)
     parts = [data.decompositions[point] for point in points]
     pairs = sorted((first << 32 | second, c) for (first, second), c in data.pairs.items())
     return {
         "nfc_bytes_factor": data.bytes_factor_max,
         "nfc_index": index,
+        "nfc_rows": rows,
         "nfc_blocks": blocks,
         "decomposition_points": np.array(points, np.uint32),
         "decomposition_offsets": np.cumsum([0, *map(len, parts)]).astype(np.uint32),

@@ -23,6 +23,7 @@ __all__ = [
     "NUMERIC",
     "SPACE",
     "STRIP_SPACE",
+    "TRIMMED",
     "WORD",
     "Composition",
     "character_flags",
@@ -37,8 +38,9 @@ NUMBER: Final = 2  # \p{N}
 MARK: Final = 4  # \p{M}
 SPACE: Final = 8  # \s of the pattern
 NUMERIC: Final = 16  # what the Digits pre-tokenizer splits off
-WORD: Final = 32  # \w, for single_word
-STRIP_SPACE: Final = 64  # \s, for lstrip and rstrip
+TRIMMED: Final = 32  # white space of str.strip(), which templates call `trim`
+WORD: Final = 64  # \w, for single_word
+STRIP_SPACE: Final = 128  # \s, for lstrip and rstrip
 
 U8 = npt.NDArray[np.uint8]
 _CHUNK: Final = 4096
@@ -112,6 +114,7 @@ _PROBES: Final[dict[int, Callable[[], set[str]]]] = {
     MARK: lambda: _matching(r"\p{M}"),
     SPACE: lambda: _matching(r"\s"),
     NUMERIC: _numeric,
+    TRIMMED: lambda: {c for chunk in _chunks() for c in chunk if c.isspace()},
     WORD: _word_characters,
     STRIP_SPACE: _strip_spaces,
 }

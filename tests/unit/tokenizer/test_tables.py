@@ -36,7 +36,7 @@ def test_character_flags_of_old_characters_equal_unicodedata(flag: int, category
 
 def test_character_flags_of_white_space_and_words_are_those_of_old_characters() -> None:
     """The same for the classes that flags of added tokens use."""
-    flags = unicode_classes.character_flags(0x7F)
+    flags = unicode_classes.character_flags(0xFF)
     for c in (*OLD, "\ue000", "\ue001"):
         space = c in " \u0085\u00a0"
         word = c == "_" or unicodedata.category(c)[0] in "LM" or unicodedata.category(c) == "Nd"
