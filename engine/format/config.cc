@@ -64,38 +64,25 @@ Text parse_word(Parser& parser) {
 
 int hex_digit(uint8_t c) {
   if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  return -1;
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /// One escape after the backslash; writes one byte to *out. False if it is not one of ours.
 bool parse_escape(Line& line, uint8_t* out) {
+  constexpr uint8_t kEscapes[][2] = {{'"', '"'}, {'\\', '\\'}, {'n', '\n'}, {'t', '\t'}};
   if (line.begin == line.end) return false;
-  const uint8_t c = *line.begin++;
-  switch (c) {
-    case '"':
-    case '\\':
-      *out = c;
-      return true;
-    case 'n':
-      *out = '\n';
-      return true;
-    case 't':
-      *out = '\t';
-      return true;
-    case 'x': {
-      // YAML's \xNN names a code point; below 0x80 that is the byte itself.
-      if (line.end - line.begin < 2) return false;
-      const int high = hex_digit(line.begin[0]);
-      const int low = hex_digit(line.begin[1]);
-      if (high < 0 || high > 7 || low < 0) return false;
-      *out = static_cast<uint8_t>(high * 16 + low);
-      line.begin += 2;
-      return true;
-    }
-    default:
-      return false;
+  const uint8_t name = *line.begin++;
+  for (const auto& escape : kEscapes) {
+    if (name != escape[0]) continue;
+    *out = escape[1];
+    return true;
   }
+  // YAML's \xNN names a code point; below 0x80 that is the byte itself.
+  if (name != 'x' || line.end - line.begin < 2) return false;
+  const int high = hex_digit(*line.begin++);
+  const int low = hex_digit(*line.begin++);
+  *out = static_cast<uint8_t>(high * 16 + low);
+  return high >= 0 && high <= 7 && low >= 0;
 }
 
 /// A double-quoted string, resolved in place.
@@ -122,10 +109,6 @@ Text parse_quoted(Parser& parser) {
   }
   ++line.begin;
   return Text(begin, static_cast<size_t>(out - begin));
-}
-
-bool equals(Text text, const char* word) {
-  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
 }
 
 /// Decimal digits only, no sign, no leading zero, within [low, high].
@@ -181,14 +164,6 @@ float parse_number(Parser& parser, double low, double high, bool low_excluded) {
   return static_cast<float>(value);
 }
 
-bool parse_choice(Parser& parser, const char* if_true, const char* if_false) {
-  const Text word = parse_word(parser);
-  if (failed(parser.error)) return false;
-  if (equals(word, if_true)) return true;
-  if (!equals(word, if_false)) parser.fail(Status::kConfigValue);
-  return false;
-}
-
 /// One of the words, as the enumeration whose values are their places.
 template <typename Enum, uint32_t kCount>
 Enum parse_one_of(Parser& parser, const char* const (&words)[kCount]) {
@@ -200,6 +175,8 @@ Enum parse_one_of(Parser& parser, const char* const (&words)[kCount]) {
   return Enum{};
 }
 
+constexpr const char* kYesWords[] = {"no", "yes"};
+constexpr const char* kPromptWords[] = {"raw", "chat"};
 constexpr const char* kKvCacheWords[] = {"f32", "f16", "int8"};
 constexpr const char* kWeightsWords[] = {"mapped", "resident"};
 constexpr const char* kLockWords[] = {"all", "arena"};
@@ -309,9 +286,9 @@ constexpr Key kKeys[] = {
     {"accept_missing", [](Parser& p) { parse_list(p, parse_protection); }},
     {"verify", [](Parser& p) { p.config.verify = parse_one_of<VerifyMode>(p, kVerifyWords); }},
     {"log", [](Parser& p) { p.config.log = parse_text(p); }},
-    {"log_text", [](Parser& p) { p.config.log_text = parse_choice(p, "yes", "no"); }},
+    {"log_text", [](Parser& p) { p.config.log_text = parse_one_of<bool>(p, kYesWords); }},
     {"isa", [](Parser& p) { p.config.isa = parse_word(p); }},
-    {"prompt", [](Parser& p) { p.config.chat = parse_choice(p, "chat", "raw"); }},
+    {"prompt", [](Parser& p) { p.config.chat = parse_one_of<bool>(p, kPromptWords); }},
     {"system", [](Parser& p) { p.config.system = parse_quoted(p); }},
     {"temperature", [](Parser& p) { p.config.temperature = parse_number(p, 0, 100, false); }},
     {"top_k", [](Parser& p) { p.config.top_k = parse_count(p, 0, kVocabSizeMax); }},
@@ -332,12 +309,9 @@ uint32_t parse_key(Parser& parser) {
          ((*line.begin >= 'a' && *line.begin <= 'z') || *line.begin == '_'))
     ++line.begin;
   const Text name(begin, static_cast<size_t>(line.begin - begin));
-  if (name.empty() || name.size() > kKeyBytesMax || line.begin == line.end || *line.begin != ':') {
-    parser.fail(Status::kConfigSyntax);
-    return kKeyCount;
-  }
-  ++line.begin;
-  if (line.begin < line.end && !is_space(*line.begin)) {
+  const bool named = !name.empty() && name.size() <= kKeyBytesMax && line.begin < line.end &&
+                     *line.begin++ == ':' && (line.begin == line.end || is_space(*line.begin));
+  if (!named) {
     parser.fail(Status::kConfigSyntax);
     return kKeyCount;
   }
@@ -371,6 +345,10 @@ bool next_line(Parser& parser, uint8_t*& cursor, uint8_t* end) {
 }
 
 }  // namespace
+
+bool equals(Text text, const char* word) {
+  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
+}
 
 Result<Config> parse_config(std::span<uint8_t> buffer) {
   Parser parser;

@@ -13,6 +13,7 @@ namespace bitnet::format {
 
 /// Text of a configuration value: bytes inside the buffer that was parsed, unescaped in place.
 using Text = std::span<const uint8_t>;
+bool equals(Text text, const char* word);
 
 /// How the KV cache keeps its rows; docs/numerics.md, "The KV cache". The numbers are those of the
 /// C interface.

@@ -92,7 +92,7 @@ Result<ElfFile> parse_elf(std::span<const uint8_t> file) {
     if (!elf.payload.empty()) return wrong("second model", header.offset);
     elf.payload = file.subspan(header.offset, header.file_bytes);
   }
-  if (const Error error = find_note(elf); failed(error)) return error;
+  BITNET_TRY(find_note(elf));
   return elf;
 }
 

@@ -43,67 +43,34 @@ ProgramHeader read_header(const uint8_t* headers, size_t index) {
   return header;
 }
 
-/// How far the program lies in memory from the addresses in its file.
-struct LoadBias {
-  bool known = false;
-  uintptr_t bytes = 0;
-};
-
-/// The header that describes the headers says where they were meant to be.
-LoadBias find_bias(const uint8_t* headers, size_t header_count) {
-  for (size_t i = 0; i < header_count; ++i) {
-    const ProgramHeader header = read_header(headers, i);
-    if (header.type != kTypeProgramHeaders) continue;
-    return {true, reinterpret_cast<uintptr_t>(headers) - header.virtual_address};
-  }
-  return {};
-}
-
-std::span<const uint8_t> in_memory(const ProgramHeader& header, const LoadBias& bias) {
-  const uintptr_t address = bias.bytes + header.virtual_address;
-  return {reinterpret_cast<const uint8_t*>(address), header.memory_bytes};
-}
-
 }  // namespace
 
-Result<std::span<const uint8_t>> find_payload(const uint8_t* headers, size_t header_count) {
-  std::span<const uint8_t> payload;
-  size_t payload_count = 0;
-  const LoadBias bias = find_bias(headers, header_count);
-  for (size_t i = 0; bias.known && i < header_count; ++i) {
+Image read_image(const uint8_t* headers, size_t header_count) {
+  Image image{};
+  // The header that describes the headers says where they were meant to be.
+  size_t own = 0;
+  while (own < header_count && read_header(headers, own).type != kTypeProgramHeaders) ++own;
+  if (own == header_count) return image;
+  const auto bias =
+      reinterpret_cast<uintptr_t>(headers) - read_header(headers, own).virtual_address;
+  for (size_t i = 0; i < header_count; ++i) {
     const ProgramHeader header = read_header(headers, i);
-    if (!is_payload_shaped(header)) continue;
-    const std::span<const uint8_t> bytes = in_memory(header, bias);
-    if (std::memcmp(bytes.data(), kMagic, sizeof(kMagic)) != 0) continue;
-    payload = bytes;
-    ++payload_count;
-  }
-  if (payload_count != 1) {
-    return Error{Status::kModelNotSealed, "executable", 0, payload_count, 1};
-  }
-  return payload;
-}
-
-std::span<const uint8_t> find_relro(const uint8_t* headers, size_t header_count) {
-  const LoadBias bias = find_bias(headers, header_count);
-  for (size_t i = 0; bias.known && i < header_count; ++i) {
-    const ProgramHeader header = read_header(headers, i);
-    if (header.type == kTypeRelro) return in_memory(header, bias);
-  }
-  return {};
-}
-
-size_t list_segments(const uint8_t* headers, size_t header_count,
-                     std::span<Segment, kSegmentCountMax> out) {
-  const LoadBias bias = find_bias(headers, header_count);
-  size_t count = 0;
-  for (size_t i = 0; bias.known && i < header_count; ++i) {
-    const ProgramHeader header = read_header(headers, i);
+    const auto* begin = reinterpret_cast<const uint8_t*>(bias + header.virtual_address);
+    const std::span<const uint8_t> memory(begin, header.memory_bytes);
+    if (header.type == kTypeRelro) image.relro = memory;
     if (header.type != kTypeLoad) continue;
-    ENGINE_CHECK(count < kSegmentCountMax);
-    out[count++] = {in_memory(header, bias), (header.flags & kFlagWrite) != 0};
+    ENGINE_CHECK(image.segment_count < kSegmentCountMax);
+    image.segments[image.segment_count++] = {memory, (header.flags & kFlagWrite) != 0};
+    if (!is_payload_shaped(header) || std::memcmp(begin, kMagic, sizeof kMagic) != 0) continue;
+    image.payload = memory;
+    ++image.payload_count;
   }
-  return count;
+  return image;
+}
+
+Result<std::span<const uint8_t>> find_payload(const Image& image) {
+  if (image.payload_count == 1) return image.payload;
+  return Error{Status::kModelNotSealed, "executable", 0, image.payload_count, 1};
 }
 
 std::span<const uint8_t, kRootBytes> sealed_root() {
@@ -111,12 +78,6 @@ std::span<const uint8_t, kRootBytes> sealed_root() {
   const uint8_t* root = sealed_note.root;
   __asm__("" : "+r"(root));
   return std::span<const uint8_t, kRootBytes>(root, kRootBytes);
-}
-
-bool is_sealed() {
-  uint8_t any = 0;
-  for (const uint8_t byte : sealed_root()) any = static_cast<uint8_t>(any | byte);
-  return any != 0;
 }
 
 }  // namespace bitnet::format

@@ -36,9 +36,7 @@ Error fill_and_seal(int file, uint64_t bytes, int copy, std::span<uint8_t> buffe
         read_at(file, offset, rest < buffer.size() ? buffer.first(rest) : buffer);
     if (!count.ok()) return count.error();
     if (count.value() == 0) break;
-    if (const Error error = write_all(copy, buffer.first(count.value())); failed(error)) {
-      return error;
-    }
+    BITNET_TRY(write_all(copy, buffer.first(count.value())));
     offset += count.value();
   }
   return fcntl(copy, F_ADD_SEALS, kSeals) == 0 ? kNoError : system_error("F_ADD_SEALS");

@@ -66,75 +66,58 @@ static_assert(LANDLOCK_SCOPE_SIGNAL == uint64_t{1} << 1);
 
 // A filter is a program of at most kFilterMax instructions; jumps count from the next one.
 constexpr size_t kFilterMax = 64;
+constexpr uint16_t kLoad = BPF_LD | BPF_W | BPF_ABS;
+constexpr uint16_t kJumpIfEqual = BPF_JMP | BPF_JEQ | BPF_K;
+constexpr uint16_t kJumpIfNotBelow = BPF_JMP | BPF_JGE | BPF_K;
+constexpr uint16_t kReturn = BPF_RET | BPF_K;
 constexpr uint32_t kNumber = offsetof(seccomp_data, nr);
 // Little-endian: the low half of the first argument. The kernel reads a descriptor from 32 bits.
 constexpr uint32_t kArgument = offsetof(seccomp_data, args);
 
-class FilterProgram {
- public:
-  void load(uint32_t at) { add(BPF_LD | BPF_W | BPF_ABS, at); }
-  void alu(uint16_t operation, uint32_t value) {
-    add(static_cast<uint16_t>(BPF_ALU | operation | BPF_K), value);
+/// Lets a call pass whose first argument is one of `count` values from `first` on, `step` (1 or 2)
+/// apart.
+struct Rule {
+  uint32_t call;
+  uint32_t first;
+  uint32_t count;
+  uint32_t step;
+};
+
+struct FilterProgram {
+  sock_filter code[kFilterMax];
+  unsigned short count = 0;
+
+  void add(uint16_t operation, uint32_t value, uint8_t if_true = 0, uint8_t if_false = 0) {
+    ENGINE_CHECK(count < kFilterMax);
+    code[count++] = sock_filter{operation, if_true, if_false, value};
   }
-  /// Ends with `action` if the comparison of the loaded value holds, else goes on.
-  void end_if(uint16_t comparison, uint32_t value, uint32_t action) {
-    add(static_cast<uint16_t>(BPF_JMP | comparison | BPF_K), value, 0, 1);
-    end(action);
-  }
-  void end(uint32_t action) { add(BPF_RET | BPF_K, action); }
-  /// Kills calls in the way of another architecture, then loads the number of the call. Numbers
-  /// of the x32 form of x86-64, which shares its architecture, have bit 30 set.
-  void begin() {
-    load(offsetof(seccomp_data, arch));
-    add(BPF_JMP | BPF_JEQ | BPF_K, kArchitecture, 1, 0);
-    end(SECCOMP_RET_KILL_PROCESS);
-    load(kNumber);
-    end_if(BPF_JGE, 1u << 30, SECCOMP_RET_KILL_PROCESS);
-  }
-  /// The instructions up to end_case are for the call `number`; the others jump over them with
-  /// their number still loaded. What end_case is reached by is killed.
-  void begin_case(uint32_t number) {
-    case_at_ = count_;
-    add(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 0);
-  }
-  void end_case() {
-    end(SECCOMP_RET_KILL_PROCESS);
-    code_[case_at_].jf = static_cast<uint8_t>(count_ - case_at_ - 1);
+  /// What the rule does not fit goes on behind it.
+  void add_rule(const Rule& rule) {
+    add(kLoad, kNumber);
+    add(kJumpIfEqual, rule.call, 0, 6);
+    add(kLoad, kArgument);
+    add(BPF_ALU | BPF_SUB | BPF_K, rule.first);
+    add(kJumpIfNotBelow, rule.count * rule.step, 3, 0);
+    add(BPF_ALU | BPF_AND | BPF_K, rule.step - 1);
+    add(kJumpIfEqual, 0, 0, 1);
+    add(kReturn, SECCOMP_RET_ALLOW);
   }
   /// Installs it on the calling thread (flags 0) or on all threads.
   Reason install(unsigned flags) {
-    const sock_fprog program{static_cast<unsigned short>(count_), code_};
+    const sock_fprog program{count, code};
     const long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
     // A positive result is the id of a thread that could not be brought along.
     return result > 0 ? Reason{ESRCH} : reason_of(result);
   }
-
- private:
-  void add(uint16_t code, uint32_t value, uint8_t if_true = 0, uint8_t if_false = 0) {
-    ENGINE_CHECK(count_ < kFilterMax);
-    code_[count_++] = sock_filter{code, if_true, if_false, value};
-  }
-  sock_filter code_[kFilterMax];
-  size_t count_ = 0;
-  size_t case_at_ = 0;
 };
-
-/// Allows the park pipes' ends of one parity: 0 those for reading, 1 those for writing.
-void allow_pipe_ends(FilterProgram& program, const FilterPlan& plan, uint32_t parity) {
-  if (plan.pipe_count == 0) return;
-  program.load(kArgument);
-  program.alu(BPF_SUB, plan.first_pipe);
-  program.end_if(BPF_JGE, 2 * plan.pipe_count, SECCOMP_RET_KILL_PROCESS);
-  program.alu(BPF_AND, 1);
-  program.end_if(BPF_JEQ, parity, SECCOMP_RET_ALLOW);
-}
 
 /// On a thread of its own: with clock_gettime refused to it, can it still read the clock?
 void* try_clock(void* needs_system_call) {
   FilterProgram program;
-  program.load(kNumber);
-  program.end_if(BPF_JEQ, SYS_clock_gettime, SECCOMP_RET_ERRNO | EPERM);
-  program.end(SECCOMP_RET_ALLOW);
+  program.add(kLoad, kNumber);
+  program.add(kJumpIfEqual, SYS_clock_gettime, 0, 1);
+  program.add(kReturn, SECCOMP_RET_ERRNO | EPERM);
+  program.add(kReturn, SECCOMP_RET_ALLOW);
   struct timespec now;
   if (program.install(0) != 0) return nullptr;
   *static_cast<bool*>(needs_system_call) = clock_gettime(CLOCK_MONOTONIC, &now) != 0;
@@ -233,28 +216,23 @@ bool clock_needs_system_call() {
 }
 
 Reason install_filter(const FilterPlan& plan) {
-  constexpr uint32_t kAllow = SECCOMP_RET_ALLOW;
+  // Everything that is allowed; of a pipe the end for reading comes first.
+  const Rule rules[] = {
+      {SYS_read, plan.first_pipe, plan.pipe_count, 2},
+      {SYS_write, plan.first_pipe + 1, plan.pipe_count, 2},
+      {SYS_read, kStdin, 1, 1},
+      {SYS_write, kStdout, 2, 1},
+      {SYS_exit_group, 0, UINT32_MAX, 1},
+      {SYS_clock_gettime, CLOCK_MONOTONIC, plan.clock ? 1u : 0u, 1},
+  };
+  static_assert(kStderr == kStdout + 1);
   FilterProgram program;
-  program.begin();
-  program.begin_case(SYS_read);
-  program.load(kArgument);
-  program.end_if(BPF_JEQ, kStdin, kAllow);
-  allow_pipe_ends(program, plan, 0);
-  program.end_case();
-  program.begin_case(SYS_write);
-  program.load(kArgument);
-  program.end_if(BPF_JEQ, kStdout, kAllow);
-  program.end_if(BPF_JEQ, kStderr, kAllow);
-  allow_pipe_ends(program, plan, 1);
-  program.end_case();
-  program.end_if(BPF_JEQ, SYS_exit_group, kAllow);
-  if (plan.clock) {
-    program.begin_case(SYS_clock_gettime);
-    program.load(kArgument);
-    program.end_if(BPF_JEQ, CLOCK_MONOTONIC, kAllow);
-    program.end_case();
-  }
-  program.end(SECCOMP_RET_KILL_PROCESS);
+  program.add(kLoad, offsetof(seccomp_data, arch));
+  program.add(kJumpIfEqual, kArchitecture, 1, 0);
+  program.add(kReturn, SECCOMP_RET_KILL_PROCESS);
+  // The x32 form of x86-64, which shares its architecture, has numbers of its own.
+  for (const Rule& rule : rules) program.add_rule(rule);
+  program.add(kReturn, SECCOMP_RET_KILL_PROCESS);
   return program.install(SECCOMP_FILTER_FLAG_TSYNC);
 }
 

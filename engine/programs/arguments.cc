@@ -5,6 +5,7 @@
 
 #include "base/version.h"
 #include "platform/os.h"
+#include "programs/report.h"
 
 namespace bitnet::programs {
 namespace {
@@ -29,8 +30,7 @@ bool is_option(const char* name, const char* argument) {
 }
 
 void print(const char* text) {
-  const auto* bytes = reinterpret_cast<const uint8_t*>(text);
-  (void)failed(platform::write_all(platform::kStdout, {bytes, std::strlen(text)}));
+  (void)failed(platform::write_all(platform::kStdout, bytes_of(text)));
 }
 
 }  // namespace

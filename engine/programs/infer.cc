@@ -27,6 +27,7 @@
 namespace {
 
 using namespace bitnet;
+using programs::bytes_of;
 
 using runtime::Event;
 
@@ -84,10 +85,6 @@ struct Program {
 
 Program program;
 
-std::span<const uint8_t> bytes_of(const char* text) {
-  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
-}
-
 Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
   programs::Option options[] = {
       {.name = "--config", .text = &out->config, .required = true},
@@ -109,12 +106,6 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
   return kNoError;
 }
 
-bool is_text(format::Text text, const char* word) {
-  const auto expected = bytes_of(word);
-  return text.size() == expected.size() &&
-         std::memcmp(text.data(), expected.data(), text.size()) == 0;
-}
-
 /// A path of the configuration for the kernel; valid until the next one.
 Result<const char*> as_path(format::Text text, const char* key) {
   static char path[kPathBytesMax];
@@ -126,14 +117,18 @@ Result<const char*> as_path(format::Text text, const char* key) {
   return path;
 }
 
+format::Image own_image() {
+  const platform::ProgramHeaders headers = platform::program_headers();
+  return format::read_image(headers.data, headers.count);
+}
+
 /// The bytes of model.bin: of this executable, or of the file that the configuration names.
 Result<std::span<const uint8_t>> find_model(const format::Config& config) {
-  if (!is_text(config.model, "sealed")) {
+  if (!format::equals(config.model, "sealed")) {
     const Result<const char*> path = as_path(config.model, "model");
     return path.ok() ? platform::map_file(path.value()) : path.error();
   }
-  const platform::ProgramHeaders headers = platform::program_headers();
-  return format::find_payload(headers.data, headers.count);
+  return format::find_payload(own_image());
 }
 
 /// The payload must be the model that the executable was sealed with, and every model must have
@@ -207,10 +202,10 @@ void show_token(const char* kind, uint32_t id) {
 /// Opens the log, where there is to be one; its first records say what runs here.
 Error open_log(Program& self, std::span<const uint8_t> config_digest, size_t config_bytes) {
   const format::Config& config = self.config;
-  if (is_text(config.log, "off")) return kNoError;
+  if (format::equals(config.log, "off")) return kNoError;
   const Result<const char*> path = as_path(config.log, "log");
   if (!path.ok()) return path.error();
-  if (const Error error = self.log.open(path.value()); failed(error)) return error;
+  BITNET_TRY(self.log.open(path.value()));
   self.log.write(Event::kStart, platform::process_id(), self.arguments.seed, platform::unix_ns(),
                  bytes_of(kVersion));
   self.log.write(Event::kConfiguration, config_bytes, static_cast<uint64_t>(config.verify),
@@ -229,10 +224,7 @@ Error write_answer(void* context, uint32_t token, model::Text bytes) {
 
 /// Pointers that start-up has relocated become read-only: the C library of a static program leaves
 /// them writable.
-Error protect_relocated() {
-  const platform::ProgramHeaders headers = platform::program_headers();
-  return platform::protect_read_only(format::find_relro(headers.data, headers.count));
-}
+Error protect_relocated() { return platform::protect_read_only(own_image().relro); }
 
 /// Steps 1 to 6: everything that will ever be opened is, then files are out of reach, then the
 /// threads start, and last the filter falls. The order matters: a thread inherits step 4, Landlock
@@ -240,7 +232,7 @@ Error protect_relocated() {
 /// has freed; starting a thread needs system calls that step 6 takes away.
 Error set_up(Program& self) {
   // 1. Pointers read-only; settings; the log.
-  if (const Error error = protect_relocated(); failed(error)) return error;
+  BITNET_TRY(protect_relocated());
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
   uint8_t config_digest[kDigest384Bytes];  // parsing resolves escapes in place
@@ -249,16 +241,14 @@ Error set_up(Program& self) {
       format::parse_config(std::span(self.config_text, config_bytes.value()));
   if (!config.ok()) return config.error();
   self.config = config.value();
-  if (const Error error = open_log(self, config_digest, config_bytes.value()); failed(error))
-    return error;
+  BITNET_TRY(open_log(self, config_digest, config_bytes.value()));
   // 2. The model's bytes.
-  const bool sealed = is_text(self.config.model, "sealed");
+  const bool sealed = format::equals(self.config.model, "sealed");
   const Result<std::span<const uint8_t>> file = find_model(self.config);
   if (!file.ok()) return file.error();
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {
-    if (const Error error = check_vocabulary_file(self.arguments.vocabulary); failed(error))
-      return error;
+    BITNET_TRY(check_vocabulary_file(self.arguments.vocabulary));
   }
   // 4. Lock the process. A report goes on, to tell the state of every layer.
   self.lockdown = runtime::Lockdown(self.config.accept_missing);
@@ -283,13 +273,13 @@ Error set_up(Program& self) {
   }
   const format::ModelHeader& header = self.session.header();
   self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);
-  if (const Error error = check_belonging(header, sealed); failed(error)) return error;
+  BITNET_TRY(check_belonging(header, sealed));
   if (self.config.top_k > header.vocab_size) {
     return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
   }
   // 6. Lock the memory, then all threads.
   const runtime::RunMemory memory{file.value(), self.session.weights(), self.session.arena(),
-                                  self.config.lock};
+                                  self.log.memory(), self.config.lock};
   const Error error = self.lockdown.after_threads(memory, self.session.team());
   uint64_t in_force = 0;
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
@@ -393,8 +383,7 @@ Error answer(Program& self, uint64_t start_ns) {
   self.log.write(Event::kAnswer, result.value().new_tokens,
                  (result.value().end_ns - start_ns) / 1000000, self.answer_bytes,
                  bytes_of(finish_name(result.value().finish)));
-  if (const Error error = platform::write_all(platform::kStdout, bytes_of("\n")); failed(error))
-    return error;
+  BITNET_TRY(platform::write_all(platform::kStdout, bytes_of("\n")));
   if (result.value().finish == model::Finish::kLength) {
     programs::Line line;
     line.text("note: the answer was cut at `max_new_tokens` = ")

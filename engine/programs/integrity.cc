@@ -14,6 +14,7 @@
 namespace {
 
 using namespace bitnet;
+using programs::bytes_of;
 using programs::Line;
 
 constexpr char kHelp[] =
@@ -37,10 +38,6 @@ constexpr const char* kLimits[] = {
 };
 
 bool json = false;
-
-std::span<const uint8_t> bytes_of(const char* text) {
-  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
-}
 
 void print(Line& line) {
   if (failed(platform::write_all(platform::kStdout, line.text("\n").bytes())))
@@ -130,10 +127,9 @@ Error check(const char* binary, const char* pid, bool self) {
   if (!file.ok()) return Error{Status::kReadFailed, binary, 0, file.error().value};
   const Result<format::ElfFile> elf = format::parse_elf(file.value());
   if (!elf.ok()) return elf.error();
-  if (const Error error = check_file(elf.value()); failed(error)) return error;
+  BITNET_TRY(check_file(elf.value()));
   if (binary != nullptr) return kNoError;
-  if (const Error error = programs::check_process(pid, elf.value(), tell_region); failed(error))
-    return error;
+  BITNET_TRY(programs::check_process(pid, elf.value(), tell_region));
   tell_lockdown();
   for (const char* limit : kLimits) {
     if (self) tell("limit", bytes_of(limit));

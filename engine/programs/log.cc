@@ -1,6 +1,6 @@
 // bitnet-log: shows a log ring, from outside and without a right to write.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
+#include <bit>
 
 #include "platform/inspect.h"
 #include "platform/log_file.h"
@@ -99,14 +99,11 @@ void print_state(const runtime::LogRange& range, bool running, bool json) {
   print(json ? platform::kStdout : platform::kStderr, line.text(json ? "\"}\n" : "\n"));
 }
 
-Result<uint64_t> read_head(int file) {
-  uint64_t head = 0;
-  uint8_t bytes[sizeof head];
-  const Result<size_t> count = platform::read_at(file, offsetof(runtime::LogHeader, head), bytes);
+/// All of `to`, from `offset` on; a file that ends before is no ring.
+Error read_part(int file, uint64_t offset, std::span<uint8_t> to) {
+  const Result<size_t> count = platform::read_at(file, offset, to);
   if (!count.ok()) return count.error();
-  if (count.value() != sizeof head) return Error{Status::kLogFormat, "size", count.value()};
-  std::memcpy(&head, bytes, sizeof head);
-  return head;
+  return count.value() == to.size() ? kNoError : Error{Status::kLogFormat, "size", offset};
 }
 
 /// Copies the ring and checks the copy.
@@ -117,18 +114,14 @@ Result<runtime::LogRange> read_ring(int file, bool* running) {
   if (facts.value().bytes != sizeof ring) {
     return Error{Status::kLogFormat, "size", facts.value().bytes};
   }
-  // The head first, on its own: the records up to it are whole then.
+  // The head first, on its own: the records up to it are whole then. And once more behind them.
+  constexpr uint64_t kHeadOffset = offsetof(runtime::LogHeader, head);
   const std::span<uint8_t> all(ring);
-  for (const std::span<uint8_t> part :
-       {all.first(runtime::kLogHeaderBytes), all.subspan(runtime::kLogHeaderBytes)}) {
-    const auto offset = static_cast<uint64_t>(part.data() - ring);
-    const Result<size_t> count = platform::read_at(file, offset, part);
-    if (!count.ok()) return count.error();
-    if (count.value() != part.size()) return Error{Status::kLogFormat, "size", offset};
-  }
-  const Result<uint64_t> head_after = read_head(file);
-  if (!head_after.ok()) return head_after.error();
-  return runtime::check_log(ring, head_after.value(), *running);
+  uint8_t head[sizeof(uint64_t)];
+  BITNET_TRY(read_part(file, 0, all.first(runtime::kLogHeaderBytes)));
+  BITNET_TRY(read_part(file, runtime::kLogHeaderBytes, all.subspan(runtime::kLogHeaderBytes)));
+  BITNET_TRY(read_part(file, kHeadOffset, head));
+  return runtime::check_log(ring, std::bit_cast<uint64_t>(head), *running);
 }
 
 Error show(const Arguments& arguments) {

@@ -20,28 +20,28 @@ struct Scan {
   uint8_t peek() const { return rest.empty() ? 0 : rest[0]; }
   uint8_t take() {
     const uint8_t byte = peek();
-    if (rest.empty()) {
-      ok = false;
-    } else {
-      rest = rest.subspan(1);
-    }
+    ok = ok && !rest.empty();
+    rest = rest.subspan(rest.empty() ? 0 : 1);
     return byte;
   }
-  void expect(char byte) { ok = take() == byte && ok; }
-  uint64_t number(uint64_t base) {
+  void skip_spaces() {
+    while (peek() == ' ') take();
+  }
+  /// Hexadecimal, or decimal, and the character behind it.
+  uint64_t number(uint64_t base, char end) {
+    constexpr char kDigits[] = "0123456789abcdef";
     uint64_t value = 0;
-    uint32_t digits = 0;
-    for (; digits <= 20; ++digits) {
-      const uint8_t byte = peek();
-      const uint64_t digit = byte >= '0' && byte <= '9'   ? byte - '0'
-                             : byte >= 'a' && byte <= 'f' ? byte - 'a' + 10u
-                                                          : 16;
-      if (digit >= base) break;
+    const size_t before = rest.size();
+    for (;;) {
+      const void* digit = peek() == 0 ? nullptr : std::memchr(kDigits, peek(), base);
+      if (digit == nullptr) break;
+      const auto place = static_cast<const char*>(digit) - kDigits;
       ok = ok && !__builtin_mul_overflow(value, base, &value) &&
-           !__builtin_add_overflow(value, digit, &value);
-      rest = rest.subspan(1);
+           !__builtin_add_overflow(value, static_cast<uint64_t>(place), &value);
+      take();
     }
-    ok = ok && digits > 0;
+    ok = ok && rest.size() < before;
+    ok = take() == end && ok;
     return value;
   }
 };
@@ -55,24 +55,19 @@ std::span<const uint8_t> next_line(std::span<const uint8_t>& rest) {
 }
 
 void scan_head(Scan& scan, Region* region) {
-  region->begin = scan.number(16);
-  scan.expect('-');
-  region->end = scan.number(16);
-  scan.expect(' ');
+  region->begin = scan.number(16, '-');
+  region->end = scan.number(16, ' ');
   for (int i = 0; i < 4; ++i) {
     const char right = static_cast<char>(scan.take());
     scan.ok = scan.ok && (right == "rwxp"[i] || right == "---s"[i]);
     region->rights[i] = right;
   }
-  scan.expect(' ');
-  region->offset = scan.number(16);
-  scan.expect(' ');
-  scan.number(16);
-  scan.expect(':');
-  scan.number(16);
-  scan.expect(' ');
-  scan.number(10);
-  while (scan.peek() == ' ') scan.take();
+  scan.ok = scan.take() == ' ' && scan.ok;
+  region->offset = scan.number(16, ' ');
+  scan.number(16, ':');
+  scan.number(16, ' ');
+  scan.number(10, ' ');
+  scan.skip_spaces();
   const size_t length = scan.rest.size();
   scan.ok = scan.ok && region->begin < region->end && length < sizeof region->name;
   if (scan.ok && length > 0) std::memcpy(region->name, scan.rest.data(), length);
@@ -91,24 +86,21 @@ Error foreign(const Region& region) {
   return Error{Status::kRegionForeign, "region", region.begin};
 }
 
-/// Every byte of memory between two offsets of the file is the file's.
-Error compare(Process& process, uint64_t address, uint64_t begin, uint64_t end) {
+/// Every byte of the file from `begin` to `end` is in memory as it is, `apart` above its offset.
+Error compare(Process& process, uint64_t apart, uint64_t begin, uint64_t end) {
   uint8_t found[65536];
-  while (begin < end) {
-    const size_t wanted = end - begin < sizeof found ? end - begin : sizeof found;
-    const Result<size_t> count = platform::read_at(process.memory, address, {found, wanted});
+  for (uint64_t at = begin; at < end;) {
+    const size_t wanted = end - at < sizeof found ? end - at : sizeof found;
+    const Result<size_t> count = platform::read_at(process.memory, apart + at, {found, wanted});
     if (!count.ok() || count.value() != wanted) {
       return Error{Status::kProcessHidden, "mem", 0, count.ok() ? 0 : count.error().value};
     }
-    const uint8_t* expected = process.elf.file.data() + begin;
-    for (size_t i = 0; i < wanted; ++i) {
-      if (found[i] != expected[i])
-        return Error{Status::kMappingDiffers, "memory", address + i, begin + i};
+    for (size_t i = 0; i < wanted; ++i, ++at) {
+      if (found[i] != process.elf.file[at])
+        return Error{Status::kMappingDiffers, "memory", apart + at, at};
     }
-    process.compared_bytes += wanted;
-    begin += wanted;
-    address += wanted;
   }
+  process.compared_bytes += end - begin;
   return kNoError;
 }
 
@@ -117,24 +109,21 @@ Error compare(Process& process, uint64_t address, uint64_t begin, uint64_t end) 
 Error check_own(Process& process, const Region& region) {
   const bool writable = region.rights[1] == 'w';
   const bool executable = region.rights[2] == 'x';
+  const uint64_t apart = region.begin - region.offset;
   for (size_t i = 0; i < process.elf.load_count; ++i) {
     const format::ProgramHeader& load = process.elf.loads[i];
-    const uint64_t slack = load.offset % 4096;
-    const uint64_t first = load.offset - slack;
-    if (region.offset < first || region.offset >= load.offset + load.file_bytes) continue;
-    const uint64_t bias = region.begin - (load.virtual_address - slack + (region.offset - first));
+    const uint64_t file_end = load.offset + load.file_bytes;
+    if (region.offset < load.offset / 4096 * 4096 || region.offset >= file_end) continue;
+    const uint64_t bias = apart - (load.virtual_address - load.offset);
+    if (process.bias_known && process.bias != bias) continue;
     const bool may_write = (load.flags & format::kFlagWrite) != 0;
     const bool may_execute = (load.flags & format::kFlagExecute) != 0;
-    if (process.bias_known && process.bias != bias) continue;
     if (executable != may_execute || (writable && !may_write)) return foreign(region);
     process.bias = bias;
     process.bias_known = true;
     if (may_write) return kNoError;  // start-up relocates it
-    const uint64_t skip = region.offset < load.offset ? load.offset - region.offset : 0;
-    const uint64_t begin = region.offset + skip;
-    const uint64_t mapped_end = region.offset + (region.end - region.begin);
-    const uint64_t file_end = load.offset + load.file_bytes;
-    return compare(process, region.begin + skip, begin,
+    const uint64_t mapped_end = region.end - apart;
+    return compare(process, apart, region.offset < load.offset ? load.offset : region.offset,
                    mapped_end < file_end ? mapped_end : file_end);
   }
   return foreign(region);
@@ -151,13 +140,14 @@ bool next_region(std::span<const uint8_t>& rest, Region* region, bool* ok) {
   // Attributes begin with a capital letter, the next region with a digit of its address.
   while (*ok && !rest.empty() && rest[0] >= 'A' && rest[0] <= 'Z') {
     constexpr char kLocked[] = "Locked:";
+    constexpr size_t kLockedBytes = sizeof kLocked - 1;
     Scan line{next_line(rest)};
-    if (line.rest.size() < sizeof kLocked ||
-        std::memcmp(line.rest.data(), kLocked, sizeof kLocked - 1) != 0)
+    if (line.rest.size() <= kLockedBytes ||
+        std::memcmp(line.rest.data(), kLocked, kLockedBytes) != 0)
       continue;
-    line.rest = line.rest.subspan(sizeof kLocked - 1);
-    while (line.peek() == ' ') line.take();
-    region->locked_kb = line.number(10);
+    line.rest = line.rest.subspan(kLockedBytes);
+    line.skip_spaces();
+    region->locked_kb = line.number(10, ' ');
     *ok = line.ok;
   }
   return *ok;
@@ -182,8 +172,7 @@ Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(co
   char executable[kPathBytesMax] = {};
   const Result<const char*> link = process_path(pid, "exe", path);
   if (!link.ok()) return link.error();
-  if (const Error error = platform::read_link(link.value(), executable); failed(error))
-    return error;
+  BITNET_TRY(platform::read_link(link.value(), executable));
   Result<int> files[2] = {0, 0};
   const char* names[2] = {"smaps", "mem"};
   for (int i = 0; i < 2; ++i) {
@@ -209,7 +198,7 @@ Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(co
     if (code && (region.rights[1] == 'w' || (!region.of_executable && !kernel)))
       return foreign(region);
     if (!region.of_executable) continue;
-    if (const Error error = check_own(process, region); failed(error)) return error;
+    BITNET_TRY(check_own(process, region));
   }
   if (!ok) return Error{Status::kProcessHidden, "smaps"};
   uint64_t expected = 0;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "programs/report.h"
 
-#include <cstring>
-
 #include "platform/os.h"
 
 namespace bitnet::programs {
@@ -84,9 +82,8 @@ int report(const Error& error) {
   Line line;
   line.text("error: ").text(status.text);
   if (error.subject[0] != 0) {
-    const auto* subject = reinterpret_cast<const uint8_t*>(error.subject);
-    const size_t length = std::strlen(error.subject);
-    line.text(": `").escaped({subject, length < 256 ? length : 256}).text("`");
+    const std::span<const uint8_t> subject = bytes_of(error.subject);
+    line.text(": `").escaped(subject.first(subject.size() < 256 ? subject.size() : 256)).text("`");
   }
   line.text("\n");
   const char* separator = "  ";

@@ -3,11 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "base/status.h"
 
 namespace bitnet::programs {
+
+inline std::span<const uint8_t> bytes_of(const char* text) {
+  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
+}
 
 /// A fixed buffer that text is put together in; what does not fit is cut.
 class Line {

@@ -11,10 +11,12 @@ using format::Protection;
 constexpr int kFirstOther = platform::kStderr + 1;
 constexpr const char* kStreamNames[] = {"standard input", "standard output", "standard error"};
 
-/// A part of the program's memory; `constant` is what `lock: arena` leaves out.
+/// A part of the program's memory; `constant` is what `lock: arena` leaves out. Stacks are not
+/// sealed: the main one may still grow.
 struct Region {
   std::span<const uint8_t> memory;
   bool constant;
+  bool stack;
 };
 
 /// Adds up one layer over several regions: the first refusal is the layer's.
@@ -28,16 +30,12 @@ struct Sum {
   }
 };
 
-/// Each thread keeps its own stack in memory and out of dumps.
+/// The threads' stacks, each found by its own thread.
 struct Stacks {
-  Sum lock[kThreadCountMax];
-  Sum dump[kThreadCountMax];
+  std::span<const uint8_t> memory[kThreadCountMax];
 
-  static void protect_own(void* context, uint32_t index) {
-    auto& self = *static_cast<Stacks*>(context);
-    const std::span<const uint8_t> stack = platform::own_stack();
-    self.lock[index].add(platform::lock_memory(stack), stack.size());
-    self.dump[index].add(platform::exclude_from_dumps(stack), stack.size());
+  static void find_own(void* context, uint32_t index) {
+    static_cast<Stacks*>(context)->memory[index] = platform::own_stack();
   }
 };
 
@@ -53,15 +51,15 @@ Status status_of(Protection layer, platform::Reason reason) {
 }  // namespace
 
 void Lockdown::set(Protection layer, platform::Reason reason, uint64_t detail) {
-  state(layer) = {reason == 0, reason, detail};
+  state(layer) = {true, reason == 0, reason, detail};
 }
 
-Error Lockdown::first_missing(std::span<const Protection> layers) const {
-  for (const Protection layer : layers) {
-    const auto index = static_cast<uint32_t>(layer);
-    if (layers_[index].on || accepts(index)) continue;
-    const platform::Reason reason = layers_[index].reason;
-    return Error{status_of(layer, reason), format::kProtectionNames[index], 0, reason};
+Error Lockdown::first_missing() const {
+  for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
+    const LayerState& layer = layers_[i];
+    if (!layer.tried || layer.on || accepts(i)) continue;
+    const Status status = status_of(static_cast<Protection>(i), layer.reason);
+    return Error{status, format::kProtectionNames[i], 0, layer.reason};
   }
   return kNoError;
 }
@@ -81,46 +79,40 @@ Error Lockdown::before_threads() {
   // Now, so that the pipes to come have the numbers from kFirstOther on without a gap.
   set(Protection::kDescriptors, platform::close_descriptors_from(kFirstOther), kFirstOther);
   clock_ = platform::clock_needs_system_call();
-  constexpr Protection kLayers[] = {Protection::kCoreLimit,       Protection::kNotDumpable,
-                                    Protection::kNoNewPrivileges, Protection::kMdwe,
-                                    Protection::kLandlock,        Protection::kDescriptors};
-  return first_missing(kLayers);
+  return first_missing();
 }
 
 void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
-  format::Segment segments[format::kSegmentCountMax];
   const platform::ProgramHeaders headers = platform::program_headers();
-  const size_t segment_count = format::list_segments(headers.data, headers.count, segments);
+  const format::Image image = format::read_image(headers.data, headers.count);
   // What the prompt touches comes first: where memory may not be locked in full, it is.
-  Region regions[format::kSegmentCountMax + 2] = {{memory.arena, false}};
-  size_t count = 1;
-  bool weights_inside = false;
-  for (size_t i = 0; i < segment_count; ++i) {
-    regions[count++] = {segments[i].memory, !segments[i].writable};
-    weights_inside = weights_inside || contains(segments[i].memory, memory.weights);
-  }
-  if (!weights_inside) regions[count++] = {memory.weights, true};
-
+  Region regions[format::kSegmentCountMax + 3 + kThreadCountMax];
+  size_t count = 0;
   Stacks stacks;
-  team.run(Stacks::protect_own, &stacks);
-  Sum lock, dump, seal;
-  for (uint32_t i = 0; i < team.size(); ++i) {
-    lock.add(stacks.lock[i].reason, stacks.lock[i].bytes);
-    dump.add(stacks.dump[i].reason, stacks.dump[i].bytes);
-  }
+  team.run(Stacks::find_own, &stacks);
+  for (uint32_t i = 0; i < team.size(); ++i) regions[count++] = {stacks.memory[i], false, true};
+  regions[count++] = {memory.arena, false, false};
+  if (!memory.log.empty()) regions[count++] = {memory.log, false, false};
+  bool weights_inside = false;
   for (const bool constant : {false, true}) {
-    if (constant && memory.lock == format::LockScope::kArena) break;
-    for (const Region& region : std::span(regions, count)) {
-      if (region.constant != constant) continue;
-      // What was copied is not read again.
-      if (contains(region.memory, memory.file) && !contains(region.memory, memory.weights))
-        continue;
-      lock.add(platform::lock_memory(region.memory), region.memory.size());
+    for (const format::Segment& segment : std::span(image.segments, image.segment_count)) {
+      if (segment.writable == constant) continue;
+      regions[count++] = {segment.memory, constant, false};
+      weights_inside = weights_inside || contains(segment.memory, memory.weights);
     }
   }
+  if (!weights_inside) regions[count++] = {memory.weights, true, false};
+
+  Sum lock, dump, seal;
   for (const Region& region : std::span(regions, count)) {
-    dump.add(platform::exclude_from_dumps(region.memory), region.memory.size());
-    seal.add(platform::seal_mapping(region.memory), region.memory.size());
+    const size_t bytes = region.memory.size();
+    const bool copied =  // and is not read again
+        contains(region.memory, memory.file) && !contains(region.memory, memory.weights);
+    if (!copied && !(region.constant && memory.lock == format::LockScope::kArena)) {
+      lock.add(platform::lock_memory(region.memory), bytes);
+    }
+    dump.add(platform::exclude_from_dumps(region.memory), bytes);
+    if (!region.stack) seal.add(platform::seal_mapping(region.memory), bytes);
   }
   set(Protection::kMemoryLock, lock.reason, lock.bytes);
   set(Protection::kDontDump, dump.reason, dump.bytes);
@@ -144,9 +136,7 @@ Error Lockdown::after_threads(const RunMemory& memory, ThreadTeam& team) {
   state(Protection::kDescriptors).detail = kFirstOther + 2 * team.pipe_count();
   protect_memory(memory, team);
   put_filter(team);
-  constexpr Protection kLayers[] = {Protection::kMemoryLock, Protection::kDontDump,
-                                    Protection::kMseal, Protection::kFilter};
-  return first_missing(kLayers);
+  return first_missing();
 }
 
 }  // namespace bitnet::runtime

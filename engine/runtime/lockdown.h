@@ -17,6 +17,7 @@ namespace bitnet::runtime {
 /// mseal, the ABI of landlock, the open descriptors of descriptors, the system calls that filter
 /// allows.
 struct LayerState {
+  bool tried = false;
   bool on = false;
   platform::Reason reason = 0;
   uint64_t detail = 0;
@@ -27,6 +28,7 @@ struct RunMemory {
   std::span<const uint8_t> file;     ///< model.bin; may lie in a segment of the program
   std::span<const uint8_t> weights;  ///< what is read of it: the same, or a copy elsewhere
   std::span<const uint8_t> arena;
+  std::span<const uint8_t> log;  ///< the ring; empty where there is none
   format::LockScope lock;
 };
 
@@ -54,7 +56,7 @@ class Lockdown {
   void set(format::Protection layer, platform::Reason reason, uint64_t detail = 0);
   void protect_memory(const RunMemory& memory, ThreadTeam& team);
   void put_filter(const ThreadTeam& team);
-  Error first_missing(std::span<const format::Protection> layers) const;
+  Error first_missing() const;
 
   uint32_t accept_missing_;
   bool clock_ = true;

@@ -65,7 +65,7 @@ void log_chain_next(const uint8_t before[kLogChainBytes], const LogRecord& recor
 }
 
 Result<LogRange> check_log(std::span<const uint8_t> ring, uint64_t head_after, bool writing) {
-  if (const Error error = check_header(ring); failed(error)) return error;
+  BITNET_TRY(check_header(ring));
   const auto& header = *reinterpret_cast<const LogHeader*>(ring.data());
   const uint64_t end = header.head;
   if (head_after < end || head_after > UINT64_MAX / 2) return Error{Status::kLogFormat, "head", 64};

@@ -80,6 +80,8 @@ class LogWriter {
              std::span<const uint8_t> data = {});
   /// Adds text that began `at` bytes ago, in as many records as it takes.
   void write_text(Event event, std::span<const uint8_t> text, uint64_t at);
+  /// The ring; empty without `open`.
+  std::span<const uint8_t> memory() const { return {ring_, ring_ == nullptr ? 0 : kLogBytes}; }
 
  private:
   uint8_t* ring_ = nullptr;

@@ -20,6 +20,7 @@ from bitnet.seal.sources import Program, build_root, engine_root
 from bitnet.seal.toolchain import Target, build_program, host_arch
 from tests.support.engine import REPOSITORY, demo_model
 from tests.support.infer import ANSWER, QUESTION, ask, assert_refused, traced, write_config
+from tests.support.lockdown import mappings_of, paused_run
 from tests.support.log_ring import CAPACITY, HEADER_BYTES, RING_BYTES, event_rows, read_ring
 from tests.support.status_table import status_rows, told
 
@@ -179,6 +180,17 @@ def test_run_with_log_makes_no_further_system_call(tmp_path: Path) -> None:
     first_read = next(i for i, call in enumerate(calls) if call.startswith("read(0"))
     assert set(names[first_read:]) <= {"read", "write", "exit_group", "clock_gettime"}
     assert len(read_ring(path.read_bytes())) > 6
+
+
+def test_run_keeps_the_ring_locked_and_out_of_dumps(tmp_path: Path) -> None:
+    """With `log_text: yes` prompt and answer stand in it: they must not reach swap or a dump."""
+    path = tmp_path / "ring"
+    config = write_config(tmp_path, log=str(path), log_text="yes", lock="arena")
+    with paused_run(config) as paused:
+        (ring,) = (each for each in mappings_of(paused.proc) if each.path == str(path))
+        assert {"lo", "dd", "sl"} <= set(ring.flags), ring
+        assert ring.fields["Locked"] == ring.end - ring.begin == RING_BYTES
+        paused.finish()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, CAPACITY - 1, CAPACITY, CAPACITY + 1, 3 * CAPACITY + 7])

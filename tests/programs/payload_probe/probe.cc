@@ -44,8 +44,7 @@ int print_digests(size_t step) {
 }
 
 // Makes read-only what only the relocation at start had to write.
-bool protect_relro(const uint8_t* headers, size_t header_count) {
-  const auto relro = bitnet::format::find_relro(headers, header_count);
+bool protect_relro(std::span<const uint8_t> relro) {
   const auto page = getauxval(AT_PAGESZ);
   const auto begin = reinterpret_cast<uintptr_t>(relro.data()) / page * page;
   const auto end = (reinterpret_cast<uintptr_t>(relro.data()) + relro.size()) / page * page;
@@ -56,10 +55,14 @@ bool protect_relro(const uint8_t* headers, size_t header_count) {
 // gigabytes.
 int print_payload(bool ends_only, bool wait) {
   const auto* headers = reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR));
-  if (!protect_relro(headers, getauxval(AT_PHNUM))) return 2;
-  const auto found = bitnet::format::find_payload(headers, getauxval(AT_PHNUM));
-  print_hex("root", bitnet::format::sealed_root().data(), bitnet::format::kRootBytes);
-  printf("sealed %d\n", bitnet::format::is_sealed());
+  const auto image = bitnet::format::read_image(headers, getauxval(AT_PHNUM));
+  if (!protect_relro(image.relro)) return 2;
+  const auto found = bitnet::format::find_payload(image);
+  const auto root = bitnet::format::sealed_root();
+  print_hex("root", root.data(), root.size());
+  uint8_t any = 0;
+  for (const uint8_t byte : root) any |= byte;
+  printf("sealed %d\n", any != 0);
   if (!found.ok()) {
     printf("status %u count %llu\n", static_cast<unsigned>(found.error().status),
            static_cast<unsigned long long>(found.error().value));
