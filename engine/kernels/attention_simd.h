@@ -2,7 +2,7 @@
 // shares with it.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `Attention`, `AttentionF16`, `AttentionInt8` and `ExpSum` in table.h; definition:
+// Contract: `attention`, `attention_f16`, `attention_int8` and `exp_sum` in table.h; definition:
 // docs/numerics.md, `exp`, step 2.5 and "The KV cache".
 // Ordered float: a score is summed in sixteen lanes and a tree, as is the normaliser; positions are
 // summed in order. So a row does not depend on which other rows are in the call.

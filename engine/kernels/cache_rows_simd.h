@@ -1,7 +1,7 @@
 // A key or value row as the KV cache keeps it: in binary16, or in int8 with a scale.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `StoreF16` and `StoreInt8` in table.h; definition: docs/numerics.md, "The KV cache".
+// Contract: `store_f16` and `store_int8` in table.h; definition: docs/numerics.md, "The KV cache".
 // binary16 is rounded to nearest even, subnormals kept. What is too large becomes infinity; a NaN
 // becomes the quiet NaN with the upper bits of its payload, as the processors have it.
 // A row with a NaN or an infinity has NaN or infinity as its int8 scale, whatever its codes are.

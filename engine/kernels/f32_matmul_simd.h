@@ -1,7 +1,7 @@
 // f32 rows times f32 vectors: the output head of models whose head is kept in float.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `F32Matmul` in table.h; definition: docs/numerics.md, `dot16` and step 4;
+// Contract: `f32_matmul` in table.h; definition: docs/numerics.md, `dot16` and step 4;
 // layout of the weights: docs/formats/model.md, kind 4. Ordered float: sixteen lanes and a tree.
 // Each y[t][r] depends on row r and token t alone; other rows of y are not touched.
 #pragma once

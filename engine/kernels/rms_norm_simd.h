@@ -1,7 +1,7 @@
 // Root-mean-square normalisation.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `RmsNorm` in table.h; definition: docs/numerics.md, step 2.1. Ordered float.
+// Contract: `rms_norm` in table.h; definition: docs/numerics.md, step 2.1. Ordered float.
 // Padding in, padding out: x and w are +0 at and after `n`, so y is too.
 #pragma once
 

@@ -1,7 +1,7 @@
 // Rotary position embedding: the angles of a position and the rotation of a head.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `Rope` and `RopeAngles` in table.h; definition: docs/numerics.md, `sincos`, step 2.4.
+// Contract: `rope` and `rope_angles` in table.h; definition: docs/numerics.md, `sincos`, step 2.4.
 // The head and its angles have any length, so these two are the only operations with a tail.
 // `rope`: y does not overlap x. `rope_angles`: position * inv_freq[i] is below 2^20.
 #pragma once

@@ -75,39 +75,10 @@ struct LowRows {
 using Int8Logits = void (*)(const LowRows& rows, const SplitState& x, const PlaneSums& high,
                             float* y);
 
-/// y[t][r] = dot16(row_r, x_t) for rows [row_begin, row_end). f32 rows (kind 4).
-/// x: float[token_count][x_stride].
-using F32Matmul = void (*)(const float* weights, uint32_t cols_padded, uint32_t row_begin,
-                           uint32_t row_end, const float* x, size_t x_stride, uint32_t token_count,
-                           float* y, size_t y_stride);
-
-/// y = rms_norm(x) * w over `n_padded` elements, mean over `n`. y may be x.
-using RmsNorm = void (*)(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,
-                         float* y);
-
-/// codes = quantize(x); *sum = sum of codes; returns s = 127 / max(amax, 1e-5).
-using QuantizeInt8 = float (*)(const float* x, uint32_t n_padded, int8_t* codes, int32_t* sum);
-
-/// hi, lo = split quantisation of the head's input; returns max(amax, 1e-5) / 16256.
-using QuantizeSplit = float (*)(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo,
-                                int32_t* hi_sum, int32_t* lo_sum);
-
 /// y = activation(gate) * up. y may be gate.
 using Gate = void (*)(const float* gate, const float* up, uint32_t n_padded, float* y);
 
-/// x = x + y.
-using AddInPlace = void (*)(float* x, const float* y, uint32_t n_padded);
-
-/// Rotates one head. x: float[head_dim], no alignment; sin, cos: float[head_dim / 2];
-/// y: float[pad_lanes(head_dim)], 64-byte aligned, its padding is set to +0.
-using Rope = void (*)(const float* x, const float* sin, const float* cos, uint32_t head_dim,
-                      float* y);
-
-/// sin[i], cos[i] = sincos(float(position) * inv_freq[i]) for i < count. No alignment.
-using RopeAngles = void (*)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
-                            float* cos);
-
-/// Most rows of queries that one call of `Attention` takes.
+/// Most rows of queries that one call of `attention` takes.
 inline constexpr uint32_t kAttentionRowsMax = 16;
 
 /// The queries of `head_count` heads that share a kv head, of `token_count` tokens in a row.
@@ -122,65 +93,81 @@ struct AttentionQueries {
   float scale;
 };
 
-/// What `Attention` writes: row t * head_count + h is that of head h of token t.
+/// What `attention` writes: row t * head_count + h is that of head h of token t.
 struct AttentionRows {
   float* scores;  ///< scratch, float[row_count][score_stride]: what the values were weighed with
   size_t score_stride;  ///< >= pad_lanes(position_count + token_count - 1), multiple of 16
   float* out;           ///< float[row_count][head_dim_padded]
 };
 
-/// Attention of all rows over the keys and values of one kv head, each read once.
-/// k: float[ceil(n / 16)][head_dim_padded][16], n = position_count + token_count - 1 positions in
-/// blocks of 16 (kLanes); what stands for positions at and after n may be anything.
-/// v: float[n][head_dim_padded].
-using Attention = void (*)(const AttentionQueries& queries, const float* k, const float* v,
-                           const AttentionRows& rows);
-
-/// e[i] = exp(x[i] - max), the definition of docs/numerics.md; n_padded multiple of 16.
-/// Returns sum16(e). Elements at and after `n` get +0. e may be x.
-using ExpSum = float (*)(const float* x, float max, uint32_t n, uint32_t n_padded, float* e);
-
-/// half[i] = x[i] rounded to IEEE binary16. half: n_padded of them, aligned to 32 bytes.
-using StoreF16 = void (*)(const float* x, uint32_t n_padded, uint16_t* half);
-
-/// codes = the row in int8; returns its scale, max(amax, 1e-5) / 127. codes aligned to 16 bytes.
-using StoreInt8 = float (*)(const float* x, uint32_t n_padded, int8_t* codes);
-
-/// `Attention` over binary16. k, v: aligned to 32 bytes.
-using AttentionF16 = void (*)(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
-                              const AttentionRows& rows);
-
-/// Keys or values of one kv head in int8, laid out as `Attention` says, and a scale for each
+/// Keys or values of one kv head in int8, laid out as `attention` says, and a scale for each
 /// position.
 struct Int8Rows {
   const int8_t* codes;  ///< aligned to 16 bytes
   const float* scales;  ///< [pad_lanes(n)], 64-byte aligned
 };
 
-/// `Attention` over int8.
-using AttentionInt8 = void (*)(const AttentionQueries& queries, const Int8Rows& k,
-                               const Int8Rows& v, const AttentionRows& rows);
-
 struct KernelTable {
   const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"
   TernaryMatmul ternary_matmul;
   Int8High int8_high;
   Int8Logits int8_logits;
-  F32Matmul f32_matmul;
-  RmsNorm rms_norm;
-  QuantizeInt8 quantize_int8;
-  QuantizeSplit quantize_split;
+
+  /// y[t][r] = dot16(row_r, x_t) for rows [row_begin, row_end). f32 rows (kind 4).
+  /// x: float[token_count][x_stride].
+  void (*f32_matmul)(const float* weights, uint32_t cols_padded, uint32_t row_begin,
+                     uint32_t row_end, const float* x, size_t x_stride, uint32_t token_count,
+                     float* y, size_t y_stride);
+
+  /// y = rms_norm(x) * w over `n_padded` elements, mean over `n`. y may be x.
+  void (*rms_norm)(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,
+                   float* y);
+
+  /// codes = quantize(x); *sum = sum of codes; returns s = 127 / max(amax, 1e-5).
+  float (*quantize_int8)(const float* x, uint32_t n_padded, int8_t* codes, int32_t* sum);
+
+  /// hi, lo = split quantisation of the head's input; returns max(amax, 1e-5) / 16256.
+  float (*quantize_split)(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo,
+                          int32_t* hi_sum, int32_t* lo_sum);
+
   Gate relu2_gate;
   Gate silu_gate;
-  AddInPlace add_in_place;
-  Rope rope;
-  RopeAngles rope_angles;
-  Attention attention;
-  ExpSum exp_sum;
-  StoreF16 store_f16;
-  StoreInt8 store_int8;
-  AttentionF16 attention_f16;
-  AttentionInt8 attention_int8;
+
+  /// x = x + y.
+  void (*add_in_place)(float* x, const float* y, uint32_t n_padded);
+
+  /// Rotates one head. x: float[head_dim], no alignment; sin, cos: float[head_dim / 2];
+  /// y: float[pad_lanes(head_dim)], 64-byte aligned, its padding is set to +0.
+  void (*rope)(const float* x, const float* sin, const float* cos, uint32_t head_dim, float* y);
+
+  /// sin[i], cos[i] = sincos(float(position) * inv_freq[i]) for i < count. No alignment.
+  void (*rope_angles)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
+                      float* cos);
+
+  /// Attention of all rows over the keys and values of one kv head, each read once.
+  /// k: float[ceil(n / 16)][head_dim_padded][16], n = position_count + token_count - 1 positions in
+  /// blocks of 16 (kLanes); what stands for positions at and after n may be anything.
+  /// v: float[n][head_dim_padded].
+  void (*attention)(const AttentionQueries& queries, const float* k, const float* v,
+                    const AttentionRows& rows);
+
+  /// e[i] = exp(x[i] - max), the definition of docs/numerics.md; n_padded multiple of 16.
+  /// Returns sum16(e). Elements at and after `n` get +0. e may be x.
+  float (*exp_sum)(const float* x, float max, uint32_t n, uint32_t n_padded, float* e);
+
+  /// half[i] = x[i] rounded to IEEE binary16. half: n_padded of them, aligned to 32 bytes.
+  void (*store_f16)(const float* x, uint32_t n_padded, uint16_t* half);
+
+  /// codes = the row in int8; returns its scale, max(amax, 1e-5) / 127. codes aligned to 16 bytes.
+  float (*store_int8)(const float* x, uint32_t n_padded, int8_t* codes);
+
+  /// `attention` over binary16. k, v: aligned to 32 bytes.
+  void (*attention_f16)(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
+                        const AttentionRows& rows);
+
+  /// `attention` over int8.
+  void (*attention_int8)(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
+                         const AttentionRows& rows);
 };
 
 /// Names of the tables compiled for this architecture, weakest first, "ref" always first.

@@ -36,7 +36,7 @@ class KvCache {
   void store(const kernels::KernelTable& kernels, Part part, Head head, uint32_t position,
              const float* row);
 
-  /// `kernels::Attention` over one head.
+  /// `KernelTable::attention` over one head.
   void attend(const kernels::KernelTable& kernels, Head head,
               const kernels::AttentionQueries& queries, const kernels::AttentionRows& rows) const;
 
