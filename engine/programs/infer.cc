@@ -154,13 +154,9 @@ void take_prompt_memory(void* context, Arena& arena) {
   auto& self = *static_cast<Program*>(context);
   const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
   self.prompt = arena.take<uint8_t>(size_t{self.config.prompt_bytes_max} + 1);
-  const size_t chat_scratch = tokenizer::encode_chat_scratch_bytes(kTokenizerTables, text_bytes);
-  const size_t raw_scratch = tokenizer::encode_scratch_bytes(kTokenizerTables, text_bytes);
-  self.scratch = arena.take<uint8_t>(chat_scratch > raw_scratch ? chat_scratch : raw_scratch);
-  const size_t chat_ids = tokenizer::encode_chat_ids_max(kTokenizerTables, text_bytes);
-  const size_t raw_ids = tokenizer::text_prefix_ids(kTokenizerTables).size() +
-                         tokenizer::encode_ids_max(kTokenizerTables, text_bytes);
-  self.ids = arena.take<uint32_t>(chat_ids > raw_ids ? chat_ids : raw_ids);
+  self.scratch =
+      arena.take<uint8_t>(tokenizer::encode_prompt_scratch_bytes(kTokenizerTables, text_bytes));
+  self.ids = arena.take<uint32_t>(tokenizer::encode_prompt_ids_max(kTokenizerTables, text_bytes));
   self.times = arena.take<uint64_t>(self.arguments.bench);
 }
 
@@ -302,19 +298,6 @@ Result<std::span<const uint8_t>> read_prompt(Program& self) {
   return prompt;
 }
 
-/// A raw prompt gets what the tokenizer's own file puts before a text, such as a BOS.
-Result<size_t> encode_prompt(Program& self, std::span<const uint8_t> prompt) {
-  if (self.config.chat) {
-    return tokenizer::encode_chat(kTokenizerTables, self.config.system, prompt, self.scratch,
-                                  self.ids);
-  }
-  const std::span<const uint32_t> prefix = tokenizer::text_prefix_ids(kTokenizerTables);
-  for (size_t i = 0; i < prefix.size(); ++i) self.ids[i] = prefix[i];
-  const Result<size_t> count =
-      tokenizer::encode(kTokenizerTables, prompt, self.scratch, self.ids.subspan(prefix.size()));
-  return count.ok() ? Result<size_t>(prefix.size() + count.value()) : count;
-}
-
 const char* finish_name(model::Finish finish) {
   switch (finish) {
     case model::Finish::kStopToken:
@@ -360,7 +343,9 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
 Error answer(Program& self, uint64_t start_ns) {
   const Result<std::span<const uint8_t>> prompt = read_prompt(self);
   if (!prompt.ok()) return prompt.error();
-  const Result<size_t> count = encode_prompt(self, prompt.value());
+  const Result<size_t> count =
+      tokenizer::encode_prompt(kTokenizerTables, self.config.chat, self.config.system,
+                               prompt.value(), self.scratch, self.ids);
   if (!count.ok()) return count.error();
   const std::span<const uint32_t> ids = self.ids.first(count.value());
   if (self.arguments.vocabulary != nullptr) {

@@ -237,13 +237,13 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
 
 size_t bitnet_encode_scratch_bytes(const tokenizer::Tables* tables, size_t text_bytes) {
   const size_t raw = tokenizer::encode_scratch_bytes(*tables, text_bytes);
-  const size_t chat = tokenizer::encode_chat_scratch_bytes(*tables, text_bytes);
+  const size_t chat = tokenizer::encode_prompt_scratch_bytes(*tables, text_bytes);
   return raw > chat ? raw : chat;
 }
 
 size_t bitnet_encode_ids_max(const tokenizer::Tables* tables, size_t text_bytes) {
   const size_t raw = tokenizer::encode_ids_max(*tables, text_bytes);
-  const size_t chat = tokenizer::encode_chat_ids_max(*tables, text_bytes);
+  const size_t chat = tokenizer::encode_prompt_ids_max(*tables, text_bytes);
   return raw > chat ? raw : chat;
 }
 
@@ -261,8 +261,8 @@ uint32_t bitnet_encode_chat(const tokenizer::Tables* tables, const BitnetText* s
                             const BitnetText* user, uint8_t* scratch, size_t scratch_bytes,
                             uint32_t* ids, size_t ids_max, size_t* count, BitnetError* error) {
   const Result<size_t> result =
-      tokenizer::encode_chat(*tables, {system->data, system->bytes}, {user->data, user->bytes},
-                             {scratch, scratch_bytes}, {ids, ids_max});
+      tokenizer::encode_prompt(*tables, true, {system->data, system->bytes},
+                               {user->data, user->bytes}, {scratch, scratch_bytes}, {ids, ids_max});
   if (!result.ok()) return fill(error, result.error());
   *count = result.value();
   return 0;

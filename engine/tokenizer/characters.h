@@ -22,23 +22,20 @@ struct Character {
 /// The character at `p`; p < end. Overlong forms, surrogates and values above U+10FFFF are invalid
 /// (Unicode, table 3-7).
 inline Character character_at(const uint8_t* p, const uint8_t* end) {
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};  // by length
   const uint32_t lead = *p;
   if (lead < 0x80) return {lead, 1};
-  const size_t left = static_cast<size_t>(end - p);
-  const auto continues = [p](size_t i) { return (p[i] & 0xc0u) == 0x80u; };
-  if (lead >= 0xc2 && lead < 0xe0 && left >= 2 && continues(1)) {
-    return {(lead & 0x1fu) << 6 | (p[1] & 0x3fu), 2};
+  const Character invalid{kInvalidByte + lead, 1};
+  const uint32_t bytes = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead >= 0xf5 || static_cast<size_t>(end - p) < bytes) return invalid;
+  uint32_t point = lead & (0x7fu >> bytes);
+  for (uint32_t i = 1; i < bytes; ++i) {
+    if ((p[i] & 0xc0u) != 0x80u) return invalid;
+    point = point << 6 | (p[i] & 0x3fu);
   }
-  if (lead >= 0xe0 && lead < 0xf0 && left >= 3 && continues(1) && continues(2)) {
-    const uint32_t point = (lead & 0x0fu) << 12 | (p[1] & 0x3fu) << 6 | (p[2] & 0x3fu);
-    if (point >= 0x800 && (point < 0xd800 || point >= 0xe000)) return {point, 3};
-  }
-  if (lead >= 0xf0 && lead < 0xf5 && left >= 4 && continues(1) && continues(2) && continues(3)) {
-    const uint32_t point =
-        (lead & 0x07u) << 18 | (p[1] & 0x3fu) << 12 | (p[2] & 0x3fu) << 6 | (p[3] & 0x3fu);
-    if (point >= 0x10000 && point < kInvalidByte) return {point, 4};
-  }
-  return {kInvalidByte + lead, 1};
+  const bool surrogate = point >= 0xd800 && point < 0xe000;
+  return point < kLeast[bytes] || surrogate || point >= kInvalidByte ? invalid
+                                                                     : Character{point, bytes};
 }
 
 /// The character that ends at `p`; begin < p.
@@ -52,23 +49,14 @@ inline Character character_before(const uint8_t* begin, const uint8_t* p) {
 
 /// Writes `point` to `out` (room for 4 bytes) and returns the end.
 inline uint8_t* write_character(uint32_t point, uint8_t* out) {
+  constexpr uint8_t kLead[] = {0, 0xc0, 0xe0, 0xf0};  // by the number of bytes that follow
   if (point >= kInvalidByte) {
     *out++ = static_cast<uint8_t>(point - kInvalidByte);
-  } else if (point < 0x80) {
-    *out++ = static_cast<uint8_t>(point);
-  } else if (point < 0x800) {
-    *out++ = static_cast<uint8_t>(0xc0u | point >> 6);
-    *out++ = static_cast<uint8_t>(0x80u | (point & 0x3fu));
-  } else if (point < 0x10000) {
-    *out++ = static_cast<uint8_t>(0xe0u | point >> 12);
-    *out++ = static_cast<uint8_t>(0x80u | (point >> 6 & 0x3fu));
-    *out++ = static_cast<uint8_t>(0x80u | (point & 0x3fu));
-  } else {
-    *out++ = static_cast<uint8_t>(0xf0u | point >> 18);
-    *out++ = static_cast<uint8_t>(0x80u | (point >> 12 & 0x3fu));
-    *out++ = static_cast<uint8_t>(0x80u | (point >> 6 & 0x3fu));
-    *out++ = static_cast<uint8_t>(0x80u | (point & 0x3fu));
+    return out;
   }
+  uint32_t left = point < 0x80 ? 0 : point < 0x800 ? 1 : point < 0x10000 ? 2 : 3;
+  *out++ = static_cast<uint8_t>(kLead[left] | point >> (6 * left));
+  while (left-- > 0) *out++ = static_cast<uint8_t>(0x80u | (point >> (6 * left) & 0x3fu));
   return out;
 }
 

@@ -1,4 +1,4 @@
-// The chat template as fixed pieces: token ids, literal text, and the messages between them.
+// A prompt as fixed pieces: token ids, literal text, and the messages between them.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
 
@@ -22,7 +22,8 @@ std::span<const uint8_t> trim(const Tables& tables, std::span<const uint8_t> tex
   return {begin, end};
 }
 
-std::span<const ChatRow> rows_of(const Tables& tables, bool with_system) {
+std::span<const ChatRow> rows_of(const Tables& tables, bool chat, bool with_system) {
+  if (!chat) return {tables.chat_raw, tables.chat_raw_count};
   if (with_system) return {tables.chat_system_user, tables.chat_system_user_count};
   return {tables.chat_user, tables.chat_user_count};
 }
@@ -42,26 +43,25 @@ size_t chat_text_bytes(const Tables& tables, size_t text_bytes) {
 
 }  // namespace
 
-size_t encode_chat_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
+size_t encode_prompt_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
   const size_t bytes = chat_text_bytes(tables, text_bytes_max);
   return align_up(bytes) + encode_scratch_bytes(tables, bytes);
 }
 
-size_t encode_chat_ids_max(const Tables& tables, size_t text_bytes) {
-  const size_t rows = tables.chat_user_count > tables.chat_system_user_count
-                          ? tables.chat_user_count
-                          : tables.chat_system_user_count;
+size_t encode_prompt_ids_max(const Tables& tables, size_t text_bytes) {
+  const size_t rows =
+      size_t{tables.chat_raw_count} + tables.chat_user_count + tables.chat_system_user_count;
   return rows + encode_ids_max(tables, chat_text_bytes(tables, text_bytes));
 }
 
-Result<size_t> encode_chat(const Tables& tables, std::span<const uint8_t> system,
-                           std::span<const uint8_t> user, std::span<uint8_t> scratch,
-                           std::span<uint32_t> ids) {
-  const std::span<const ChatRow> rows = rows_of(tables, !system.empty());
+Result<size_t> encode_prompt(const Tables& tables, bool chat, std::span<const uint8_t> system,
+                             std::span<const uint8_t> user, std::span<uint8_t> scratch,
+                             std::span<uint32_t> ids) {
+  const std::span<const ChatRow> rows = rows_of(tables, chat, !system.empty());
   if (rows.empty()) {
     return Error{Status::kNoChatTemplate, system.empty() ? "chat template" : "system message"};
   }
-  const size_t needed = encode_chat_scratch_bytes(tables, system.size() + user.size());
+  const size_t needed = encode_prompt_scratch_bytes(tables, system.size() + user.size());
   if (scratch.size() < needed) {
     return Error{Status::kBufferTooSmall, "tokenizer scratch", 0, scratch.size(), needed};
   }

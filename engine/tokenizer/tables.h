@@ -71,7 +71,7 @@ struct Tables {
   uint32_t nfc_bytes_factor;     ///< text grows at most by this factor; 1 without NFC
   uint32_t decomposition_count;  ///< 0 without NFC
   uint32_t composition_count;
-  uint32_t prefix_count;
+  uint32_t chat_raw_count;
   uint32_t chat_user_count;         ///< 0: no chat template
   uint32_t chat_system_user_count;  ///< 0: the template takes no system message
   uint32_t chat_literal_bytes;      ///< of chat_data
@@ -101,8 +101,7 @@ struct Tables {
   const uint64_t* composition_keys;  ///< [composition_count], ascending, first << 32 | second
   const uint32_t* composition_points;
 
-  const uint32_t* prefix_ids;  ///< [prefix_count], what the file puts before a text (a BOS)
-
+  const ChatRow* chat_raw;  ///< what the file puts before a text (a BOS), and the user message
   const ChatRow* chat_user;
   const ChatRow* chat_system_user;
   const uint8_t* chat_data;

@@ -79,10 +79,6 @@ bool token_is_special(const Tables& tables, uint32_t id) {
 
 uint32_t vocab_size(const Tables& tables) { return tables.vocab_size; }
 
-std::span<const uint32_t> text_prefix_ids(const Tables& tables) {
-  return {tables.prefix_ids, tables.prefix_count};
-}
-
 std::span<const uint8_t, 48> source_sha384(const Tables& tables) { return tables.source_sha384; }
 
 }  // namespace bitnet::tokenizer

@@ -29,19 +29,18 @@ std::span<const uint8_t> token_bytes(const Tables& tables, uint32_t id);
 /// True for added tokens marked special (not shown in an answer).
 bool token_is_special(const Tables& tables, uint32_t id);
 uint32_t vocab_size(const Tables& tables);
-/// Ids that the tokenizer's own file puts before a plain text (a BOS); empty for most.
-std::span<const uint32_t> text_prefix_ids(const Tables& tables);
 /// SHA-384 of the tokenizer.json that the tables were made from, to be compared with model.bin.
 std::span<const uint8_t, 48> source_sha384(const Tables& tables);
 
-/// Writes the ids of a conversation of an optional system message and one user message followed by
-/// the generation prompt. Text of the messages is never matched against added tokens; text of the
-/// template that touches a message is tokenised together with it.
+/// Writes the ids of a prompt. With `chat`: a conversation of an optional system message and one
+/// user message followed by the generation prompt; else the user message alone, after what the
+/// tokenizer's own file puts before a text (a BOS). Text of the messages is never matched against
+/// added tokens; text of the template that touches a message is tokenised together with it.
 /// kNoChatTemplate if the tables have none, or none for a system message.
-Result<size_t> encode_chat(const Tables& tables, std::span<const uint8_t> system,
-                           std::span<const uint8_t> user, std::span<uint8_t> scratch,
-                           std::span<uint32_t> ids);
-size_t encode_chat_scratch_bytes(const Tables& tables, size_t text_bytes_max);
-size_t encode_chat_ids_max(const Tables& tables, size_t text_bytes);
+Result<size_t> encode_prompt(const Tables& tables, bool chat, std::span<const uint8_t> system,
+                             std::span<const uint8_t> user, std::span<uint8_t> scratch,
+                             std::span<uint32_t> ids);
+size_t encode_prompt_scratch_bytes(const Tables& tables, size_t text_bytes_max);
+size_t encode_prompt_ids_max(const Tables& tables, size_t text_bytes);
 
 }  // namespace bitnet::tokenizer

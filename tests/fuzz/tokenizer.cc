@@ -30,14 +30,14 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   if (bytes == 0) return 0;
   const std::span<const uint8_t> text(data + 1, bytes - 1);
   const std::span<uint8_t> scratch =
-      block<uint8_t>(data[0] % 4 == 3 ? encode_chat_scratch_bytes(kTokenizerTables, text.size())
+      block<uint8_t>(data[0] % 4 == 3 ? encode_prompt_scratch_bytes(kTokenizerTables, text.size())
                                       : encode_scratch_bytes(kTokenizerTables, text.size()));
   const std::span<uint32_t> ids =
-      block<uint32_t>(data[0] % 4 == 3 ? encode_chat_ids_max(kTokenizerTables, text.size())
+      block<uint32_t>(data[0] % 4 == 3 ? encode_prompt_ids_max(kTokenizerTables, text.size())
                                        : encode_ids_max(kTokenizerTables, text.size()));
   if (data[0] % 4 == 3) {
     const size_t cut = text.size() / 2;
-    (void)encode_chat(kTokenizerTables, {}, text.subspan(cut), scratch, ids);
+    (void)encode_prompt(kTokenizerTables, true, {}, text.subspan(cut), scratch, ids);
   } else {
     const Result<size_t> count = encode(kTokenizerTables, text, scratch, ids);
     must(count.ok());

@@ -66,13 +66,14 @@ void answer_encode(std::span<uint8_t> text) {
 
 void answer_chat(std::span<uint8_t> system, std::span<uint8_t> user) {
   const size_t bytes = system.size() + user.size();
-  const size_t ids_max = encode_chat_ids_max(kTokenizerTables, bytes);
-  const size_t scratch_bytes = encode_chat_scratch_bytes(kTokenizerTables, bytes);
+  const size_t ids_max = encode_prompt_ids_max(kTokenizerTables, bytes);
+  const size_t scratch_bytes = encode_prompt_scratch_bytes(kTokenizerTables, bytes);
   uint8_t* const scratch = block(scratch_bytes);
   uint32_t* const ids = static_cast<uint32_t*>(std::malloc(ids_max * 4 + 1));
   if (ids == nullptr) std::abort();
-  answer_ids(encode_chat(kTokenizerTables, system, user, {scratch, scratch_bytes}, {ids, ids_max}),
-             ids);
+  answer_ids(
+      encode_prompt(kTokenizerTables, true, system, user, {scratch, scratch_bytes}, {ids, ids_max}),
+      ids);
   std::free(ids);
   std::free(scratch);
 }

@@ -35,7 +35,7 @@ def emit_cpp(tables: TokenizerTables) -> str:
     for name, values in arrays.items():
         if len(values) > 0:
             lines += _array(name, values)
-    for name in ("chat_user", "chat_system_user"):
+    for name in ("chat_raw", "chat_user", "chat_system_user"):
         lines += _rows("ChatRow", name, getattr(tables, name))
     lines += ["}  // namespace bitnet_tokenizer_data", ""]
     lines += _definition(tables)
@@ -56,7 +56,7 @@ _NORMAL_FORM: Final = (
 
 def _arrays(tables: TokenizerTables) -> dict[str, npt.NDArray[np.generic]]:
     maps = [f"{name}_{part}" for name in ("class", "nfc") for part in _MAP_PARTS]
-    names = (*_VOCABULARY, *maps, *_NORMAL_FORM, "prefix_ids", "chat_data")
+    names = (*_VOCABULARY, *maps, *_NORMAL_FORM, "chat_data")
     return {name: getattr(tables, name) for name in names}
 
 
@@ -133,7 +133,8 @@ def _definition(tables: TokenizerTables) -> list[str]:
         *((name, pointer(name)) for name in _VOCABULARY),
         ("classes", character_map("class")),
         ("nfc", character_map("nfc")),
-        *((name, pointer(name)) for name in (*_NORMAL_FORM, "prefix_ids")),
+        *((name, pointer(name)) for name in _NORMAL_FORM),
+        ("chat_raw", pointer("chat_raw")),
         ("chat_user", pointer("chat_user")),
         ("chat_system_user", pointer("chat_system_user")),
         ("chat_data", pointer("chat_data")),
@@ -157,7 +158,7 @@ def table_sizes(tables: TokenizerTables) -> dict[str, int]:
         "nfc_bytes_factor": tables.nfc_bytes_factor,
         "decomposition_count": len(tables.decomposition_points),
         "composition_count": len(tables.composition_points),
-        "prefix_count": len(tables.prefix_ids),
+        "chat_raw_count": len(tables.chat_raw) // 3,
         "chat_user_count": len(tables.chat_user) // 3,
         "chat_system_user_count": len(tables.chat_system_user) // 3,
         "chat_literal_bytes": len(tables.chat_data),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bitnet.errors import TokenizerError
 from bitnet.tokenizer import unicode_classes
 from bitnet.tokenizer.byte_level import CHARACTER_OF_BYTE, bytes_of_token
-from bitnet.tokenizer.chat import CHAT_SYSTEM, ChatProgram
+from bitnet.tokenizer.chat import CHAT_SYSTEM, CHAT_TOKEN, CHAT_USER, ChatProgram
 from bitnet.tokenizer.merge import MERGE_NONE, merge_symbols
 from bitnet.tokenizer.patterns import SplitRule
 from bitnet.tokenizer.source import AddedToken, TokenizerSource
@@ -96,7 +96,8 @@ class TokenizerTables:
     added_data: U8
     # Ids before a plain text.
     prefix_ids: U32
-    # Chat: rows of (kind, a, b); see chat.py.
+    # Chat: rows of (kind, a, b); see chat.py. A raw prompt has the ids before a text.
+    chat_raw: U32
     chat_user: U32
     chat_system_user: U32
     chat_data: U8
@@ -168,6 +169,9 @@ def compile_tables(source: TokenizerSource, chat: ChatProgram | None = None) -> 
         added_normalized=added_normalized,
         added_data=added_data,
         prefix_ids=np.array(source.prefix_ids, np.uint32),
+        chat_raw=np.array(
+            [*((CHAT_TOKEN, token, 0) for token in source.prefix_ids), (CHAT_USER, 0, 0)], np.uint32
+        ).reshape(-1),
         chat_user=np.array(chat_rows.user, np.uint32).reshape(-1),
         chat_system_user=np.array(chat_rows.system_user, np.uint32).reshape(-1),
         chat_data=np.frombuffer(chat_rows.data, np.uint8),
