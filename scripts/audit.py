@@ -40,8 +40,9 @@ __all__ = [
 
 TOKENIZER: Final = Path("models/demo/tokenizer.json")
 OUTSIDE_THE_GAP: Final = ("programs/library.cc",)
-GAP_LINES_MAX = 11_600  # the promise is 8,000; docs/decisions/0005 says what is to be done
-# The tokenizer is data of the model, as the weights are: 160 KB here, megabytes for others.
+GAP_LINES_MAX = 10_529  # the promise is 8,000; docs/decisions/0005 says what is to be done
+# Of the program with the demo's tokenizer. Its tables are data of the model, as the weights are:
+# 134 kB here, megabytes for others.
 SIZE_GOAL_BYTES: Final = 400_000
 # After set-up; the filter's own list, engine/platform/lockdown_linux.cc.
 ALLOWED_AFTER_SET_UP: Final = ("read", "write", "exit_group")
@@ -276,7 +277,7 @@ def print_tables(console: Console, facts: dict[str, Any]) -> None:
         console.print(calls)
         console.print(
             f"size without weights {each['file_bytes']} bytes: {each['engine_bytes']} engine,"
-            f" {each['tokenizer_bytes']} tokenizer (goal for the engine {SIZE_GOAL_BYTES})\n"
+            f" {each['tokenizer_bytes']} tokenizer (goal for both {SIZE_GOAL_BYTES})\n"
             f"names that must not be there: {', '.join(each['forbidden']) or 'none'}\n"
         )
 
@@ -303,7 +304,7 @@ def main() -> int:
         print_tables(console, facts)
     code = sum(counts[1] for counts in facts["lines"].values())
     broken = code > GAP_LINES_MAX or any(
-        each["forbidden"] or each["undefined"] or each["engine_bytes"] > SIZE_GOAL_BYTES
+        each["forbidden"] or each["undefined"] or each["file_bytes"] > SIZE_GOAL_BYTES
         for each in facts["programs"]
     )
     return 1 if broken else 0

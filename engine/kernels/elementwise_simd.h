@@ -1,7 +1,8 @@
 // The two gates of the feed-forward part and the residual sum: one result an element.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `Gate` and `add_in_place` in table.h; definition: docs/numerics.md, steps 2.7, 2.9, 2.10.
+// Contract: `Gate` and `add_in_place` in table.h; definition: docs/numerics.md, steps 2.7, 2.9 and
+// 2.10.
 #pragma once
 
 #include "kernels/lanes_simd.h"

@@ -1,8 +1,8 @@
 // Activations to integers: int8 for the matrices of a layer, 15 bits as two int8 for the head.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `quantize_int8` and `quantize_split` in table.h; definition: docs/numerics.md, steps 2.2
-// and 4. max|x| is exact in any order, everything else is one operation an element.
+// Contract: `quantize_int8` and `quantize_split` in table.h; definition: docs/numerics.md, steps
+// 2.2 and 4. max|x| is exact in any order, everything else is one operation an element.
 //
 // Range     |x * s| <= 127 (16256) up to one rounding, so the nearest integer is within [-127, 127]
 //           ([-16256, 16256]); hi = (q + 64) >> 7 is within [-127, 127] and lo within [-64, 63].

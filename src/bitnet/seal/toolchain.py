@@ -59,6 +59,9 @@ _COMPILE: Final = (
     "-std=c++20",
     "-fno-exceptions",
     "-fno-rtti",
+    # Nothing unwinds a stack: no exceptions, and no dumps for a debugger.
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
     "-ffp-contract=off",
     "-fstack-protector-strong",
     "-ffunction-sections",
@@ -76,6 +79,7 @@ _COMPILE_ZIG: Final = (
     "-fPIC",
     "-fstrip",
     "-fno-stack-check",
+    "-fno-unwind-tables",
     "-ffunction-sections",
     "-fdata-sections",
 )

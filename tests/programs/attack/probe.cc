@@ -135,7 +135,8 @@ int main(int count, char** values) {
   if (!memory.ok()) return 4;
   arena = memory.value();
   if (failed(team.start(kThreads))) return 5;
-  if (failed(lockdown.after_threads({kWeights, kWeights, arena, {}, format::LockScope::kArena}, team)))
+  if (failed(
+          lockdown.after_threads({kWeights, kWeights, arena, {}, format::LockScope::kArena}, team)))
     return 6;
   say("locked\n");
   team.run(on_thread, nullptr);
