@@ -31,12 +31,9 @@ class Arena {
   template <typename T>
   std::span<T> take(size_t count) {
     ENGINE_CHECK(!frozen_);
-    if (count > std::numeric_limits<size_t>::max() / 4 / sizeof(T)) {
-      overflowed_ = true;
-      return {};
-    }
+    constexpr size_t kBytesMax = std::numeric_limits<size_t>::max() / 4;
     const size_t bytes = (count * sizeof(T) + kAlignBytes - 1) / kAlignBytes * kAlignBytes;
-    if (bytes > std::numeric_limits<size_t>::max() / 2 - used_) {
+    if (count > kBytesMax / sizeof(T) || bytes > 2 * kBytesMax - used_) {
       overflowed_ = true;
       return {};
     }

@@ -21,8 +21,11 @@ struct Parser {
   const char* key = "";
   Error error{};
 
-  void fail(Status status, uint64_t value = 0, uint64_t limit = 0) {
+  /// The first failure stays, and nothing of the line is left to read after it.
+  Text fail(Status status, uint64_t value = 0, uint64_t limit = 0) {
     if (!failed(error)) error = Error{status, key, line.number, value, limit};
+    line.begin = line.end;
+    return {};
   }
 };
 
@@ -52,13 +55,10 @@ Text parse_word(Parser& parser) {
     const bool allowed = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
                          (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '+' || c == '.' ||
                          c == '/';
-    if (!allowed) {
-      parser.fail(Status::kConfigSyntax);
-      return {};
-    }
+    if (!allowed) return parser.fail(Status::kConfigSyntax);
     ++line.begin;
   }
-  if (begin == line.begin) parser.fail(Status::kConfigValue);
+  if (begin == line.begin) return parser.fail(Status::kConfigValue);
   return Text(begin, static_cast<size_t>(line.begin - begin));
 }
 
@@ -88,10 +88,7 @@ bool parse_escape(Line& line, uint8_t* out) {
 /// A double-quoted string, resolved in place.
 Text parse_quoted(Parser& parser) {
   Line& line = parser.line;
-  if (line.begin == line.end || *line.begin != '"') {
-    parser.fail(Status::kConfigValue);
-    return {};
-  }
+  if (line.begin == line.end || *line.begin != '"') return parser.fail(Status::kConfigValue);
   uint8_t* out = ++line.begin;
   const uint8_t* begin = out;
   while (line.begin < line.end && *line.begin != '"') {
@@ -99,14 +96,10 @@ Text parse_quoted(Parser& parser) {
     if (c != '\\') {
       *out++ = c;
     } else if (!parse_escape(line, out++)) {
-      parser.fail(Status::kConfigSyntax);
-      return {};
+      return parser.fail(Status::kConfigSyntax);
     }
   }
-  if (line.begin == line.end) {
-    parser.fail(Status::kConfigSyntax);
-    return {};
-  }
+  if (line.begin == line.end) return parser.fail(Status::kConfigSyntax);
   ++line.begin;
   return Text(begin, static_cast<size_t>(out - begin));
 }
@@ -114,13 +107,10 @@ Text parse_quoted(Parser& parser) {
 /// Decimal digits only, no sign, no leading zero, within [low, high].
 uint32_t parse_count(Parser& parser, uint32_t low, uint32_t high) {
   const Text word = parse_word(parser);
-  if (failed(parser.error)) return 0;
   uint64_t value = 0;
   for (const uint8_t c : word) {
-    if (c < '0' || c > '9' || word.size() > 10 || (word[0] == '0' && word.size() > 1)) {
+    if (c < '0' || c > '9' || word.size() > 10 || (word[0] == '0' && word.size() > 1))
       parser.fail(Status::kConfigValue);
-      return 0;
-    }
     value = value * 10 + (c - '0');
   }
   if (value < low || value > high)
@@ -186,14 +176,14 @@ constexpr const char* kVerifyWords[] = {"full", "lazy", "off"};
 Text parse_text(Parser& parser) {
   const bool quoted = parser.line.begin < parser.line.end && *parser.line.begin == '"';
   const Text text = quoted ? parse_quoted(parser) : parse_word(parser);
-  if (!failed(parser.error) && text.empty()) parser.fail(Status::kConfigValue);
+  if (text.empty()) parser.fail(Status::kConfigValue);
   return text;
 }
 
 /// `[]` or `[one, two]`; `item` parses one element.
 void parse_list(Parser& parser, void (*item)(Parser& parser)) {
   Line& line = parser.line;
-  if (line.begin == line.end || *line.begin++ != '[') return parser.fail(Status::kConfigValue);
+  if (line.begin == line.end || *line.begin++ != '[') parser.fail(Status::kConfigValue);
   skip_spaces(line);
   if (line.begin < line.end && *line.begin == ']') {
     ++line.begin;
@@ -201,12 +191,10 @@ void parse_list(Parser& parser, void (*item)(Parser& parser)) {
   }
   while (!failed(parser.error)) {
     item(parser);
-    if (failed(parser.error)) return;
     skip_spaces(line);
-    if (line.begin == line.end) return parser.fail(Status::kConfigSyntax);
-    const uint8_t c = *line.begin++;
-    if (c == ']') return;
-    if (c != ',') return parser.fail(Status::kConfigSyntax);
+    const uint8_t next = line.begin < line.end ? *line.begin++ : uint8_t{0};
+    if (next == ']') return;
+    if (next != ',') parser.fail(Status::kConfigSyntax);
     skip_spaces(line);
   }
 }
@@ -214,14 +202,13 @@ void parse_list(Parser& parser, void (*item)(Parser& parser)) {
 void parse_stop(Parser& parser) {
   Config& config = parser.config;
   const Text text = parse_quoted(parser);
-  if (failed(parser.error)) return;
   if (config.stop_count == kStopStringCountMax) {
-    return parser.fail(Status::kConfigRange, config.stop_count + 1, kStopStringCountMax);
+    parser.fail(Status::kConfigRange, config.stop_count + 1, kStopStringCountMax);
+  } else if (text.empty() || text.size() > kStopStringBytesMax) {
+    parser.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
+  } else {
+    config.stop[config.stop_count++] = text;
   }
-  if (text.empty() || text.size() > kStopStringBytesMax) {
-    return parser.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
-  }
-  config.stop[config.stop_count++] = text;
 }
 
 void parse_protection(Parser& parser) {
@@ -245,11 +232,11 @@ void parse_core(Parser& parser) {
   parser.line.end = end;
   const uint32_t core = parse_count(parser, 0, kCoreMax);
   parser.line.end = line_end;
-  if (failed(parser.error)) return;
   if (config.core_count == kThreadCountMax) {
-    return parser.fail(Status::kConfigRange, config.core_count + 1, kThreadCountMax);
+    parser.fail(Status::kConfigRange, config.core_count + 1, kThreadCountMax);
+  } else {
+    config.cores[config.core_count++] = core;
   }
-  config.cores[config.core_count++] = core;
 }
 
 /// `any` or `[0, 1]`.
@@ -260,8 +247,7 @@ void parse_cores(Parser& parser) {
     if (parser.config.core_count == 0) parser.fail(Status::kConfigValue);
     return;
   }
-  const Text word = parse_word(parser);
-  if (!failed(parser.error) && !equals(word, "any")) parser.fail(Status::kConfigValue);
+  if (!equals(parse_word(parser), "any")) parser.fail(Status::kConfigValue);
 }
 
 struct Key {
