@@ -1,4 +1,5 @@
-// Weights are held against their digests before they are used: all at start, or each in its time.
+// Weights are held against their digests before they are used: all at start, or rows of the tables
+// when they are first read.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,9 +14,12 @@
 
 namespace bitnet::model {
 
-/// `full` checks every leaf at start. `lazy` keeps a bit for each leaf: at start it checks what
-/// the start itself reads (norms, frequencies, scales of rows), later each leaf when a thread first
-/// needs it. `off`, and the state before `bind`, lets everything pass.
+/// `full` checks every leaf at start. `lazy` checks then what every token needs (matrices, norms,
+/// frequencies, scales of rows), and of embedding and head what a thread is about to read. `off`,
+/// and the state before `bind`, lets everything pass.
+///
+/// Why  The unit is a group of eight neighbouring leaves: the hash takes as long for one of them.
+/// Each is hashed once, by the thread that claims it.
 class LeafGuard {
  public:
   LeafGuard() = default;
@@ -25,22 +29,25 @@ class LeafGuard {
   /// nothing else. kModelLeaf.
   Error start(std::span<const uint8_t> file, runtime::ThreadTeam& team);
 
-  /// Before a thread reads weights: with `lazy`, checks those of their leaves that are not yet. A
-  /// leaf that does not match is kept for `error`, so that a thread of the team need not stop.
+  /// Before a thread reads rows of a table: checks those of their leaves that are not yet, or waits
+  /// for the thread that does. A leaf that does not match is kept for `error`, so that a thread of
+  /// the team need not stop.
   void need(const void* weights, size_t bytes) {
-    if (!checked_.empty()) check(leaves_.leaves_of(weights, bytes));
+    if (!groups_.empty()) check(leaves_.leaves_of(weights, bytes), 0, 1);
   }
   /// Of the first leaf found that does not match. What was computed since is not to be used.
   Error error() const;
 
  private:
-  void check(format::Leaves::Range range);
-  void check_vectors(std::span<const uint8_t> file);
+  void check(format::Leaves::Range range, uint32_t share, uint32_t shares);
+  void check_group(uint64_t group);
+  void check_at_start(uint32_t share, uint32_t shares);
   void note_changed(uint64_t leaf);
 
   format::VerifyMode mode_ = format::VerifyMode::kOff;
+  std::span<const uint8_t> file_;
   format::Leaves leaves_;
-  std::span<uint64_t> checked_;  ///< bit i % 64 of word i / 64: leaf i matches; empty unless lazy
+  std::span<uint8_t> groups_;  ///< states of the groups; none if off
   uint64_t changed_ = UINT64_MAX;
 };
 

@@ -95,12 +95,14 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   position_ = position;
   mode_ = mode;
   head_.begin(mode == LogitsMode::kAll ? token_count_ : 1, mode == LogitsMode::kChoice);
-  for (uint32_t t = 0; t < token_count_; ++t) embed(t, ids[t]);
+  ids_ = ids;
+  if (token_count_ == 1) embed(0);
   team_->run(work_entry, this);
   return leaves_->error();
 }
 
-void Transformer::embed(uint32_t token_index, uint32_t id) {
+void Transformer::embed(uint32_t token_index) {
+  const uint32_t id = ids_[token_index];
   float* x = x_.data() + size_t{token_index} * hidden_padded_;
   const format::Table& table = model_.embedding;
   if (table.kind == format::kF32Rows) {
@@ -131,6 +133,8 @@ void Transformer::work_entry(void* self, uint32_t thread) {
 void Transformer::work(uint32_t thread) {
   const Range tokens = team_->share(token_count_, thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
+    // No other thread reads this token's x before the next barrier: quantize_tokens shares alike.
+    if (token_count_ > 1) embed(t);
     kernels_.rope_angles(position_ + t, model_.rope_inv_freq, header_->head_dim / 2,
                          sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
   }
@@ -168,8 +172,6 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
 void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
                            uint32_t thread) {
   if (tiles.begin == tiles.end) return;
-  const size_t tile_bytes = size_t{kTileRows} * matrix.cols_padded() / 4;
-  leaves_->need(matrix.weights + tiles.begin * tile_bytes, (tiles.end - tiles.begin) * tile_bytes);
   const uint32_t slot = token_count_ == 1 ? thread : 0;
   float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
   for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];

@@ -61,7 +61,7 @@ class Transformer {
 
   static void work_entry(void* self, uint32_t thread);
   void work(uint32_t thread);
-  void embed(uint32_t token_index, uint32_t id);
+  void embed(uint32_t token_index);
   void attention_block(const format::Layer& layer, uint32_t layer_index, uint32_t thread);
   void feed_forward_block(const format::Layer& layer, uint32_t thread);
 
@@ -90,6 +90,7 @@ class Transformer {
   size_t code_stride_ = 0, qkv_stride_ = 0, width_max_ = 0, angle_stride_ = 0;
 
   // The call under way.
+  std::span<const uint32_t> ids_;
   uint32_t token_count_ = 0;
   uint32_t position_ = 0;
   LogitsMode mode_ = LogitsMode::kNone;

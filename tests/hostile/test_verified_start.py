@@ -2,13 +2,17 @@
 
 import ctypes
 import functools
+import json
 import random
 import struct
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from bitnet.engine import library
+from bitnet.seal import toolchain
+from bitnet.seal.sources import PROGRAMS, Program, build_root, engine_root
 from tests.support.engine import (
     Failure,
     demo_model,
@@ -128,6 +132,54 @@ def test_engine_modes_find_a_change_in_every_leaf(tmp_path: Path, mode: str, thr
         leaf = (begin - data_offset) // LEAF_BYTES
         assert isinstance(failure, Failure), place
         assert (failure.status, failure.where, failure.found) == ("kModelLeaf", begin, leaf)
+
+
+@functools.cache
+def counting_program() -> Path:
+    """Returns the program that hashes by the reference and counts."""
+    parts = [part for part in PROGRAMS["library"].parts if part != "crypto"]
+    parts += ["crypto/crypto.zig", "crypto/keccak_ref.cc"]
+    commands = toolchain.plan(
+        Program("leaf-count", "../tests/engine/leaf_count_main.cc", tuple(parts)),
+        toolchain.Target(toolchain.host_arch()),
+        engine=engine_root(),
+        build=build_root(),
+        compiler=str(toolchain.find_compiler()),
+    )
+    return toolchain.run(commands, directory=engine_root())
+
+
+def hash_counts(model: Path, verify: str, head: str, threads: int, *numbers: int) -> list[int]:
+    """Returns how often each leaf was hashed; `numbers` are lanes, tokens of prompt and answer."""
+    modes = (library.VERIFY_MODES.index(verify), library.HEAD_MODES.index(head))
+    arguments = map(str, (*modes, threads, *numbers))
+    command = [str(counting_program()), str(model), *arguments]
+    result = subprocess.run(command, capture_output=True, check=True, timeout=120)
+    counts: list[int] = json.loads(result.stdout)
+    return counts
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("lanes", [1, 4, 8])
+def test_each_leaf_that_is_needed_is_hashed_once(threads: int, lanes: int) -> None:
+    """Twice would make `lazy` slower than `full`; not at all, and a changed one would pass."""
+    data_offset, leaves_offset, _ = extent()
+    once = [1] * -(-(leaves_offset - data_offset) // LEAF_BYTES)
+    for verify, head in (("full", "full"), ("lazy", "full"), ("full", "screened")):
+        assert hash_counts(demo_model(), verify, head, threads, lanes, 20, 3) == once
+    assert not any(hash_counts(demo_model(), "off", "full", threads, lanes, 20, 3))
+    for tokens in ((20, 3), (1, 0)):
+        counts = hash_counts(demo_model(), "lazy", "screened", threads, lanes, *tokens)
+        assert set(counts) <= {0, 1}
+
+
+def test_lazy_leaves_rows_that_nobody_reads_alone(tmp_path: Path) -> None:
+    """If this fails, `lazy` costs what `full` does."""
+    path = tmp_path / "model.bin"
+    path.write_bytes(small_model_parts(vocab_size=24_000))  # planes of 6 and 23 leaves
+    counts = hash_counts(path, "lazy", "screened", 2, 8, 1, 0)
+    # The group that holds row 0 of both planes, and the two with scales and matrices.
+    assert (len(counts), sum(counts)) == (34, 8 + 8 + 2)
 
 
 def sealed_copy(path: Path, place: int, bit: int) -> int:
