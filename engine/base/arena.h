@@ -26,8 +26,8 @@ class Arena {
     ENGINE_CHECK(reinterpret_cast<uintptr_t>(base_) % kAlignBytes == 0);
   }
 
-  /// `count` elements, aligned to 64 bytes, zeroed. In the counting state the span has the size but
-  /// no memory. A request too large to be a size sets overflowed().
+  /// `count` elements, aligned to 64 bytes, zeroed unless shared. In the counting state the span
+  /// has the size but no memory. A request too large to be a size sets overflowed().
   template <typename T>
   std::span<T> take(size_t count) {
     ENGINE_CHECK(!frozen_);
@@ -47,6 +47,15 @@ class Arena {
     return std::span<T>(data, count);
   }
 
+  /// What is taken from here to `end_sharing` has the memory of what was taken since used() was
+  /// `begin`: for things that are never alive together. It holds what the others left there.
+  void share_from(size_t begin) {
+    ENGINE_CHECK(!frozen_ && begin <= used_);
+    shared_end_ = used_ > shared_end_ ? used_ : shared_end_;
+    used_ = begin;
+  }
+  void end_sharing() { used_ = used_ > shared_end_ ? used_ : shared_end_; }
+
   void freeze() { frozen_ = true; }
   size_t used() const { return used_; }
   bool overflowed() const { return overflowed_; }
@@ -55,6 +64,7 @@ class Arena {
   uint8_t* base_ = nullptr;
   size_t capacity_ = 0;
   size_t used_ = 0;
+  size_t shared_end_ = 0;
   bool frozen_ = false;
   bool overflowed_ = false;
 };

@@ -39,33 +39,38 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   intermediate_padded_ = pad_lanes(header.intermediate_size);
   head_dim_padded_ = pad_lanes(header.head_dim);
   width_max_ = max2(max2(hidden_padded_, q_rows_padded_), intermediate_padded_);
-  code_stride_ = (width_max_ + 63) / 64 * 64;
+  code_stride_ = (size_t{width_max_} + 63) / 64 * 64;
   qkv_stride_ = q_rows_padded_ + 2 * size_t{kv_rows_padded_};
   angle_stride_ = pad_lanes(header.head_dim / 2);
+
+  // Not a power of two: else the rows would share the sets of the caches.
+  score_stride_ = pad_lanes(options.context) + kLanes;
+  score_rows_ = score_rows(header.head_count / header.kv_head_count, options, score_stride_ * 4);
+  scratch_stride_ =
+      max2(max2(width_max_, options.prefill_chunk * kTileRows), score_rows_ * head_dim_padded_);
 
   const size_t chunk = options.prefill_chunk;
   const size_t threads = options.thread_count;
   const size_t slots = slot_count(options.prefill_chunk, options.thread_count);
   x_ = arena.take<float>(chunk * hidden_padded_);
-  qkv_ = arena.take<float>(chunk * qkv_stride_);
-  q_rotated_ = arena.take<float>(chunk * header.head_count * head_dim_padded_);
-  attended_ = arena.take<float>(chunk * q_rows_padded_);
-  delta_ = arena.take<float>(chunk * hidden_padded_);
-  gate_ = arena.take<float>(chunk * intermediate_padded_);
-  up_ = arena.take<float>(chunk * intermediate_padded_);
+  const size_t of_layers = arena.used();
   codes_ = arena.take<int8_t>(slots * code_stride_);
   sums_ = arena.take<int32_t>(slots);
   scales_ = arena.take<float>(slots);
-  normed_ = arena.take<float>(threads * width_max_);
+  scratch_ = arena.take<float>(threads * scratch_stride_);
   multipliers_ = arena.take<float>(threads * pad_lanes(options.prefill_chunk));
-  // Not a power of two: else the rows would share the sets of the caches.
-  score_stride_ = pad_lanes(options.context) + kLanes;
-  score_rows_ = score_rows(header.head_count / header.kv_head_count, options, score_stride_ * 4);
   scores_ = arena.take<float>(threads * score_rows_ * score_stride_);
-  head_out_ = arena.take<float>(threads * score_rows_ * head_dim_padded_);
   sin_ = arena.take<float>(chunk * angle_stride_);
   cos_ = arena.take<float>(chunk * angle_stride_);
+  // A layer's two halves, and then the head, begin where the one before has ended.
+  const size_t of_attention = arena.used();
+  qkv_ = arena.take<float>(chunk * qkv_stride_);
+  q_rotated_ = arena.take<float>(chunk * header.head_count * head_dim_padded_);
+  arena.share_from(of_attention);
+  gate_ = arena.take<float>(chunk * intermediate_padded_);
+  arena.share_from(of_layers);
   head_ = Head(arena, header, options.logits_rows, options.thread_count, options.head);
+  arena.end_sharing();
   cache_ = KvCache(arena, header, options.context, options.kv_cache);
 }
 
@@ -154,7 +159,7 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
   const bool redundant = token_count_ == 1;
   const Range tokens = redundant ? Range{0, 1} : team_->share(token_count_, thread);
   const uint32_t width_padded = pad_lanes(width);
-  float* normed = normed_.data() + thread * width_max_;
+  float* normed = scratch(thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     const uint32_t slot = redundant ? thread : t;
     const float* source = x + t * stride;
@@ -168,28 +173,41 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
   if (!redundant) team_->barrier(thread);
 }
 
-/// Rows of `tiles` of one matrix for all tokens, from the codes of quantize_tokens.
+/// Rows of `tiles` of one matrix for all tokens, from the codes of quantize_tokens; `y` is the
+/// place of the first of them.
 void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
                            uint32_t thread) {
   if (tiles.begin == tiles.end) return;
+  const size_t tile_bytes = size_t{kTileRows} * matrix.cols_padded() / 4;
   const uint32_t slot = token_count_ == 1 ? thread : 0;
   float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
   for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];
   const kernels::Int8Tokens x{codes_.data() + slot * code_stride_, code_stride_,
                               sums_.data() + slot, multipliers, token_count_};
-  kernels_.ternary_matmul({matrix.weights, matrix.cols_padded(), tiles.begin, tiles.end}, x, y,
-                          y_stride);
+  kernels_.ternary_matmul(
+      {matrix.weights + tiles.begin * tile_bytes, matrix.cols_padded(), 0, tiles.end - tiles.begin},
+      x, y, y_stride);
+}
+
+/// Takes from the front of `left` the tiles whose results the scratch holds.
+runtime::Range Transformer::take_piece(Range* left) const {
+  const uint32_t fit = scratch_stride_ / kTileRows / token_count_;
+  const Range piece{left->begin, min2(left->end, left->begin + fit)};
+  left->begin = piece.end;
+  return piece;
 }
 
 /// x += matrix · codes, each thread its own rows.
 void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread) {
-  const Range tiles = team_->share(matrix.tile_count(), thread);
-  multiply(matrix, tiles, delta_.data(), hidden_padded_, thread);
-  const size_t begin = size_t{tiles.begin} * kTileRows;
-  const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
-  for (uint32_t t = 0; t < token_count_ && count > 0; ++t) {
-    const size_t at = size_t{t} * hidden_padded_ + begin;
-    kernels_.add_in_place(x_.data() + at, delta_.data() + at, count);
+  float* delta = scratch(thread);
+  for (Range left = team_->share(matrix.tile_count(), thread); left.begin < left.end;) {
+    const Range tiles = take_piece(&left);
+    const uint32_t rows = (tiles.end - tiles.begin) * kTileRows;
+    multiply(matrix, tiles, delta, rows, thread);
+    for (uint32_t t = 0; t < token_count_; ++t) {
+      float* x = x_.data() + size_t{t} * hidden_padded_ + size_t{tiles.begin} * kTileRows;
+      kernels_.add_in_place(x, delta + size_t{t} * rows, rows);
+    }
   }
   team_->barrier(thread);
 }
@@ -197,17 +215,18 @@ void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread
 void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index,
                                   uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.input_norm, header_->hidden_size, thread);
-  multiply(layer.q, team_->share(layer.q.tile_count(), thread), qkv_.data(), qkv_stride_, thread);
-  multiply(layer.k, team_->share(layer.k.tile_count(), thread), qkv_.data() + q_rows_padded_,
-           qkv_stride_, thread);
-  multiply(layer.v, team_->share(layer.v.tile_count(), thread),
-           qkv_.data() + q_rows_padded_ + kv_rows_padded_, qkv_stride_, thread);
+  float* y = qkv_.data();
+  for (const format::Matrix* matrix : {&layer.q, &layer.k, &layer.v}) {
+    const Range tiles = team_->share(matrix->tile_count(), thread);
+    multiply(*matrix, tiles, y + size_t{tiles.begin} * kTileRows, qkv_stride_, thread);
+    y += matrix->rows_padded();
+  }
   team_->barrier(thread);
   rotate_and_store(layer_index, thread);
   team_->barrier(thread);
   attend(layer_index, thread);
   team_->barrier(thread);
-  quantize_tokens(attended_.data(), q_rows_padded_, layer.attn_sub_norm, q_rows_, thread);
+  quantize_tokens(attended(0), q_rows_padded_, layer.attn_sub_norm, q_rows_, thread);
   multiply_and_add(layer.o, thread);
 }
 
@@ -216,8 +235,7 @@ void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   const uint32_t dim = header_->head_dim;
   const uint32_t heads = header_->head_count + header_->kv_head_count;
   const Range items = team_->share(token_count_ * heads, thread);
-  // head_out_ is free until attend: each row passes through it, padded.
-  float* row = head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_;
+  float* row = scratch(thread);  // each row passes through it, padded
   for (uint32_t item = items.begin; item < items.end; ++item) {
     const uint32_t t = item / heads;
     const uint32_t head = item % heads;
@@ -245,9 +263,8 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
   const uint32_t group = header_->head_count / header_->kv_head_count;
   const uint32_t block_tokens = max2(1, score_rows_ / group);
   const uint32_t blocks = (token_count_ + block_tokens - 1) / block_tokens;
-  const kernels::AttentionRows rows{
-      scores_.data() + size_t{thread} * score_rows_ * score_stride_, score_stride_,
-      head_out_.data() + size_t{thread} * score_rows_ * head_dim_padded_};
+  const kernels::AttentionRows rows{scores_.data() + size_t{thread} * score_rows_ * score_stride_,
+                                    score_stride_, scratch(thread)};
   const Range items = team_->share(header_->head_count * blocks, thread);
   for (uint32_t item = items.begin; item < items.end;) {
     const uint32_t block = item / group % blocks;
@@ -264,9 +281,11 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
                   rows);
     for (uint32_t row = 0; row < heads * tokens; ++row) {
       const uint32_t to_head = head + row % heads;
-      float* to = attended_.data() + size_t{first + row / heads} * q_rows_padded_;
+      float* to = attended(first + row / heads);
       std::memcpy(to + size_t{to_head} * dim, rows.out + size_t{row} * head_dim_padded_,
                   size_t{dim} * 4);
+      if (to_head > 0) continue;
+      std::memset(to + q_rows_, 0, size_t{q_rows_padded_ - q_rows_} * 4);
     }
     item += heads;
   }
@@ -275,16 +294,18 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
 void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread) {
   quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size,
                   thread);
-  const Range tiles = team_->share(layer.gate.tile_count(), thread);
-  multiply(layer.gate, tiles, gate_.data(), intermediate_padded_, thread);
-  multiply(layer.up, tiles, up_.data(), intermediate_padded_, thread);
   const kernels::Gate activation =
       header_->activation == format::kRelu2 ? kernels_.relu2_gate : kernels_.silu_gate;
-  const size_t begin = size_t{tiles.begin} * kTileRows;
-  const uint32_t count = (tiles.end - tiles.begin) * kTileRows;
-  for (uint32_t t = 0; t < token_count_ && count > 0; ++t) {
-    const size_t at = size_t{t} * intermediate_padded_ + begin;
-    activation(gate_.data() + at, up_.data() + at, count, gate_.data() + at);
+  float* up = scratch(thread);
+  for (Range left = team_->share(layer.gate.tile_count(), thread); left.begin < left.end;) {
+    const Range tiles = take_piece(&left);
+    const uint32_t rows = (tiles.end - tiles.begin) * kTileRows;
+    float* gate = gate_.data() + size_t{tiles.begin} * kTileRows;
+    multiply(layer.gate, tiles, gate, intermediate_padded_, thread);
+    multiply(layer.up, tiles, up, rows, thread);
+    for (uint32_t t = 0; t < token_count_; ++t, gate += intermediate_padded_) {
+      activation(gate, up + size_t{t} * rows, rows, gate);
+    }
   }
   team_->barrier(thread);
   quantize_tokens(gate_.data(), intermediate_padded_, layer.ffn_sub_norm,

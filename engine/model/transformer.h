@@ -69,9 +69,14 @@ class Transformer {
                        uint32_t thread);
   void multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
                 uint32_t thread);
+  Range take_piece(Range* left) const;
   void multiply_and_add(const format::Matrix& matrix, uint32_t thread);
   void rotate_and_store(uint32_t layer_index, uint32_t thread);
   void attend(uint32_t layer_index, uint32_t thread);
+
+  float* scratch(uint32_t thread) { return scratch_.data() + size_t{thread} * scratch_stride_; }
+  /// [q_rows_padded]: what attention gives stands where q, k and v stood.
+  float* attended(uint32_t token) { return qkv_.data() + size_t{token} * q_rows_padded_; }
 
   const format::ModelHeader* header_ = nullptr;
   format::Model model_{};
@@ -86,8 +91,9 @@ class Transformer {
   uint32_t intermediate_padded_ = 0;
   uint32_t head_dim_padded_ = 0;
   uint32_t score_rows_ = 0;
+  uint32_t width_max_ = 0, scratch_stride_ = 0;
   size_t score_stride_ = 0;
-  size_t code_stride_ = 0, qkv_stride_ = 0, width_max_ = 0, angle_stride_ = 0;
+  size_t code_stride_ = 0, qkv_stride_ = 0, angle_stride_ = 0;
 
   // The call under way.
   std::span<const uint32_t> ids_;
@@ -95,20 +101,19 @@ class Transformer {
   uint32_t position_ = 0;
   LogitsMode mode_ = LogitsMode::kNone;
 
-  std::span<float> x_;          ///< [chunk][hidden_padded], the residual stream
-  std::span<float> qkv_;        ///< [chunk][q | k | v]
-  std::span<float> q_rotated_;  ///< [chunk][head][head_dim_padded]
-  std::span<float> attended_;   ///< [chunk][q_rows_padded]
-  std::span<float> delta_;      ///< [chunk][hidden_padded]
-  std::span<float> gate_, up_;  ///< [chunk][intermediate_padded]
-  std::span<int8_t> codes_;     ///< [max(chunk, threads)][code_stride]
+  std::span<float> x_;       ///< [chunk][hidden_padded], the residual stream
+  std::span<int8_t> codes_;  ///< [max(chunk, threads)][code_stride]
   std::span<int32_t> sums_;
   std::span<float> scales_;
-  std::span<float> normed_;       ///< [thread][width_max]
+  std::span<float> scratch_;      ///< [thread][scratch_stride], within one step of a thread
   std::span<float> multipliers_;  ///< [thread][chunk]
   std::span<float> scores_;       ///< [thread][score_rows][score_stride]
-  std::span<float> head_out_;     ///< [thread][score_rows][head_dim_padded]
   std::span<float> sin_, cos_;    ///< [chunk][head_dim / 2 padded]
+  // In the same memory: attention's and the feed-forward block's.
+  std::span<float> qkv_;        ///< [chunk][q | k | v]
+  std::span<float> q_rotated_;  ///< [chunk][head][head_dim_padded]
+  std::span<float> gate_;       ///< [chunk][intermediate_padded]
+  // In the memory of all of them but x_.
   Head head_;
   KvCache cache_;
 };
