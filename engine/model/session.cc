@@ -54,9 +54,15 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
 
 void Session::take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra) {
   layers_ = arena.take<format::Layer>(header_->layer_count);
-  transformer_ = Transformer(arena, *header_,
-                             {options.context, options.prefill_chunk, options.threads,
-                              options.logits_rows, options.kv_cache, options.head});
+  const KvCache cache(arena, *header_, options.context, options.kv_cache);
+  const size_t begin = arena.used();
+  if (extra.take_input != nullptr) extra.take_input(extra.context, arena);
+  arena.share_from(begin);
+  transformer_ = Transformer(
+      arena, *header_,
+      {options.context, options.prefill_chunk, options.threads, options.logits_rows, options.head},
+      cache);
+  arena.end_sharing();
   generator_ = Generator(arena, *header_);
   leaves_ = LeafGuard(arena, *header_, options.verify);
   extra.take(extra.context, arena);

@@ -29,10 +29,12 @@ struct SessionOptions {
   HeadMode head = HeadMode::kScreened;
 };
 
-/// Memory that the program wants in the same arena; called once to count and once to take.
+/// Memory that the program wants in the same arena; called once to count and once to take. What
+/// `take_input` takes is the program's until the first token is computed.
 struct ExtraMemory {
   void (*take)(void* context, Arena& arena);
   void* context;
+  void (*take_input)(void* context, Arena& arena) = nullptr;
 };
 
 /// Must not move after `open`.

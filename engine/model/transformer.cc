@@ -29,8 +29,8 @@ uint32_t slot_count(uint32_t tokens, uint32_t threads) { return max2(tokens, thr
 }  // namespace
 
 Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
-                         const TransformerOptions& options)
-    : header_(&header), options_(options) {
+                         const TransformerOptions& options, const KvCache& cache)
+    : header_(&header), options_(options), cache_(cache) {
   hidden_padded_ = pad_lanes(header.hidden_size);
   q_rows_ = header.head_count * header.head_dim;
   q_rows_padded_ = pad_lanes(q_rows_);
@@ -71,7 +71,6 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   arena.share_from(of_layers);
   head_ = Head(arena, header, options.logits_rows, options.thread_count, options.head);
   arena.end_sharing();
-  cache_ = KvCache(arena, header, options.context, options.kv_cache);
 }
 
 void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels,

@@ -22,7 +22,6 @@ struct TransformerOptions {
   uint32_t prefill_chunk;  ///< most tokens of one call
   uint32_t thread_count;
   uint32_t logits_rows;  ///< tokens whose logits one call can give
-  format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
   HeadMode head = HeadMode::kScreened;
 };
 
@@ -39,8 +38,10 @@ enum class LogitsMode : uint8_t {
 class Transformer {
  public:
   Transformer() = default;
-  /// Takes all memory. With a counting arena nothing else may be called.
-  Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options);
+  /// Takes all memory but that of `cache`; what stands in it before the first forward is of no
+  /// account. With a counting arena nothing else may be called.
+  Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options,
+              const KvCache& cache);
   void bind(const format::Model& model, const kernels::KernelTable& kernels,
             runtime::ThreadTeam& team, LeafGuard& leaves);
 

@@ -150,12 +150,18 @@ Error check_belonging(const format::ModelHeader& header, bool sealed) {
   return kNoError;
 }
 
-void take_prompt_memory(void* context, Arena& arena) {
+/// What turns the prompt into ids.
+void take_text_memory(void* context, Arena& arena) {
   auto& self = *static_cast<Program*>(context);
   const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
   self.prompt = arena.take<uint8_t>(size_t{self.config.prompt_bytes_max} + 1);
   self.scratch =
       arena.take<uint8_t>(tokenizer::encode_prompt_scratch_bytes(kTokenizerTables, text_bytes));
+}
+
+void take_memory(void* context, Arena& arena) {
+  auto& self = *static_cast<Program*>(context);
+  const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
   self.ids = arena.take<uint32_t>(tokenizer::encode_prompt_ids_max(kTokenizerTables, text_bytes));
   self.times = arena.take<uint64_t>(self.arguments.bench);
 }
@@ -263,7 +269,8 @@ Error set_up(Program& self) {
       self.config.weights,
       std::span(self.config.cores).first(self.config.core_count),
       self.config.verify};
-  if (const Error error = self.session.open(file.value(), options, {take_prompt_memory, &self});
+  if (const Error error =
+          self.session.open(file.value(), options, {take_memory, &self, take_text_memory});
       failed(error)) {
     return error;
   }

@@ -43,18 +43,16 @@ def limited(config: Path, kind: int, value: int, *arguments: str) -> Result:
 
 def test_infer_resources_refused_are_named(tmp_path: Path) -> None:
     """If this fails, a machine that is too small shows as a crash."""
-    config = write_config(tmp_path)
+    config = write_config(tmp_path, prompt_bytes_max=1 << 20)
     arena = json.loads(ask(config, "--stats").stderr)["arena_bytes"]
-    room = sealed_program().stat().st_size + (4 << 20)
-    if room > arena:
-        room = sealed_program().stat().st_size + arena // 2
+    room = sealed_program().stat().st_size + arena // 2
     assert_refused(limited(config, resource.RLIMIT_AS, room), "kNoMemory", "arena", 0, arena)
     config = write_config(tmp_path, threads=64)
     result = limited(config, resource.RLIMIT_NOFILE, 20)
     assert_refused(result, "kSystem", "pipe2", 0, 24)
     arena = json.loads(ask(config, "--stats").stderr)["arena_bytes"]
     # Room for the arena, and for the stacks of some of the 63 threads.
-    room = sealed_program().stat().st_size + arena + (24 << 20)
+    room = sealed_program().stat().st_size + arena + (4 << 20)
     result = limited(config, resource.RLIMIT_AS, room)
     assert_refused(result, "kNoThread", "thread", 0, 11)
 
@@ -110,7 +108,7 @@ def test_infer_memory_besides_weights_and_cache_is_small(config: Path) -> None:
     with open_engine(demo_model()) as engine:
         spec = engine.spec
     cache = spec.layer_count * spec.kv_head_count * 512 * spec.head_dim * 2 * 4
-    assert sum(resident.values()) * 1024 <= (8 << 20) + cache, resident
+    assert sum(resident.values()) * 1024 <= 8_000_000 + cache, resident
 
 
 WRITE = 1 if os.uname().machine == "x86_64" else 64
