@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "format/model_file.h"
 
+#include <bit>
 #include <cstring>
 
 #include "base/check.h"
@@ -8,18 +9,6 @@
 
 namespace bitnet::format {
 namespace {
-
-bool is_finite(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return (bits & 0x7f800000u) != 0x7f800000u;
-}
-
-bool is_plus_zero(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  return bits == 0;
-}
 
 bool all_zero(const uint8_t* bytes, size_t count) {
   for (size_t i = 0; i < count; ++i) {
@@ -218,7 +207,7 @@ class TensorWalk {
     const uint64_t bytes = uint64_t{pad_lanes(rows)} * pad_lanes(cols) / 4;
     const TensorEntry* entry = next(role, layer, kTernary, rows, cols, bytes);
     if (entry == nullptr) return {};
-    if (!is_finite(entry->scale) || !(entry->scale > 0.0f)) fail(Status::kModelValue, 0);
+    if (!__builtin_isfinite(entry->scale) || !(entry->scale > 0.0f)) fail(Status::kModelValue, 0);
     return {file_.data() + entry->offset, rows, cols, entry->scale};
   }
 
@@ -262,7 +251,8 @@ class TensorWalk {
         reinterpret_cast<const TensorEntry*>(file_.data() + sizeof(ModelHeader))[index];
     const bool right = entry.role == role && entry.layer == layer && entry.kind == kind &&
                        entry.rows == rows && entry.cols == cols && entry.offset == offset_ &&
-                       entry.bytes == bytes && (kind == kTernary || is_plus_zero(entry.scale));
+                       entry.bytes == bytes &&
+                       (kind == kTernary || std::bit_cast<uint32_t>(entry.scale) == 0);
     if (!right || bytes > header_.leaves_offset - offset_) {
       error_ = Error{Status::kModelTensor, "tensor", index, entry.role, role};
       return nullptr;
@@ -277,7 +267,7 @@ class TensorWalk {
 
   void check_values(const float* values, size_t count, bool non_negative) {
     for (size_t i = 0; i < count; ++i) {
-      if (!is_finite(values[i]) || (non_negative && !(values[i] >= 0.0f))) {
+      if (!__builtin_isfinite(values[i]) || (non_negative && !(values[i] >= 0.0f))) {
         fail(Status::kModelValue, i);
         return;
       }

@@ -8,29 +8,17 @@
 namespace bitnet::model {
 namespace {
 
-constexpr uint32_t kNoOutputToken = format::kNoToken;
-
-/// Length of the longest suffix of `text` that a stop string begins with.
-size_t longest_prefix_at_end(Text text, std::span<const Text> stop) {
+/// Length of the longest end of `text` that is a whole stop string, or the beginning of one.
+size_t longest_at_end(Text text, std::span<const Text> stop, bool whole) {
   size_t longest = 0;
   for (const Text& word : stop) {
-    size_t length = word.size() - 1 < text.size() ? word.size() - 1 : text.size();
-    while (length > longest &&
-           std::memcmp(text.data() + text.size() - length, word.data(), length) != 0)
-      --length;
-    if (length > longest) longest = length;
-  }
-  return longest;
-}
-
-/// The length of the longest stop string that `text` ends with, or 0.
-size_t stop_at_end(Text text, std::span<const Text> stop) {
-  size_t longest = 0;
-  for (const Text& word : stop) {
-    const bool ends =
-        word.size() <= text.size() &&
-        std::memcmp(text.data() + text.size() - word.size(), word.data(), word.size()) == 0;
-    if (ends && word.size() > longest) longest = word.size();
+    const size_t least = whole ? word.size() : 1;
+    const size_t most = whole ? word.size() : word.size() - 1;
+    size_t length = most < text.size() ? most : text.size();
+    for (; length > longest && length >= least; --length) {
+      const uint8_t* end = text.data() + text.size() - length;
+      if (std::memcmp(end, word.data(), length) == 0) longest = length;
+    }
   }
   return longest;
 }
@@ -62,10 +50,12 @@ Error Generator::prefill(Transformer& transformer, std::span<const uint32_t> pro
   return kNoError;
 }
 
-Error Generator::flush(const AnswerSink& sink) {
-  if (held_count_ == 0) return kNoError;
-  const Error error = sink.write(sink.context, kNoOutputToken, held_.first(held_count_));
-  held_count_ = 0;
+/// Gives out the first `count` of the bytes held.
+Error Generator::give(const AnswerSink& sink, size_t count) {
+  if (count == 0) return kNoError;
+  const Error error = sink.write(sink.context, format::kNoToken, held_.first(count));
+  held_count_ -= count;
+  std::memmove(held_.data(), held_.data() + count, held_count_);
   return error;
 }
 
@@ -77,30 +67,19 @@ Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, u
   const Text bytes = silent ? Text{} : tokenizer::token_bytes(*tables, token);
   if (stop.empty() || silent) return sink.write(sink.context, token, bytes);
   if (const Error error = sink.write(sink.context, token, {}); failed(error)) return error;
-  for (const uint8_t byte : bytes) {
-    if (held_count_ == held_.size()) {
-      const size_t keep = longest_prefix_at_end(held_, stop);
-      const size_t ready = held_.size() - keep;
-      if (const Error error = sink.write(sink.context, kNoOutputToken, held_.first(ready));
-          failed(error))
-        return error;
-      std::memmove(held_.data(), held_.data() + ready, keep);
-      held_count_ = keep;
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    held_[held_count_++] = bytes[i];
+    const Text held = held_.first(held_count_);
+    if (const size_t length = longest_at_end(held, stop, true); length > 0) {
+      held_count_ -= length;
+      *stopped = true;
+      return give(sink, held_count_);
     }
-    held_[held_count_++] = byte;
-    const size_t length = stop_at_end(held_.first(held_count_), stop);
-    if (length == 0) continue;
-    held_count_ -= length;
-    *stopped = true;
-    return flush(sink);
+    if (i + 1 < bytes.size() && held_count_ < held_.size()) continue;
+    const size_t ready = held_count_ - longest_at_end(held, stop, false);
+    if (const Error error = give(sink, ready); failed(error)) return error;
   }
-  const size_t keep = longest_prefix_at_end(held_.first(held_count_), stop);
-  const size_t ready = held_count_ - keep;
-  if (ready == 0) return kNoError;
-  const Error error = sink.write(sink.context, kNoOutputToken, held_.first(ready));
-  std::memmove(held_.data(), held_.data() + ready, keep);
-  held_count_ = keep;
-  return error;
+  return kNoError;
 }
 
 Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer::Tables* tables,
@@ -154,7 +133,7 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
   const HeadCost& after = transformer.head().cost();
   result.head = {after.choices - before.choices, after.exact_rows - before.exact_rows,
                  after.bytes - before.bytes};
-  if (const Error error = flush(sink); failed(error)) return error;
+  if (const Error error = give(sink, held_count_); failed(error)) return error;
   return result;
 }
 

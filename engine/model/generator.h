@@ -65,7 +65,7 @@ class Generator {
   bool is_stop_token(uint32_t token) const;
   Error emit(const AnswerSink& sink, const tokenizer::Tables* tables, uint32_t token,
              std::span<const Text> stop, bool* stopped);
-  Error flush(const AnswerSink& sink);
+  Error give(const AnswerSink& sink, size_t count);
 
   const format::ModelHeader* header_ = nullptr;
   sampler::Sampler sampler_;

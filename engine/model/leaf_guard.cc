@@ -14,57 +14,49 @@ enum GroupState : uint8_t { kUnchecked, kClaimed, kChecked };
 }  // namespace
 
 LeafGuard::LeafGuard(Arena& arena, const format::ModelHeader& header, format::VerifyMode mode)
-    : mode_(mode) {
+    : header_(&header), mode_(mode) {
   if (mode != format::VerifyMode::kOff) {
     groups_ = arena.take<uint8_t>((header.leaf_count + kGroupLeaves - 1) / kGroupLeaves);
   }
 }
 
-Error LeafGuard::start(std::span<const uint8_t> file, runtime::ThreadTeam& team) {
+Error LeafGuard::start(runtime::ThreadTeam& team) {
   const Processor processor = detect_processor(platform::hardware_capabilities());
-  file_ = file;
-  leaves_ = format::Leaves(file, crypto::choose_leaf_hash(processor));
-  if (mode_ != format::VerifyMode::kOff) {
-    struct Job {
-      LeafGuard* guard;
-      uint32_t threads;
-    } job{this, team.size()};
-    team.run(
-        [](void* context, uint32_t thread) {
-          const Job& all = *static_cast<Job*>(context);
-          all.guard->check_at_start(thread, all.threads);
-        },
-        &job);
-  }
+  const auto* file = reinterpret_cast<const uint8_t*>(header_);
+  leaves_ = format::Leaves({file, header_->file_bytes}, crypto::choose_leaf_hash(processor));
+  shares_ = team.size();
+  const auto check = [](void* self, uint32_t thread) {
+    static_cast<LeafGuard*>(self)->check_at_start(thread);
+  };
+  if (mode_ != format::VerifyMode::kOff) team.run(check, this);
   return error();
 }
 
 /// One thread's share. With `lazy` places come from the table that nobody has checked yet: an entry
 /// that points outside the data is left to load_model.
-void LeafGuard::check_at_start(uint32_t share, uint32_t shares) {
-  if (mode_ == format::VerifyMode::kFull) return check({0, leaves_.count()}, share, shares);
-  const auto& header = *reinterpret_cast<const format::ModelHeader*>(file_.data());
-  const auto* entries =
-      reinterpret_cast<const format::TensorEntry*>(file_.data() + sizeof(format::ModelHeader));
-  for (const format::TensorEntry& entry : std::span(entries, header.tensor_count)) {
-    const uint64_t end = header.leaves_offset;
-    if (entry.offset < header.data_offset || entry.offset >= end || entry.bytes == 0 ||
+void LeafGuard::check_at_start(uint32_t share) {
+  if (mode_ == format::VerifyMode::kFull) return check({0, leaves_.count()}, share);
+  const auto* file = reinterpret_cast<const uint8_t*>(header_);
+  const auto* entries = reinterpret_cast<const format::TensorEntry*>(header_ + 1);
+  for (const format::TensorEntry& entry : std::span(entries, header_->tensor_count)) {
+    const uint64_t end = header_->leaves_offset;
+    if (entry.offset < header_->data_offset || entry.offset >= end || entry.bytes == 0 ||
         entry.bytes > end - entry.offset || entry.rows == 0 || entry.rows > kVocabSizeMax)
       continue;
     if (entry.kind == format::kF32Rows && entry.rows > 1) continue;
     const uint64_t scales = 8ull * pad_lanes(entry.rows);
     const bool whole = entry.kind != format::kInt8Rows || scales > entry.bytes;
     const uint64_t bytes = whole ? entry.bytes : scales;
-    const uint8_t* first = file_.data() + entry.offset + entry.bytes - bytes;
-    check(leaves_.leaves_of(first, bytes), share, shares);
+    const uint8_t* first = file + entry.offset + entry.bytes - bytes;
+    check(leaves_.leaves_of(first, bytes), share);
   }
 }
 
-/// The groups of `range` whose number leaves `share` when divided by `shares`.
-void LeafGuard::check(format::Leaves::Range range, uint32_t share, uint32_t shares) {
+/// One thread's share of the groups of `range`, or all of them.
+void LeafGuard::check(format::Leaves::Range range, uint32_t share) {
   const uint64_t end = (range.end + kGroupLeaves - 1) / kGroupLeaves;
   for (uint64_t group = range.begin / kGroupLeaves; group < end; ++group) {
-    if (shares == 1 || group % shares == share) check_group(group);
+    if (share == kAll || group % shares_ == share) check_group(group);
   }
 }
 

@@ -23,30 +23,34 @@ namespace bitnet::model {
 class LeafGuard {
  public:
   LeafGuard() = default;
+  /// `header` stands at the beginning of a file that has passed check_model_header, and may have
+  /// passed nothing else.
   LeafGuard(Arena& arena, const format::ModelHeader& header, format::VerifyMode mode);
 
-  /// Checks what the mode wants at start, on all threads. `file` has passed check_model_header and
-  /// nothing else. kModelLeaf.
-  Error start(std::span<const uint8_t> file, runtime::ThreadTeam& team);
+  /// Checks what the mode wants at start, on all threads of the team. kModelLeaf.
+  Error start(runtime::ThreadTeam& team);
 
   /// Before a thread reads rows of a table: checks those of their leaves that are not yet, or waits
   /// for the thread that does. A leaf that does not match is kept for `error`, so that a thread of
   /// the team need not stop.
   void need(const void* weights, size_t bytes) {
-    if (!groups_.empty()) check(leaves_.leaves_of(weights, bytes), 0, 1);
+    if (!groups_.empty()) check(leaves_.leaves_of(weights, bytes), kAll);
   }
   /// Of the first leaf found that does not match. What was computed since is not to be used.
   Error error() const;
 
  private:
-  void check(format::Leaves::Range range, uint32_t share, uint32_t shares);
+  static constexpr uint32_t kAll = UINT32_MAX;
+
+  void check(format::Leaves::Range range, uint32_t share);
   void check_group(uint64_t group);
-  void check_at_start(uint32_t share, uint32_t shares);
+  void check_at_start(uint32_t share);
   void note_changed(uint64_t leaf);
 
+  const format::ModelHeader* header_ = nullptr;
   format::VerifyMode mode_ = format::VerifyMode::kOff;
-  std::span<const uint8_t> file_;
   format::Leaves leaves_;
+  uint32_t shares_ = 1;
   std::span<uint8_t> groups_;  ///< states of the groups; none if off
   uint64_t changed_ = UINT64_MAX;
 };

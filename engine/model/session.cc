@@ -28,23 +28,19 @@ Result<uint32_t> choose_kernels(Text isa) {
 }
 
 Error check_options(const format::ModelHeader& header, const SessionOptions& options) {
-  if (options.context == 0 || options.context > header.context_max) {
-    return Error{Status::kConfigConflict, "context", 0, options.context, header.context_max};
-  }
-  if (options.threads == 0 || options.threads > kThreadCountMax) {
-    return Error{Status::kConfigConflict, "threads", 0, options.threads, kThreadCountMax};
-  }
-  if (options.prefill_chunk == 0 || options.prefill_chunk > kPrefillChunkMax) {
-    return Error{Status::kConfigConflict, "prefill_chunk", 0, options.prefill_chunk,
-                 kPrefillChunkMax};
-  }
-  const auto kv_cache = static_cast<uint32_t>(options.kv_cache);
-  if (kv_cache >= format::kKvCacheKindCount) {
-    return Error{Status::kConfigConflict, "kv_cache", 0, kv_cache, format::kKvCacheKindCount - 1};
-  }
-  const auto head = static_cast<uint32_t>(options.head);
-  if (head >= kHeadModeCount) {
-    return Error{Status::kConfigConflict, "head", 0, head, kHeadModeCount - 1};
+  const struct {
+    const char* name;
+    uint32_t value, low, high;
+  } rows[] = {
+      {"context", options.context, 1, header.context_max},
+      {"threads", options.threads, 1, kThreadCountMax},
+      {"prefill_chunk", options.prefill_chunk, 1, kPrefillChunkMax},
+      {"kv_cache", static_cast<uint32_t>(options.kv_cache), 0, format::kKvCacheKindCount - 1},
+      {"head", static_cast<uint32_t>(options.head), 0, kHeadModeCount - 1},
+  };
+  for (const auto& row : rows) {
+    if (row.value < row.low || row.value > row.high)
+      return Error{Status::kConfigConflict, row.name, 0, row.value, row.high};
   }
   ENGINE_CHECK(options.logits_rows > 0);
   return kNoError;
@@ -95,7 +91,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   arena.freeze();
 
   Error error = team_.start(options.threads, options.cores);
-  if (!failed(error)) error = leaves_.start(file, team_);
+  if (!failed(error)) error = leaves_.start(team_);
   const Result<format::Model> model =
       failed(error) ? Result<format::Model>(error) : format::load_model(file, layers_);
   if (!model.ok()) {

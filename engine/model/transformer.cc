@@ -22,10 +22,6 @@ uint32_t score_rows(uint32_t group, const TransformerOptions& options, size_t ro
   return heads * min2(max2(1, rows / heads), options.prefill_chunk);
 }
 
-/// Where a section works redundantly (one token), every thread has a slot of its own; where it is
-/// divided, slot = token. So the slots of either case are max(tokens, threads).
-uint32_t slot_count(uint32_t tokens, uint32_t threads) { return max2(tokens, threads); }
-
 }  // namespace
 
 Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
@@ -51,7 +47,9 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
 
   const size_t chunk = options.prefill_chunk;
   const size_t threads = options.thread_count;
-  const size_t slots = slot_count(options.prefill_chunk, options.thread_count);
+  // Where a section works redundantly (one token), every thread has a slot of its own; where it is
+  // divided, slot = token.
+  const size_t slots = max2(options.prefill_chunk, options.thread_count);
   x_ = arena.take<float>(chunk * hidden_padded_);
   const size_t of_layers = arena.used();
   codes_ = arena.take<int8_t>(slots * code_stride_);
@@ -101,7 +99,7 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   head_.begin(mode == LogitsMode::kAll ? token_count_ : 1, mode == LogitsMode::kChoice);
   ids_ = ids;
   if (token_count_ == 1) embed(0);
-  team_->run(work_entry, this);
+  team_->run([](void* self, uint32_t t) { static_cast<Transformer*>(self)->work(t); }, this);
   return leaves_->error();
 }
 
@@ -128,10 +126,6 @@ void Transformer::embed(uint32_t token_index) {
     const int lower = low[i / 128 * 64 + i % 64] >> (i / 64 % 2 * 4) & 15;
     x[i] = static_cast<float>(16 * upper + lower - 128) * scale;
   }
-}
-
-void Transformer::work_entry(void* self, uint32_t thread) {
-  static_cast<Transformer*>(self)->work(thread);
 }
 
 void Transformer::work(uint32_t thread) {

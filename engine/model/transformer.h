@@ -60,7 +60,6 @@ class Transformer {
  private:
   using Range = runtime::Range;
 
-  static void work_entry(void* self, uint32_t thread);
   void work(uint32_t thread);
   void embed(uint32_t token_index);
   void attention_block(const format::Layer& layer, uint32_t layer_index, uint32_t thread);

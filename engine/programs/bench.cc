@@ -11,24 +11,15 @@ namespace {
 constexpr uint32_t kBucketsPerOctave = 4;
 constexpr uint32_t kBucketCount = 30 * kBucketsPerOctave;
 
-void sift_down(std::span<uint64_t> heap, size_t root, size_t count) {
-  for (size_t child = 2 * root + 1; child < count; child = 2 * root + 1) {
-    if (child + 1 < count && heap[child + 1] > heap[child]) ++child;
-    if (heap[root] >= heap[child]) return;
-    const uint64_t moved = heap[root];
-    heap[root] = heap[child];
-    heap[child] = moved;
-    root = child;
-  }
-}
-
+/// Shell's sort: in place, without recursion.
 void sort(std::span<uint64_t> values) {
-  for (size_t i = values.size() / 2; i-- > 0;) sift_down(values, i, values.size());
-  for (size_t end = values.size(); end-- > 1;) {
-    const uint64_t largest = values[0];
-    values[0] = values[end];
-    values[end] = largest;
-    sift_down(values, 0, end);
+  for (size_t gap = values.size() / 2; gap > 0; gap /= 2) {
+    for (size_t i = gap; i < values.size(); ++i) {
+      const uint64_t moved = values[i];
+      size_t to = i;
+      for (; to >= gap && values[to - gap] > moved; to -= gap) values[to] = values[to - gap];
+      values[to] = moved;
+    }
   }
 }
 
