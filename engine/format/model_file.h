@@ -13,7 +13,7 @@
 namespace bitnet::format {
 
 inline constexpr char kModelMagic[8] = {'B', 'N', 'A', 'G', 'M', 'O', 'D', 'L'};
-inline constexpr uint32_t kModelVersion = 0;
+inline constexpr uint32_t kModelVersion = 1;
 inline constexpr uint32_t kPageBytes = 4096;
 inline constexpr uint32_t kLeafBytes = 65536;
 inline constexpr uint32_t kDigestBytes = 48;

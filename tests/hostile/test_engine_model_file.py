@@ -273,7 +273,8 @@ def test_header_cases_leave_no_field_out() -> None:
     ("changes", "expected"),
     [
         ([("magic", 0)], Failure("kModelMagic", "magic", 0, 0, 0)),
-        ([("version", 1)], Failure("kModelVersion", "version", 8, 1, 0)),
+        ([("version", 0)], Failure("kModelVersion", "version", 8, 0, 1)),  # before the freeze
+        ([("version", 2)], Failure("kModelVersion", "version", 8, 2, 1)),
         (
             [("file_bytes", FILE_BYTES + 1)],
             Failure("kModelTruncated", "file_bytes", 16, FILE_BYTES, FILE_BYTES + 1),

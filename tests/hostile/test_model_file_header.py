@@ -133,7 +133,8 @@ def test_open_model_other_files_are_refused(tmp_path: Path, good: bytes) -> None
         (b"", "model.bin is shorter than its header"),
         (bytes(511), "model.bin is shorter than its header"),
         (b"GGUF" + bytes(4092), "not a model.bin file"),
-        (good[:8] + b"\x01" + good[9:], "model.bin version is not supported"),
+        (good[:8] + b"\x00" + good[9:], "model.bin version is not supported"),
+        (good[:8] + b"\x02" + good[9:], "model.bin version is not supported"),
         (good + b"\0", "model.bin is longer than it says"),
         (good[:-1], "model.bin is shorter than it says"),
     ]

@@ -188,7 +188,7 @@ def encode_model(
     eos = [*g.eos_ids, *[NONE] * (8 - len(g.eos_ids))]
     fixed = struct.pack(
         "<8sIIQ10Iff4I8IIIQQQQ8x48s48x248x",
-        b"BNAGMODL", 0, header_bytes, leaves_offset + len(leaves),
+        b"BNAGMODL", 1, header_bytes, leaves_offset + len(leaves),
         g.hidden_size, g.intermediate_size, g.layer_count, g.head_count, g.kv_head_count,
         g.head_dim, g.vocab_size, g.context_max, g.activation, g.flags,
         g.norm_eps, 1 / g.head_dim**0.5,

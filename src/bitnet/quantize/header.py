@@ -269,7 +269,7 @@ def parse_header(data: memoryview, file: Path) -> Header:
         raise FormatError(
             f"model.bin version is not supported: `{file}`",
             where=f"offset 8, value {values['version']}, expected {VERSION}",
-            hint="write the file again with this version of `bitnet.quantize`",
+            hint="quantise the checkpoint again with this version of `bitnet.quantize`",
         )
     spec = _check_spec(check)
     scale = _check_attention_scale(check, spec.head_dim)

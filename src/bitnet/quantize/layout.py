@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 MAGIC: Final = b"BNAGMODL"
-VERSION: Final = 0
+VERSION: Final = 1
 PAGE_BYTES: Final = 4096
 LEAF_BYTES: Final = 65536
 DIGEST_BYTES: Final = 48
