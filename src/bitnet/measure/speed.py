@@ -49,7 +49,7 @@ _LOOPS_OF_TABLE: Final = {
     "avx512vnni": ("vpdpbusd_512", "vpdpbusd_256"),
     "neon": ("smull_smlal",),
     "dotprod": ("sdot",),
-    "i8mm": ("sdot",),  # decode; there is no loop of smmla yet, so prefill may exceed it
+    "i8mm": ("smmla", "sdot"),  # one token alone goes the way of dotprod
 }
 _PREFILL_CHUNK_MAX: Final = 512
 _TOKENS_MAX: Final = 65536
