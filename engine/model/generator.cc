@@ -16,8 +16,7 @@ size_t longest_at_end(Text text, std::span<const Text> stop, bool whole) {
     const size_t most = whole ? word.size() : word.size() - 1;
     size_t length = most < text.size() ? most : text.size();
     for (; length > longest && length >= least; --length) {
-      const uint8_t* end = text.data() + text.size() - length;
-      if (std::memcmp(end, word.data(), length) == 0) longest = length;
+      if (std::memcmp(text.last(length).data(), word.data(), length) == 0) longest = length;
     }
   }
   return longest;

@@ -105,6 +105,10 @@ void Head::begin(uint32_t count, bool choice) {
 void Head::compute(const float* x, uint32_t thread) {
   prepare(x, thread);
   if (screening_) {
+    // The layers have had this memory: the padding of the codes is zero again.
+    const size_t padding = code_stride_ - hidden_padded_;
+    std::memset(hi_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
+    std::memset(lo_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
     screen(thread);
   } else {
     multiply_all(thread);

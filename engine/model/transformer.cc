@@ -170,7 +170,6 @@ void Transformer::quantize_tokens(const float* x, size_t stride, const float* no
 /// place of the first of them.
 void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, size_t y_stride,
                            uint32_t thread) {
-  if (tiles.begin == tiles.end) return;
   const size_t tile_bytes = size_t{kTileRows} * matrix.cols_padded() / 4;
   const uint32_t slot = token_count_ == 1 ? thread : 0;
   float* multipliers = multipliers_.data() + size_t{thread} * pad_lanes(options_.prefill_chunk);
