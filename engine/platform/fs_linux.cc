@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -74,8 +73,7 @@ uint64_t seconds(clockid_t clock) {
 }
 
 /// Reads what the child writes; true at its end, false at the limit of time or space.
-Result<bool> collect(const Run& run, int pipe, size_t* bytes) {
-  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
+Result<bool> collect(const Run& run, int pipe, uint64_t end_ns, size_t* bytes) {
   for (uint64_t now_ns; (now_ns = clock_ns()) < end_ns;) {
     struct pollfd wanted = {pipe, POLLIN, 0};
     const int left_ms = static_cast<int>((end_ns - now_ns) / 1000000 + 1);
@@ -124,7 +122,7 @@ void close_file(int descriptor) {
 Result<FileFacts> file_facts(int descriptor) {
   struct stat facts;
   if (fstat(descriptor, &facts) < 0) return fault("fstat");
-  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink, facts.st_mode & 07777};
+  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink};
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
@@ -156,6 +154,12 @@ Error set_length(int descriptor, uint64_t bytes) {
   return done(again([&] { return ftruncate(descriptor, static_cast<off_t>(bytes)); }), "ftruncate");
 }
 
+Error reserve_space(int descriptor, uint64_t bytes) {
+  if (bytes == 0) return kNoError;
+  const int result = again([&] { return fallocate(descriptor, 0, 0, static_cast<off_t>(bytes)); });
+  return result < 0 && errno == EOPNOTSUPP ? kNoError : done(result, "fallocate");
+}
+
 Error set_mode(int descriptor, uint32_t mode) {
   return done(again([&] { return fchmod(descriptor, mode); }), "fchmod");
 }
@@ -165,8 +169,14 @@ Error sync_file(int descriptor) {
 }
 
 Error lock_file(int descriptor) {
-  if (again([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) == 0) return kNoError;
-  return errno == EWOULDBLOCK ? Error{Status::kBusy} : fault("flock");
+  struct flock whole = {};
+  whole.l_type = F_WRLCK;
+  if (again([&] { return fcntl(descriptor, F_OFD_SETLK, &whole); }) == 0) return kNoError;
+  return errno == EAGAIN || errno == EACCES ? Error{Status::kBusy} : fault("fcntl");
+}
+
+Error check_writable(int folder) {
+  return done(again([&] { return faccessat(folder, ".", W_OK | X_OK, 0); }), "faccessat");
 }
 
 Error make_folder(int folder, const char* name, uint32_t mode) {
@@ -243,12 +253,22 @@ Result<Finished> run_program(const Run& run) {
   close(ends[1]);
   if (child < 0) return fault("fork", reason);
   Finished finished;
-  const Result<bool> ended = collect(run, output, &finished.output_bytes);
-  if (!ended.ok() || !ended.value()) kill(child, SIGKILL);
+  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
+  const Result<bool> whole = collect(run, output, end_ns, &finished.output_bytes);
+  // It may have closed its output and go on.
   int status = 0;
-  if (again([&] { return waitpid(child, &status, 0); }) < 0) return fault("waitpid");
-  if (!ended.ok()) return ended.error();
-  if (ended.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
+  pid_t gone = 0;
+  while (whole.ok() && whole.value() && gone == 0 && clock_ns() < end_ns) {
+    gone = again([&] { return waitpid(child, &status, WNOHANG); });
+    if (gone == 0) poll(nullptr, 0, 1);
+  }
+  if (gone == 0) {
+    kill(child, SIGKILL);
+    gone = again([&] { return waitpid(child, &status, 0); });
+  }
+  if (gone < 0) return fault("waitpid");
+  if (!whole.ok()) return whole.error();
+  if (whole.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
   return finished;
 }
 

@@ -67,20 +67,6 @@ bool is_verb(const char* name, size_t words_min, size_t words_max) {
          std::strcmp(arguments.words[0], name) == 0;
 }
 
-/// `update.sig` in the folder that was named, or in that of the bundle.
-Error find_signature(const char* path) {
-  size_t bytes = std::strlen(path);
-  const platform::Handle folder(platform::open_folder_path(path));
-  const bool is_folder = !failed(folder.error());
-  while (!is_folder && bytes > 0 && path[bytes - 1] != '/') --bytes;
-  if (bytes + sizeof "/update.sig" > kPathBytesMax) return Error{Status::kOptionValue, path};
-  std::memcpy(beside, path, bytes);
-  if (is_folder) beside[bytes++] = '/';
-  std::memcpy(beside + bytes, "update.sig", sizeof "update.sig");
-  if (arguments.signature == nullptr) arguments.signature = beside;
-  return kNoError;
-}
-
 /// Names each part that does not help.
 void print_parts() {
   for (uint32_t i = 0; i < host.bundle.part_count; ++i) {
@@ -98,7 +84,9 @@ void print_parts() {
 }
 
 Error run_apply() {
-  BITNET_TRY(find_signature(arguments.words[1]));
+  const auto found = programs::find_signature(arguments.words[1], beside);
+  if (arguments.signature == nullptr) arguments.signature = found.value();
+  if (arguments.signature == nullptr) return found.error();
   const Error error = release::apply(&host, {arguments.words + 1, arguments.word_count - 1},
                                      arguments.signature, arguments.order);
   if (error.status == Status::kParts) print_parts();
@@ -108,7 +96,7 @@ Error run_apply() {
   line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
   line.text(", counter ").number(manifest.counter).text("\n");
   print(line);
-  programs::tell_signers(platform::kStdout, host.root, host.approvals);
+  programs::tell_signers(platform::kStdout, host.root, host.approvals, false);
   line.clear();
   line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
   if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);

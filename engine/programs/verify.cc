@@ -57,7 +57,7 @@ struct Arguments {
   const char* model = nullptr;
   const char* bundle = nullptr;
   const char* release = nullptr;
-  const char* prefix = nullptr;
+  const char* prefix = "";
   char** run = nullptr;  ///< `--exec` itself: its place becomes the name of the program that is run
   bool json = false;
   bool selftest = false;
@@ -139,39 +139,30 @@ Error load_trust(Program& self) {
   }
   path = self.arguments.root;
   if (path == nullptr) {
-    const char* prefix = self.arguments.prefix == nullptr ? "" : self.arguments.prefix;
+    const char* prefix = self.arguments.prefix;
     const auto joined = join(self.paths[0], prefix, std::strlen(prefix), "/etc/bitnet/trust.root");
     if (!joined.ok()) return joined.error();
     path = joined.value();
   }
-  const auto file = release::read_whole(platform::open_file_path(path), path, self.root_file);
-  if (!file.ok()) return file.error();
-  bitnet_sha384(file.value().data(), file.value().size(), self.root_digest.data());
-  Error error = release::parse_container(file.value(), path, &self.container);
-  if (!failed(error)) error = release::parse_trust_root(self.container.statement, &self.root);
-  if (!failed(error)) error = release::check_own_root(self.root, self.container, path);
-  return error;
+  BITNET_TRY(release::load_container(platform::open_file_path(path), path, self.root_file,
+                                     &self.container));
+  self.root_digest = release::digest_of(self.container.file);
+  BITNET_TRY(release::parse_trust_root(self.container.statement, &self.root));
+  return release::check_own_root(self.root, self.container, path);
 }
 
-/// Step 2: what is signed, and by enough people. `beside` is the content, or its folder with a
-/// slash at the end.
+/// Step 2: what is signed, and by enough people. `beside` is the content, or its folder.
 Error load_statement(Program& self, const char* beside) {
   const char* path = self.arguments.sig;
   if (path == nullptr) {
-    const char* slash = std::strrchr(beside, '/');
-    const size_t folder_bytes = slash == nullptr ? 0 : static_cast<size_t>(slash - beside) + 1;
-    const auto joined = join(self.paths[1], beside, folder_bytes, "update.sig");
+    const auto joined = programs::find_signature(beside, self.paths[1]);
     if (!joined.ok()) return joined.error();
     path = joined.value();
   }
-  const auto file = release::read_whole(platform::open_file_path(path), path, self.signature_file);
-  if (!file.ok()) return file.error();
-  Error error = release::parse_container(file.value(), path, &self.container);
-  if (!failed(error)) error = release::parse_update(self.container.statement, &self.update);
-  if (!failed(error)) {
-    error = release::check_release(self.root, self.container, path, &self.approvals);
-  }
-  return error;
+  BITNET_TRY(release::load_container(platform::open_file_path(path), path, self.signature_file,
+                                     &self.container));
+  BITNET_TRY(release::parse_update(self.container.statement, &self.update));
+  return release::check_release(self.root, self.container, path, &self.approvals);
 }
 
 /// Steps 1 to 3; sets `*content` to what was verified.
@@ -193,7 +184,6 @@ Error verify(Program& self, const char** content) {
                                   self.folder.buffer);
   }
   const char* folder = given.release != nullptr ? given.release : given.prefix;
-  if (folder == nullptr) folder = "";
   const auto joined = join(self.paths[2], folder, std::strlen(folder),
                            given.release != nullptr ? "/" : "/opt/bitnet/");
   if (!joined.ok()) return joined.error();
@@ -216,7 +206,7 @@ void tell_trusted(const Program& self, const char* content) {
     line.text("\", \"counter\": ").number(manifest.counter);
     line.text(", \"architecture\": \"").escaped(manifest.architecture);
     write(to, line.text("\", \"root_version\": ").number(self.root.version).text(", "));
-    programs::tell_signers_json(to, self.root, self.approvals);
+    programs::tell_signers(to, self.root, self.approvals, true);
     line.clear();
     return write(to, line.text("}\n"));
   }
@@ -225,7 +215,7 @@ void tell_trusted(const Program& self, const char* content) {
   line.escaped(manifest.product).text(" ").escaped(manifest.version).text(", counter ");
   line.number(manifest.counter).text(", ").escaped(manifest.architecture).text("\n");
   write(to, line);
-  programs::tell_signers(to, self.root, self.approvals);
+  programs::tell_signers(to, self.root, self.approvals, false);
   if (self.arguments.pubkey != nullptr) return;
   line.clear();
   line.text("  trust root version ").number(self.root.version).text(", SHA-384 ");
@@ -238,7 +228,7 @@ int tell_not_trusted(const Program& self, const Error& error) {
     line.text("{\"trusted\": false, \"error\": \"");
     write(platform::kStdout, line.text(programs::status_text(error.status).name).text("\"}\n"));
   }
-  programs::tell_signers(platform::kStderr, self.root, self.approvals);
+  programs::tell_signers(platform::kStderr, self.root, self.approvals, false);
   return programs::report(error);
 }
 

@@ -14,20 +14,9 @@ Error check_digest(int file, const char* subject, uint64_t bytes, const Digest& 
   if (!facts.ok()) return facts.error();
   const Error wrong{Status::kFileDigest, subject, 0, facts.value().bytes, bytes};
   if (facts.value().bytes != bytes) return wrong;
-  BitnetDigestState state;
-  bitnet_sha384_init(&state);
-  for (uint64_t offset = 0; offset < bytes;) {
-    const uint64_t rest = bytes - offset;
-    const Result<size_t> count =
-        platform::read_at(file, offset, rest < buffer.size() ? buffer.first(rest) : buffer);
-    if (!count.ok()) return count.error();
-    if (count.value() == 0) return wrong;
-    bitnet_sha384_update(&state, buffer.data(), count.value());
-    offset += count.value();
-  }
-  Digest digest;
-  bitnet_sha384_final(&state, digest.data());
-  return digest == sha384 ? kNoError : wrong;
+  const Result<Digest> digest = hash_file(file, 0, bytes, buffer);
+  if (!digest.ok()) return digest.error();
+  return digest.value() == sha384 ? kNoError : wrong;
 }
 
 /// A name that is missing or no regular file is the release's fault; anything else the disk's.
@@ -73,6 +62,24 @@ Result<Text> read_whole(const Result<int>& file, const char* subject, std::span<
     return Error{Status::kReleaseTooLarge, subject, 0, facts.value().bytes, buffer.size()};
   }
   return count.ok() ? Result<Text>(Text(buffer.first(count.value()))) : count.error();
+}
+
+Result<Digest> hash_file(int file, uint64_t offset, uint64_t bytes, std::span<uint8_t> buffer) {
+  Sha384 hash;
+  for (size_t count = 1; bytes > 0 && count > 0; bytes -= count, offset += count) {
+    const Result<size_t> got =
+        platform::read_at(file, offset, bytes < buffer.size() ? buffer.first(bytes) : buffer);
+    if (!got.ok()) return got.error();
+    count = got.value();
+    hash.add(buffer.first(count));
+  }
+  return hash.digest();
+}
+
+Error load_container(const Result<int>& file, const char* subject, std::span<uint8_t> buffer,
+                     Container* out) {
+  const Result<Text> text = read_whole(file, subject, buffer);
+  return text.ok() ? parse_container(text.value(), subject, out) : text.error();
 }
 
 Error check_content(const Result<int>& file, const char* subject, uint64_t bytes,

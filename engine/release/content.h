@@ -3,12 +3,20 @@
 #pragma once
 
 #include "platform/fs.h"
+#include "release/container.h"
 #include "release/manifest.h"
 
 namespace bitnet::release {
 
 /// Reads a whole file of at most `buffer.size()` bytes and closes it. kReleaseTooLarge.
 Result<Text> read_whole(const Result<int>& file, const char* subject, std::span<uint8_t> buffer);
+
+/// Reads a signed container into `buffer` and closes its file. As parse_container.
+Error load_container(const Result<int>& file, const char* subject, std::span<uint8_t> buffer,
+                     Container* out);
+
+/// SHA-384 of a part of a file, or of as much of that as there is; read in pieces of `buffer`.
+Result<Digest> hash_file(int file, uint64_t offset, uint64_t bytes, std::span<uint8_t> buffer);
 
 /// A file must have this size and this digest: kFileDigest. Reads at most so many bytes, in pieces
 /// of `buffer`, and closes it.

@@ -184,9 +184,9 @@ void close_file(int descriptor) {
 
 Result<FileFacts> file_facts(int descriptor) {
   BITNET_TRY(step("fstat"));
-  if (descriptor >= kMedia) return FileFacts{bytes_of(descriptor).size(), 1, 0644};
+  if (descriptor >= kMedia) return FileFacts{bytes_of(descriptor).size(), 1};
   const Node& node = node_of(descriptor);
-  return FileFacts{node.data.size(), 1, node.mode};
+  return FileFacts{node.data.size(), 1};
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
@@ -211,6 +211,12 @@ Error set_length(int descriptor, uint64_t bytes) {
   std::erase_if(world.pending, [&](const Pending& pending) {
     return pending.lost && pending.inode == descriptor - kInodes && pending.offset >= bytes;
   });
+  record({Pending::Kind::kLength, descriptor - kInodes, {}, bytes, {}});
+  return kNoError;
+}
+
+Error reserve_space(int descriptor, uint64_t bytes) {
+  BITNET_TRY(step("fallocate"));
   record({Pending::Kind::kLength, descriptor - kInodes, {}, bytes, {}});
   return kNoError;
 }
@@ -306,6 +312,8 @@ Result<HostTime> host_time() {
   time.wall_s = 1700000000 + world.clock_s;
   return time;
 }
+
+Error check_writable(int) { return step("faccessat"); }
 
 /// The stand-in answers with its seed and its input; a `late` one not once the link points to it.
 Result<Finished> run_program(const Run& run) {

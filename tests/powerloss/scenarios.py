@@ -78,6 +78,10 @@ def scenarios() -> list[Scenario]:
                  (root, _apply("one"), _apply("three"), wait), (three, new), new),
         Scenario("apply that fails after the switch", _apply("late"), (root, _apply("one")),
                  (one, _LATE.name), one),
+        Scenario("refused bundle", "apply /media/new.sig - /media/damaged", (root, _apply("one")),
+                 (one,), one),
+        Scenario("refused older release", _apply("one"), (root, _apply("one"), _apply("three")),
+                 (three,), three),
         Scenario("rollback", "rollback 259200 -", (root, _apply("one"), _apply("three")),
                  (one, three), one),
         Scenario("rollback below the floor", "rollback 259200 /media/order",
@@ -105,6 +109,9 @@ def write_scenarios(folder: Path, wanted: Sequence[Scenario]) -> None:
             (installed / file).write_bytes(data)
     for index, part in enumerate(publisher.part_files(_NEW.compressed(), [100, 50]).values(), 1):
         (media / f"new.part-{index}").write_bytes(part)
+    damaged = bytearray(_NEW.compressed())
+    damaged[-40] ^= 1
+    (media / "damaged").write_bytes(damaged)
     order = publisher.rollback_order("bitnet", 2, 1, _ONE.manifest_digest)
     (media / "order").write_bytes(publisher.container(order, _SIGNERS))
     lines = []
