@@ -176,7 +176,7 @@ Error lock_file(int descriptor) {
 }
 
 Error check_writable(int folder) {
-  return done(again([&] { return faccessat(folder, ".", W_OK | X_OK, 0); }), "faccessat");
+  return done(again([&] { return faccessat(folder, ".", W_OK | X_OK, AT_EACCESS); }), "faccessat");
 }
 
 Error make_folder(int folder, const char* name, uint32_t mode) {

@@ -21,34 +21,34 @@ constexpr size_t kPathBytesMax = 4096;
 constexpr char kExecutable[] = "bitnet-infer";
 
 constexpr char kHelp[] =
-    "usage: bitnet-verify (--root FILE | --pubkey FILE) [--sig FILE] [--prefix DIR] [--json]\n"
-    "                     (--model FILE | --bundle FILE | --release DIR | --exec [--] ARGUMENTS)\n"
-    "\n"
-    "Exit code 0: the content is the signed one, and enough people have signed. 3: it is not.\n"
-    "\n"
-    "  --root FILE       trust root: whose signatures count, and how many are needed\n"
-    "  --pubkey FILE     instead of a root: the one key that must have signed\n"
-    "  --sig FILE        signatures; without it `update.sig` beside the content\n"
-    "  --model FILE      the model.bin of the signed release\n"
-    "  --bundle FILE     a bundle as it was transferred\n"
-    "  --release DIR     an installed release: every file, and nothing but these\n"
-    "  --exec ARGUMENTS  verify /opt/bitnet, then run its bitnet-infer with ARGUMENTS, from a "
-    "copy\n"
-    "                    in memory that nobody can change; without --root and --pubkey by\n"
-    "                    /etc/bitnet/trust.root\n"
-    "  --prefix DIR      stands before these two paths\n"
-    "  --json            tell the result as one line of JSON\n"
-    "  --selftest        known answers of all algorithms (also done before every verification)\n"
-    "  --version         print the version and what is claimed about the algorithms\n"
-    "\n"
-    "example: bitnet-verify --root /etc/bitnet/trust.root --bundle bitnet-v2.1.0.tar.zst\n"
-    "exit codes: 0 trusted, 1 failed, 2 usage, 3 not trusted, 5 environment\n";
+    R"(usage: bitnet-verify (--root FILE | --pubkey FILE) [--sig FILE] [--prefix DIR] [--json]
+                     (--model FILE | --bundle FILE | --release DIR | --exec [--] ARGUMENTS)
+
+Exit code 0: the content is the signed one, and enough people have signed. 3: it is not.
+
+  --root FILE       trust root: whose signatures count, and how many are needed
+  --pubkey FILE     instead of a root: the one key that must have signed
+  --sig FILE        signatures; without it `update.sig` beside the content
+  --model FILE      the model.bin of the signed release
+  --bundle FILE     a bundle as it was transferred
+  --release DIR     an installed release: every file, and nothing but these
+  --exec ARGUMENTS  verify /opt/bitnet, then run its bitnet-infer with ARGUMENTS, from a copy
+                    in memory that nobody can change; without --root and --pubkey by
+                    /etc/bitnet/trust.root
+  --prefix DIR      stands before these two paths
+  --json            tell the result as one line of JSON
+  --selftest        known answers of all algorithms (also done before every verification)
+  --version         print the version and what is claimed about the algorithms
+
+example: bitnet-verify --root /etc/bitnet/trust.root --bundle bitnet-v2.1.0.tar.zst
+exit codes: 0 trusted, 1 failed, 2 usage, 3 not trusted, 5 environment
+)";
 
 constexpr char kClaims[] =
-    "SHA-384 (FIPS 180-4), SHA3-384 (FIPS 202), Ed25519 (FIPS 186-5), ML-DSA-87 (FIPS 204).\n"
-    "Uses FIPS-approved algorithms; no FIPS 140-3 validation is claimed. A static program does "
-    "not\n"
-    "use the validated module of the system, whether or not that runs in FIPS mode.\n";
+    R"(SHA-384 (FIPS 180-4), SHA3-384 (FIPS 202), Ed25519 (FIPS 186-5), ML-DSA-87 (FIPS 204).
+Uses FIPS-approved algorithms; no FIPS 140-3 validation is claimed. A static program does not
+use the validated module of the system, whether or not that runs in FIPS mode.
+)";
 
 struct Arguments {
   const char* root = nullptr;
@@ -210,8 +210,7 @@ void tell_trusted(const Program& self, const char* content) {
     line.clear();
     return write(to, line.text("}\n"));
   }
-  const auto* name = reinterpret_cast<const uint8_t*>(content);
-  line.text("trusted: `").escaped({name, std::strlen(content)}).text("`\n  ");
+  line.text("trusted: `").escaped(release::text_of(content)).text("`\n  ");
   line.escaped(manifest.product).text(" ").escaped(manifest.version).text(", counter ");
   line.number(manifest.counter).text(", ").escaped(manifest.architecture).text("\n");
   write(to, line);
