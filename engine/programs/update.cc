@@ -199,7 +199,9 @@ Error run(int count, char** values) {
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
   const Error error = release::recover(&host);
-  if (failed(error) && !(roots && error.status == Status::kRootChanged)) return error;
+  const bool changed = error.status == Status::kRootChanged;
+  if (applies && changed) (void)failed(release::note_refusal(&host, error.status));
+  if (failed(error) && !(roots && changed)) return error;
   return applies ? run_apply() : roots ? run_root() : kNoError;
 }
 

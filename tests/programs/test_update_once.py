@@ -214,7 +214,7 @@ def test_refused_apply_is_in_the_log_with_status_and_manifest(host: Installation
     """If this fails, nobody learns that somebody tried."""
     unsigned, old = make_release(3), make_release(1)
     assert_refused(host.apply(unsigned, signers=(ALICE,)), "kSignaturesTooFew")
-    status = str(next(row.number for row in status_rows().values() if row.name == "kDowngrade"))
+    status = str(status_rows()["kDowngrade"].number)
     few = str(status_rows()["kSignaturesTooFew"].number)
     total, streak, _, number, digest = host.refusals()
     assert (total, streak, number, digest) == ("1", "1", few, unsigned.manifest_digest)
@@ -237,6 +237,19 @@ def test_refused_apply_without_a_readable_manifest_has_zeros(host: Installation)
     # A path that is not there, and a disk, are no refusals.
     assert_refused(host.update("apply", host.folder / "nothing"), "kFileSystem")
     assert host.refusals()[0] == "1"
+
+
+def test_refused_apply_under_a_changed_root_is_in_the_log(host: Installation) -> None:
+    """If this fails, who changes whom the host believes is not noted when he uses it."""
+    path = host.prefix / "etc/bitnet/trust.root"
+    path.unlink()
+    path.write_bytes(root_file(2))
+    assert_refused(host.apply(make_release(3)), "kRootChanged")
+    number = str(status_rows()["kRootChanged"].number)
+    assert host.refusals()[:2] == ["1", "1"]
+    assert events(host, "refused") == [["1", number, "0" * 96]]
+    assert_refused(host.update("recover"), "kRootChanged")
+    assert host.refusals()[0] == "1"  # nothing was handed in
 
 
 def test_refusals_without_end_leave_few_lines_and_an_exact_count(host: Installation) -> None:
