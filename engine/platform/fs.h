@@ -14,7 +14,8 @@
 
 namespace bitnet::platform {
 
-inline constexpr int kNone = -1;  ///< no descriptor
+inline constexpr int kNone = -1;        ///< no descriptor
+inline constexpr int kAnywhere = -100;  ///< AT_FDCWD
 inline constexpr uint64_t kErrnoMissing = 2;
 
 /// Whether a call failed because this user, or anybody, may not write there.
@@ -70,10 +71,8 @@ class Handle {
 
 // Every Error below is kFileSystem with subject = `name` (or the call) and value = errno.
 
-/// Opens a folder, or a regular file for reading, by a path of the operator's.
-Result<int> open_folder_path(const char* path);
-Result<int> open_file_path(const char* path);
-/// The same beneath `folder`.
+/// Opens a folder, or a regular file for reading, beneath `folder`; or, where that is kAnywhere, by
+/// a path of the operator's, which may lead over links.
 Result<int> open_folder(int folder, const char* name);
 Result<int> open_file(int folder, const char* name);
 /// Opens a file for writing that only its owner may read until set_mode; a new one where `fresh`.

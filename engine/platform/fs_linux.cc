@@ -46,11 +46,16 @@ Result<int> opened(long descriptor, const char* subject, bool folder) {
   return right ? Result<int>(handle.release()) : fault(subject, EINVAL);
 }
 
+static_assert(kAnywhere == AT_FDCWD);
+
 Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
   struct open_how how = {};
-  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
+  how.flags = static_cast<uint64_t>(flags);
   how.mode = flags & O_CREAT ? 0600 : 0;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  if (folder != kAnywhere) {
+    how.flags |= O_NOFOLLOW;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  }
   const auto call = [&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); };
   return opened(again(call), name, is_folder);
 }
@@ -94,14 +99,6 @@ Result<bool> collect(const Run& run, int pipe, uint64_t end_ns, size_t* bytes) {
 }
 
 }  // namespace
-
-Result<int> open_folder_path(const char* path) {
-  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true);
-}
-
-Result<int> open_file_path(const char* path) {
-  return opened(again([&] { return open(path, kOpenFlags); }), path, false);
-}
 
 Result<int> open_folder(int folder, const char* name) {
   return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true);
@@ -233,7 +230,7 @@ Error list_names(int folder, NameList* list) {
 
 Result<HostTime> host_time() {
   HostTime time;
-  const Handle file(open_file_path("/proc/sys/kernel/random/boot_id"));
+  const Handle file(open_file(kAnywhere, "/proc/sys/kernel/random/boot_id"));
   BITNET_TRY(file.error());
   const Result<size_t> got =
       read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});

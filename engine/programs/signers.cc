@@ -55,7 +55,7 @@ void tell_signers(int descriptor, const release::TrustRoot& root,
 
 Result<const char*> find_signature(const char* path, std::span<char> place) {
   constexpr char kName[] = "/update.sig";
-  const platform::Handle folder(platform::open_folder_path(path));
+  const platform::Handle folder(platform::open_folder(platform::kAnywhere, path));
   size_t bytes = std::strlen(path);
   while (failed(folder.error()) && bytes > 0 && path[bytes - 1] != '/') --bytes;
   // Behind a file's folder its slash stands already; with none, the name stands alone.

@@ -134,8 +134,9 @@ Result<const char*> join(std::span<char> path, const char* a, size_t a_bytes, co
 Error load_trust(Program& self) {
   const char* path = self.arguments.pubkey;
   if (path != nullptr) {
-    const auto key = release::read_whole(platform::open_file_path(path), path, self.root_file);
-    return key.ok() ? release::parse_public_key(key.value(), path, &self.root) : key.error();
+    release::Text key;
+    BITNET_TRY(release::read_whole(platform::kAnywhere, path, self.root_file, &key));
+    return release::parse_public_key(key, path, &self.root);
   }
   path = self.arguments.root;
   if (path == nullptr) {
@@ -144,8 +145,7 @@ Error load_trust(Program& self) {
     if (!joined.ok()) return joined.error();
     path = joined.value();
   }
-  BITNET_TRY(release::load_container(platform::open_file_path(path), path, self.root_file,
-                                     &self.container));
+  BITNET_TRY(release::load_container(platform::kAnywhere, path, self.root_file, &self.container));
   self.root_digest = release::digest_of(self.container.file);
   BITNET_TRY(release::parse_trust_root(self.container.statement, &self.root));
   return release::check_own_root(self.root, self.container, path);
@@ -159,8 +159,8 @@ Error load_statement(Program& self, const char* beside) {
     if (!joined.ok()) return joined.error();
     path = joined.value();
   }
-  BITNET_TRY(release::load_container(platform::open_file_path(path), path, self.signature_file,
-                                     &self.container));
+  BITNET_TRY(
+      release::load_container(platform::kAnywhere, path, self.signature_file, &self.container));
   BITNET_TRY(release::parse_update(self.container.statement, &self.update));
   return release::check_release(self.root, self.container, path, &self.approvals);
 }
@@ -175,12 +175,12 @@ Error verify(Program& self, const char** content) {
     BITNET_TRY(load_statement(self, file));
     if (given.bundle != nullptr) {
       if (!self.update.has_bundle) return Error{Status::kNoBundle, file};
-      return release::check_content(platform::open_file_path(file), file, self.update.bundle_bytes,
+      return release::check_content(platform::kAnywhere, file, self.update.bundle_bytes,
                                     self.update.bundle_sha384, self.folder.buffer);
     }
     const release::ManifestFile* model = release::find_file(self.update.manifest, "model.bin");
     if (model == nullptr) return Error{Status::kFileNotListed, "model.bin"};
-    return release::check_content(platform::open_file_path(file), file, model->bytes, model->sha384,
+    return release::check_content(platform::kAnywhere, file, model->bytes, model->sha384,
                                   self.folder.buffer);
   }
   const char* folder = given.release != nullptr ? given.release : given.prefix;
@@ -189,7 +189,7 @@ Error verify(Program& self, const char** content) {
   if (!joined.ok()) return joined.error();
   *content = joined.value();
   BITNET_TRY(load_statement(self, *content));
-  const Result<int> opened = platform::open_folder_path(*content);
+  const Result<int> opened = platform::open_folder(platform::kAnywhere, *content);
   if (!opened.ok()) return opened.error();
   return release::check_folder(opened.value(), self.update.manifest,
                                given.run != nullptr ? kExecutable : nullptr, &self.folder);

@@ -78,9 +78,9 @@ Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
 
 /// What the operator named: a file, or a folder with files that are named as parts are.
 Error add_path(const char* path, bool alone, Bundle* bundle) {
-  const platform::Handle folder(platform::open_folder_path(path));
+  const platform::Handle folder(platform::open_folder(platform::kAnywhere, path));
   if (failed(folder.error())) {
-    platform::Handle file(platform::open_file_path(path));
+    platform::Handle file(platform::open_file(platform::kAnywhere, path));
     BITNET_TRY(file.error());
     return add_file(&file, alone, bundle);
   }

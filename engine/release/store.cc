@@ -30,12 +30,11 @@ Error open_kept(Host* host, int parent, const char* path, bool to_write, int* fo
 /// Reads `state`. Without one there must be no release either: a floor is not forgotten by removing
 /// a file.
 Error load_state(Host* host, bool may_be_new) {
-  const Result<int> file = platform::open_file(host->folder, kState);
-  if (file.ok() || !is_missing(file.error())) {
-    const Result<Text> text =
-        read_whole(file, kState, std::span(host->buffer).first(kStateBytesMax));
-    return text.ok() ? parse_state(text.value(), &host->state) : text.error();
-  }
+  Text text;
+  const std::span<uint8_t> buffer(host->buffer, kStateBytesMax);
+  const Error error = read_whole(host->folder, kState, buffer, &text);
+  if (!failed(error)) return parse_state(text, &host->state);
+  if (error.status != Status::kFileSystem || !is_missing(error)) return error;
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count && may_be_new; ++i) {
     may_be_new = counter_of(host->names.names[i]) == 0;
@@ -98,12 +97,6 @@ const ReleaseName& ran(const State& state) {
   return state.trial.none() ? state.old : state.current;
 }
 
-/// One of the files of the known answer; the manifest must have it.
-Result<int> open_listed(const Manifest& manifest, int folder, const char* name) {
-  if (find_file(manifest, name) == nullptr) return Error{Status::kSelftest, name};
-  return platform::open_file(folder, name);
-}
-
 }  // namespace
 
 Error denied(Host* host, const Error& error, const char* path) {
@@ -115,7 +108,8 @@ Error denied(Host* host, const Error& error, const char* path) {
 
 Error open_host(const char* prefix, bool to_write, Host* host) {
   host->prefix = prefix;
-  const platform::Handle base(platform::open_folder_path(prefix[0] == 0 ? "/" : prefix));
+  const platform::Handle base(
+      platform::open_folder(platform::kAnywhere, prefix[0] == 0 ? "/" : prefix));
   BITNET_TRY(base.error());
   BITNET_TRY(open_kept(host, base, "/opt", to_write, &host->opt));
   const Error error = open_kept(host, host->opt, kFolderPath, to_write, &host->folder);
@@ -189,8 +183,7 @@ Error check_installed(Host* host, const ReleaseName& name) {
   const Error gone{Status::kFileMissing, "release"};
   const platform::Handle folder(platform::open_folder(host->folder, name.text));
   if (failed(folder.error())) return is_missing(folder.error()) ? gone : folder.error();
-  const Error error = load_container(platform::open_file(folder, "update.sig"), "update.sig",
-                                     host->container_file, &host->container);
+  const Error error = load_container(folder, "update.sig", host->container_file, &host->container);
   if (failed(error)) return is_missing(error) ? gone : error;
   BITNET_TRY(parse_update(host->container.statement, &host->update));
   const Manifest& manifest = host->update.manifest;
@@ -204,28 +197,29 @@ Error selftest(Host* host, const ReleaseName& name) {
   const Manifest& manifest = host->update.manifest;
   const platform::Handle folder(platform::open_folder(host->folder, name.text));
   BITNET_TRY(folder.error());
-  const Result<Text> answer =
-      read_whole(open_listed(manifest, folder, "selftest.answer"), "selftest.answer",
-                 std::span(host->buffer).first(kAnswerBytesMax));
-  if (!answer.ok()) return answer.error();
-  const platform::Handle input(open_listed(manifest, folder, "selftest.prompt"));
+  for (const char* wanted : {"selftest.answer", "selftest.prompt", "bitnet-infer"}) {
+    if (find_file(manifest, wanted) == nullptr) return Error{Status::kSelftest, wanted};
+  }
+  Text answer;
+  const std::span<uint8_t> buffer(host->buffer, kAnswerBytesMax);
+  BITNET_TRY(read_whole(folder, "selftest.answer", buffer, &answer));
+  const platform::Handle input(platform::open_file(folder, "selftest.prompt"));
   BITNET_TRY(input.error());
-  const platform::Handle program(open_listed(manifest, folder, "bitnet-infer"));
+  const platform::Handle program(platform::open_file(folder, "bitnet-infer"));
   BITNET_TRY(program.error());
   uint8_t seed[24] = {};
   Writer(seed).number(manifest.selftest_seed);
   const char* arguments[] = {
       "bitnet-infer", "--config", "config.yaml", "--seed", reinterpret_cast<const char*>(seed),
       nullptr};
-  const std::span<uint8_t> output =
-      std::span(host->buffer).subspan(kAnswerBytesMax, answer.value().size());
+  const std::span<uint8_t> output = std::span(host->buffer).subspan(kAnswerBytesMax, answer.size());
   const Result<platform::Finished> run =
       platform::run_program({program, folder, input, arguments, kSelftestMs, output});
   if (!run.ok()) return run.error();
   const Text given(output.first(run.value().output_bytes));
-  if (run.value().exit_code == 0 && same(given, answer.value())) return kNoError;
+  if (run.value().exit_code == 0 && same(given, answer)) return kNoError;
   return Error{Status::kSelftest, "bitnet-infer", static_cast<uint64_t>(run.value().exit_code),
-               given.size(), answer.value().size()};
+               given.size(), answer.size()};
 }
 
 Error remove_folder(Host* host, const char* name) {

@@ -124,8 +124,7 @@ Error make_room(Host* host) {
 /// Reads and checks a rollback order, if there is one. It permits one step, from what runs.
 Error load_order(Host* host, const char* path) {
   if (path == nullptr) return kNoError;
-  BITNET_TRY(
-      load_container(platform::open_file_path(path), path, host->order_file, &host->container));
+  BITNET_TRY(load_container(platform::kAnywhere, path, host->order_file, &host->container));
   BITNET_TRY(parse_rollback_order(host->container.statement, &host->order));
   Approval approval;
   BITNET_TRY(check_threshold(host->root, order_role(host->root), host->container, path, &approval));
@@ -144,8 +143,8 @@ Error check_order(const Host& host) {
 
 /// Reads update.sig and decides whether its release is trusted, and meant for this host.
 Error load_update(Host* host, const char* signature) {
-  BITNET_TRY(load_container(platform::open_file_path(signature), signature, host->container_file,
-                            &host->container));
+  BITNET_TRY(
+      load_container(platform::kAnywhere, signature, host->container_file, &host->container));
   BITNET_TRY(parse_update(host->container.statement, &host->update));
   BITNET_TRY(check_release(host->root, host->container, signature, &host->approvals));
   const Manifest& manifest = host->update.manifest;
@@ -228,8 +227,7 @@ Error check_retained(Host* host, const ReleaseName& name, bool ordered) {
 Error load_root(Host* host) {
   if (host->state.root_version == 0) return kNoError;
   for (const char* name : {kRoot, kNewRoot}) {
-    const Error error = load_container(platform::open_file(host->etc, name), name, host->root_file,
-                                       &host->container);
+    const Error error = load_container(host->etc, name, host->root_file, &host->container);
     const bool missing = error.value == platform::kErrnoMissing;
     if (error.status == Status::kFileSystem && !missing) return error;
     if (failed(error) || digest_of(host->container.file) != host->state.root_sha384) continue;
@@ -333,8 +331,7 @@ Error roll_back(Host* host, uint64_t keep_s, const char* order) {
 
 Error install_root(Host* host, const char* path, const Digest* sha384) {
   State& state = host->state;
-  BITNET_TRY(
-      load_container(platform::open_file_path(path), path, host->container_file, &host->container));
+  BITNET_TRY(load_container(platform::kAnywhere, path, host->container_file, &host->container));
   const Digest digest = digest_of(host->container.file);
   if (sha384 != nullptr && digest != *sha384) return Error{Status::kRootDigest, path};
   if (digest != state.root_sha384) {

@@ -142,28 +142,20 @@ void name_it(int folder, const char* name, int inode) {
 
 }  // namespace
 
-Result<int> open_folder_path(const char* path) {
-  BITNET_TRY(step(path));
-  if (std::strcmp(path, "/prefix") != 0) return fault(path, ENOTDIR);
-  return kInodes + 1;
-}
-
-Result<int> open_file_path(const char* path) {
-  BITNET_TRY(step(path));
-  const auto found = world.media.find(path);
-  if (found == world.media.end()) return fault(path, ENOENT);
-  media_open.push_back(found->second);
-  return kMedia + static_cast<int>(media_open.size()) - 1;
-}
-
 Result<int> open_folder(int folder, const char* name) {
   BITNET_TRY(step(name));
-  return lookup(folder, name, true);
+  if (folder != kAnywhere) return lookup(folder, name, true);
+  if (std::strcmp(name, "/prefix") != 0) return fault(name, ENOTDIR);
+  return kInodes + 1;
 }
 
 Result<int> open_file(int folder, const char* name) {
   BITNET_TRY(step(name));
-  return lookup(folder, name, false);
+  if (folder != kAnywhere) return lookup(folder, name, false);
+  const auto found = world.media.find(name);
+  if (found == world.media.end()) return fault(name, ENOENT);
+  media_open.push_back(found->second);
+  return kMedia + static_cast<int>(media_open.size()) - 1;
 }
 
 Result<int> create_file(int folder, const char* name, bool fresh) {
