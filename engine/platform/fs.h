@@ -14,8 +14,14 @@
 
 namespace bitnet::platform {
 
-inline constexpr int kNone = -1;  ///< no descriptor
+inline constexpr int kNone = -1;        ///< no descriptor
+inline constexpr int kAnywhere = -100;  ///< AT_FDCWD
 inline constexpr uint64_t kErrnoMissing = 2;
+
+/// Whether a call failed because this user, or anybody, may not write there.
+inline bool is_denied(const Error& error) {
+  return error.value == 1 || error.value == 13 || error.value == 30;
+}
 
 /// Whether opening failed because the name is missing, a link, or not of the kind that was wanted.
 inline bool is_absent(const Error& error) {
@@ -30,7 +36,6 @@ void close_file(int descriptor);
 struct FileFacts {
   uint64_t bytes = 0;
   uint64_t links = 0;
-  uint32_t mode = 0;  ///< permission bits
 };
 struct NameList {
   char names[kNameCountMax][kNameBytesMax + 1];
@@ -66,10 +71,8 @@ class Handle {
 
 // Every Error below is kFileSystem with subject = `name` (or the call) and value = errno.
 
-/// Opens a folder, or a regular file for reading, by a path of the operator's.
-Result<int> open_folder_path(const char* path);
-Result<int> open_file_path(const char* path);
-/// The same beneath `folder`.
+/// Opens a folder, or a regular file for reading, beneath `folder`; or, where that is kAnywhere, by
+/// a path of the operator's, which may lead over links.
 Result<int> open_folder(int folder, const char* name);
 Result<int> open_file(int folder, const char* name);
 /// Opens a file for writing that only its owner may read until set_mode; a new one where `fresh`.
@@ -80,11 +83,15 @@ Result<FileFacts> file_facts(int descriptor);
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer);
 Error write_at(int descriptor, uint64_t offset, std::span<const uint8_t> bytes);
 Error set_length(int descriptor, uint64_t bytes);
+/// Takes space for the first `bytes` bytes of a file, where its file system knows how to.
+Error reserve_space(int descriptor, uint64_t bytes);
 Error set_mode(int descriptor, uint32_t mode);
 /// Waits until a file's bytes, or a folder's names, are on the disk.
 Error sync_file(int descriptor);
-/// Takes the one lock on a folder or kBusy. It ends with the process.
+/// Takes the one lock on a file that is open for writing, or kBusy. It ends with the process.
 Error lock_file(int descriptor);
+/// Whether this user may change the names in a folder.
+Error check_writable(int folder);
 
 /// `mode` whatever the umask says.
 Error make_folder(int folder, const char* name, uint32_t mode);

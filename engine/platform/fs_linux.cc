@@ -5,7 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -47,11 +46,16 @@ Result<int> opened(long descriptor, const char* subject, bool folder) {
   return right ? Result<int>(handle.release()) : fault(subject, EINVAL);
 }
 
+static_assert(kAnywhere == AT_FDCWD);
+
 Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
   struct open_how how = {};
-  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
+  how.flags = static_cast<uint64_t>(flags);
   how.mode = flags & O_CREAT ? 0600 : 0;
-  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  if (folder != kAnywhere) {
+    how.flags |= O_NOFOLLOW;
+    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  }
   const auto call = [&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); };
   return opened(again(call), name, is_folder);
 }
@@ -74,8 +78,7 @@ uint64_t seconds(clockid_t clock) {
 }
 
 /// Reads what the child writes; true at its end, false at the limit of time or space.
-Result<bool> collect(const Run& run, int pipe, size_t* bytes) {
-  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
+Result<bool> collect(const Run& run, int pipe, uint64_t end_ns, size_t* bytes) {
   for (uint64_t now_ns; (now_ns = clock_ns()) < end_ns;) {
     struct pollfd wanted = {pipe, POLLIN, 0};
     const int left_ms = static_cast<int>((end_ns - now_ns) / 1000000 + 1);
@@ -97,14 +100,6 @@ Result<bool> collect(const Run& run, int pipe, size_t* bytes) {
 
 }  // namespace
 
-Result<int> open_folder_path(const char* path) {
-  return opened(again([&] { return open(path, kOpenFlags | O_DIRECTORY); }), path, true);
-}
-
-Result<int> open_file_path(const char* path) {
-  return opened(again([&] { return open(path, kOpenFlags); }), path, false);
-}
-
 Result<int> open_folder(int folder, const char* name) {
   return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true);
 }
@@ -124,7 +119,7 @@ void close_file(int descriptor) {
 Result<FileFacts> file_facts(int descriptor) {
   struct stat facts;
   if (fstat(descriptor, &facts) < 0) return fault("fstat");
-  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink, facts.st_mode & 07777};
+  return FileFacts{static_cast<uint64_t>(facts.st_size), facts.st_nlink};
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
@@ -156,6 +151,12 @@ Error set_length(int descriptor, uint64_t bytes) {
   return done(again([&] { return ftruncate(descriptor, static_cast<off_t>(bytes)); }), "ftruncate");
 }
 
+Error reserve_space(int descriptor, uint64_t bytes) {
+  if (bytes == 0) return kNoError;
+  const int result = again([&] { return fallocate(descriptor, 0, 0, static_cast<off_t>(bytes)); });
+  return result < 0 && errno == EOPNOTSUPP ? kNoError : done(result, "fallocate");
+}
+
 Error set_mode(int descriptor, uint32_t mode) {
   return done(again([&] { return fchmod(descriptor, mode); }), "fchmod");
 }
@@ -165,8 +166,14 @@ Error sync_file(int descriptor) {
 }
 
 Error lock_file(int descriptor) {
-  if (again([&] { return flock(descriptor, LOCK_EX | LOCK_NB); }) == 0) return kNoError;
-  return errno == EWOULDBLOCK ? Error{Status::kBusy} : fault("flock");
+  struct flock whole = {};
+  whole.l_type = F_WRLCK;
+  if (again([&] { return fcntl(descriptor, F_OFD_SETLK, &whole); }) == 0) return kNoError;
+  return errno == EAGAIN || errno == EACCES ? Error{Status::kBusy} : fault("fcntl");
+}
+
+Error check_writable(int folder) {
+  return done(again([&] { return faccessat(folder, ".", W_OK | X_OK, AT_EACCESS); }), "faccessat");
 }
 
 Error make_folder(int folder, const char* name, uint32_t mode) {
@@ -223,7 +230,7 @@ Error list_names(int folder, NameList* list) {
 
 Result<HostTime> host_time() {
   HostTime time;
-  const Handle file(open_file_path("/proc/sys/kernel/random/boot_id"));
+  const Handle file(open_file(kAnywhere, "/proc/sys/kernel/random/boot_id"));
   BITNET_TRY(file.error());
   const Result<size_t> got =
       read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
@@ -243,12 +250,22 @@ Result<Finished> run_program(const Run& run) {
   close(ends[1]);
   if (child < 0) return fault("fork", reason);
   Finished finished;
-  const Result<bool> ended = collect(run, output, &finished.output_bytes);
-  if (!ended.ok() || !ended.value()) kill(child, SIGKILL);
+  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
+  const Result<bool> whole = collect(run, output, end_ns, &finished.output_bytes);
+  // It may have closed its output and go on.
   int status = 0;
-  if (again([&] { return waitpid(child, &status, 0); }) < 0) return fault("waitpid");
-  if (!ended.ok()) return ended.error();
-  if (ended.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
+  pid_t gone = 0;
+  while (whole.ok() && whole.value() && gone == 0 && clock_ns() < end_ns) {
+    gone = again([&] { return waitpid(child, &status, WNOHANG); });
+    if (gone == 0) poll(nullptr, 0, 1);
+  }
+  if (gone == 0) {
+    kill(child, SIGKILL);
+    gone = again([&] { return waitpid(child, &status, 0); });
+  }
+  if (gone < 0) return fault("waitpid");
+  if (!whole.ok()) return whole.error();
+  if (whole.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
   return finished;
 }
 

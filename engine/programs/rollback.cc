@@ -10,20 +10,18 @@ namespace {
 
 using namespace bitnet;
 
-constexpr char kHelp[] =
-    "usage: bitnet-rollback [--keep-old=72h] [--order FILE] [--prefix DIR]\n"
-    "\n"
-    "Goes back to the release that was replaced last, if it is whole, trusted, not below the "
-    "floor,\n"
-    "and was replaced at most as long ago as --keep-old says, counted on this host's own record.\n"
-    "Releases that were replaced longer ago are removed afterwards. What ran before is kept.\n"
-    "\n"
-    "  --keep-old=TIME  a number and h or d; 72h where it is not given\n"
-    "  --order FILE     signed rollback order: go back to the release that it names, below the "
-    "floor\n"
-    "  --prefix DIR     put before /opt and /etc\n"
-    "\n"
-    "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
+constexpr char kHelp[] = R"(usage: bitnet-rollback [--keep-old=72h] [--order FILE] [--prefix DIR]
+
+Goes back to the release that was replaced last, if it is whole, trusted, not below the floor,
+and was replaced at most as long ago as --keep-old says, counted on this host's own record.
+Releases that were replaced longer ago are removed afterwards. What ran before is kept.
+
+  --keep-old=TIME  a number and h or d; 72h where it is not given
+  --order FILE     signed rollback order: go back to the release that it names, below the floor
+  --prefix DIR     put before /opt and /etc
+
+exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment
+)";
 
 release::Host host;
 

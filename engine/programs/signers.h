@@ -1,4 +1,4 @@
-// Who has signed, as text and as JSON.
+// Where signatures lie, and who has signed, as text and as JSON.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -7,11 +7,12 @@
 namespace bitnet::programs {
 
 /// For each role that was looked at: how many are needed, who has signed, and what did not count.
+/// As JSON, who has signed: `"signers": [{"role": …, "name": …, "custodian": …, "key": …}, …]`.
 void tell_signers(int descriptor, const release::TrustRoot& root,
-                  const release::Approvals& approvals);
+                  const release::Approvals& approvals, bool json);
 
-/// `"signers": [{"role": …, "name": …, "custodian": …, "key": …}, …]`.
-void tell_signers_json(int descriptor, const release::TrustRoot& root,
-                       const release::Approvals& approvals);
+/// Puts together the path of `update.sig` beside a file, or in a folder. kOptionValue where it is
+/// longer than `place`.
+Result<const char*> find_signature(const char* path, std::span<char> place);
 
 }  // namespace bitnet::programs

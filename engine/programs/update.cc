@@ -19,30 +19,28 @@ constexpr size_t kPathsMax = 1000;
 constexpr size_t kPathBytesMax = 4096;
 
 constexpr char kHelp[] =
-    "usage: bitnet-update apply BUNDLE [--sig FILE] [--order FILE] [--prefix DIR]\n"
-    "       bitnet-update apply PART... | FOLDER [--sig FILE] [--order FILE] [--prefix DIR]\n"
-    "       bitnet-update root install FILE [--digest SHA-384] [--prefix DIR]\n"
-    "       bitnet-update status [--json] [--prefix DIR]\n"
-    "       bitnet-update recover [--prefix DIR]\n"
-    "       bitnet-update verify-log [--prefix DIR]\n"
-    "\n"
-    "apply       verify a bundle against the installed trust root, unpack it beside, ask it for "
-    "its\n"
-    "            known answer, and switch to it by one rename; the release before is kept\n"
-    "root        install a trust root: the first by its digest, later ones by the threshold of "
-    "the\n"
-    "            one before\n"
-    "status      what is installed and kept, the floor, the log's head, and what is doubtful\n"
-    "recover     finish or undo what was interrupted (each of the above but status does so "
-    "first);\n"
-    "            run it at every start and once an hour, so that this host counts its time\n"
-    "verify-log  follow the chain of the log\n"
-    "\n"
-    "  --sig FILE     signatures; `update.sig` beside the bundle where it is not given\n"
-    "  --order FILE   signed rollback order that permits this step below the floor\n"
-    "  --prefix DIR   put before /opt and /etc\n"
-    "\n"
-    "exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment\n";
+    R"(usage: bitnet-update apply BUNDLE [--sig FILE] [--order FILE] [--prefix DIR]
+       bitnet-update apply PART... | FOLDER [--sig FILE] [--order FILE] [--prefix DIR]
+       bitnet-update root install FILE [--digest SHA-384] [--prefix DIR]
+       bitnet-update status [--json] [--prefix DIR]
+       bitnet-update recover [--prefix DIR]
+       bitnet-update verify-log [--prefix DIR]
+
+apply       verify a bundle against the installed trust root, unpack it beside, ask it for its
+            known answer, and switch to it by one rename; the release before is kept
+root        install a trust root: the first by its digest, later ones by the threshold of the
+            one before
+status      what is installed and kept, the floor, the log's head, and what is doubtful
+recover     finish or undo what was interrupted (each of the above but status does so first);
+            run it at every start and once an hour, so that this host counts its time
+verify-log  follow the chain of the log
+
+  --sig FILE     signatures; `update.sig` beside the bundle where it is not given
+  --order FILE   signed rollback order that permits this step below the floor
+  --prefix DIR   put before /opt and /etc
+
+exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment
+)";
 
 struct Arguments {
   const char* words[kPathsMax];  ///< the verb and what it is about
@@ -57,6 +55,7 @@ struct Arguments {
 Arguments arguments;
 release::Host host;
 char beside[kPathBytesMax];
+const char* between = "";  ///< an item of a list in JSON and the one before
 
 void print(const Line& line, int descriptor = platform::kStdout) {
   (void)failed(platform::write_all(descriptor, line.bytes()));
@@ -65,20 +64,6 @@ void print(const Line& line, int descriptor = platform::kStdout) {
 bool is_verb(const char* name, size_t words_min, size_t words_max) {
   return arguments.word_count >= words_min && arguments.word_count <= words_max &&
          std::strcmp(arguments.words[0], name) == 0;
-}
-
-/// `update.sig` in the folder that was named, or in that of the bundle.
-Error find_signature(const char* path) {
-  size_t bytes = std::strlen(path);
-  const platform::Handle folder(platform::open_folder_path(path));
-  const bool is_folder = !failed(folder.error());
-  while (!is_folder && bytes > 0 && path[bytes - 1] != '/') --bytes;
-  if (bytes + sizeof "/update.sig" > kPathBytesMax) return Error{Status::kOptionValue, path};
-  std::memcpy(beside, path, bytes);
-  if (is_folder) beside[bytes++] = '/';
-  std::memcpy(beside + bytes, "update.sig", sizeof "update.sig");
-  if (arguments.signature == nullptr) arguments.signature = beside;
-  return kNoError;
 }
 
 /// Names each part that does not help.
@@ -98,7 +83,9 @@ void print_parts() {
 }
 
 Error run_apply() {
-  BITNET_TRY(find_signature(arguments.words[1]));
+  const auto found = programs::find_signature(arguments.words[1], beside);
+  if (arguments.signature == nullptr) arguments.signature = found.value();
+  if (arguments.signature == nullptr) return found.error();
   const Error error = release::apply(&host, {arguments.words + 1, arguments.word_count - 1},
                                      arguments.signature, arguments.order);
   if (error.status == Status::kParts) print_parts();
@@ -108,7 +95,7 @@ Error run_apply() {
   line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
   line.text(", counter ").number(manifest.counter).text("\n");
   print(line);
-  programs::tell_signers(platform::kStdout, host.root, host.approvals);
+  programs::tell_signers(platform::kStdout, host.root, host.approvals, false);
   line.clear();
   line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
   if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);
@@ -119,8 +106,7 @@ Error run_apply() {
 Error run_root() {
   release::Digest digest{};
   if (arguments.digest != nullptr) {
-    const auto* text = reinterpret_cast<const uint8_t*>(arguments.digest);
-    release::Scanner scanner({text, std::strlen(arguments.digest)}, "--digest");
+    release::Scanner scanner(release::text_of(arguments.digest), "--digest");
     digest = scanner.digest();
     scanner.end();
     if (!scanner.ok()) return Error{Status::kOptionValue, "--digest"};
@@ -134,22 +120,25 @@ Error run_root() {
   return kNoError;
 }
 
-/// One word of JSON or text; the state's own words need no escapes.
-void print_words(std::span<const uint8_t> words, const char* before, const char* behind) {
-  Line line;
-  print(line.text(before).escaped(words).text(behind));
+/// A list in JSON begins, ends, or both; in text it has no sign.
+void print_bracket(const char* sign) {
+  if (arguments.json) print(Line().text(sign));
+  between = "";
 }
 
-/// The state as it stands on the disk, a line a fact; in JSON an array of such lines.
+void print_item(const char* head, std::span<const uint8_t> words) {
+  Line line;
+  print(arguments.json ? line.text(between).quoted(words)
+                       : line.text(head).escaped(words).text("\n"));
+  between = ",";
+}
+
+/// The state as it stands on the disk, a line a fact.
 void print_state() {
-  const bool json = arguments.json;
-  release::Text rest = emit_state(host.state, host.buffer);
-  const char* before = json ? "{\"state\":[\"" : "";
-  while (!rest.empty()) {
+  for (release::Text rest = emit_state(host.state, host.buffer); !rest.empty();) {
     size_t bytes = 0;
     while (rest[bytes] != '\n') ++bytes;
-    print_words(rest.first(bytes), before, json ? "\"" : "\n");
-    before = json ? ",\"" : "";
+    print_item("", rest.first(bytes));
     rest = rest.subspan(bytes + 1);
   }
 }
@@ -167,22 +156,18 @@ void print_doubts() {
       {state.time.uncounted_s != 0, "time passed while nothing counted it, or the clock was set"},
       {failed(check_log(&host)), "the log does not fit its chain"},
   };
-  Line line;
-  line.text(arguments.json ? "],\"doubts\":[" : "");
-  const char* between = "";
   for (const auto& doubt : doubts) {
-    if (!doubt.doubtful) continue;
-    line.text(arguments.json ? between : "doubt ").text(arguments.json ? "\"" : "");
-    line.text(doubt.words).text(arguments.json ? "\"" : "\n");
-    between = ",";
+    if (doubt.doubtful) print_item("doubt ", release::text_of(doubt.words));
   }
-  print(line.text(arguments.json ? "]}\n" : ""));
 }
 
 Error run_status() {
   BITNET_TRY(release::open_host(arguments.prefix, false, &host));
+  print_bracket("{\"state\":[");
   print_state();
+  print_bracket("],\"doubts\":[");
   print_doubts();
+  print_bracket("]}\n");
   return kNoError;
 }
 
@@ -214,7 +199,9 @@ Error run(int count, char** values) {
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
   const Error error = release::recover(&host);
-  if (failed(error) && !(roots && error.status == Status::kRootChanged)) return error;
+  const bool changed = error.status == Status::kRootChanged;
+  if (applies && changed) (void)failed(release::note_refusal(&host, error.status));
+  if (failed(error) && !(roots && changed)) return error;
   return applies ? run_apply() : roots ? run_root() : kNoError;
 }
 

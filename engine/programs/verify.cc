@@ -21,34 +21,34 @@ constexpr size_t kPathBytesMax = 4096;
 constexpr char kExecutable[] = "bitnet-infer";
 
 constexpr char kHelp[] =
-    "usage: bitnet-verify (--root FILE | --pubkey FILE) [--sig FILE] [--prefix DIR] [--json]\n"
-    "                     (--model FILE | --bundle FILE | --release DIR | --exec [--] ARGUMENTS)\n"
-    "\n"
-    "Exit code 0: the content is the signed one, and enough people have signed. 3: it is not.\n"
-    "\n"
-    "  --root FILE       trust root: whose signatures count, and how many are needed\n"
-    "  --pubkey FILE     instead of a root: the one key that must have signed\n"
-    "  --sig FILE        signatures; without it `update.sig` beside the content\n"
-    "  --model FILE      the model.bin of the signed release\n"
-    "  --bundle FILE     a bundle as it was transferred\n"
-    "  --release DIR     an installed release: every file, and nothing but these\n"
-    "  --exec ARGUMENTS  verify /opt/bitnet, then run its bitnet-infer with ARGUMENTS, from a "
-    "copy\n"
-    "                    in memory that nobody can change; without --root and --pubkey by\n"
-    "                    /etc/bitnet/trust.root\n"
-    "  --prefix DIR      stands before these two paths\n"
-    "  --json            tell the result as one line of JSON\n"
-    "  --selftest        known answers of all algorithms (also done before every verification)\n"
-    "  --version         print the version and what is claimed about the algorithms\n"
-    "\n"
-    "example: bitnet-verify --root /etc/bitnet/trust.root --bundle bitnet-v2.1.0.tar.zst\n"
-    "exit codes: 0 trusted, 1 failed, 2 usage, 3 not trusted, 5 environment\n";
+    R"(usage: bitnet-verify (--root FILE | --pubkey FILE) [--sig FILE] [--prefix DIR] [--json]
+                     (--model FILE | --bundle FILE | --release DIR | --exec [--] ARGUMENTS)
+
+Exit code 0: the content is the signed one, and enough people have signed. 3: it is not.
+
+  --root FILE       trust root: whose signatures count, and how many are needed
+  --pubkey FILE     instead of a root: the one key that must have signed
+  --sig FILE        signatures; without it `update.sig` beside the content
+  --model FILE      the model.bin of the signed release
+  --bundle FILE     a bundle as it was transferred
+  --release DIR     an installed release: every file, and nothing but these
+  --exec ARGUMENTS  verify /opt/bitnet, then run its bitnet-infer with ARGUMENTS, from a copy
+                    in memory that nobody can change; without --root and --pubkey by
+                    /etc/bitnet/trust.root
+  --prefix DIR      stands before these two paths
+  --json            tell the result as one line of JSON
+  --selftest        known answers of all algorithms (also done before every verification)
+  --version         print the version and what is claimed about the algorithms
+
+example: bitnet-verify --root /etc/bitnet/trust.root --bundle bitnet-v2.1.0.tar.zst
+exit codes: 0 trusted, 1 failed, 2 usage, 3 not trusted, 5 environment
+)";
 
 constexpr char kClaims[] =
-    "SHA-384 (FIPS 180-4), SHA3-384 (FIPS 202), Ed25519 (FIPS 186-5), ML-DSA-87 (FIPS 204).\n"
-    "Uses FIPS-approved algorithms; no FIPS 140-3 validation is claimed. A static program does "
-    "not\n"
-    "use the validated module of the system, whether or not that runs in FIPS mode.\n";
+    R"(SHA-384 (FIPS 180-4), SHA3-384 (FIPS 202), Ed25519 (FIPS 186-5), ML-DSA-87 (FIPS 204).
+Uses FIPS-approved algorithms; no FIPS 140-3 validation is claimed. A static program does not
+use the validated module of the system, whether or not that runs in FIPS mode.
+)";
 
 struct Arguments {
   const char* root = nullptr;
@@ -57,7 +57,7 @@ struct Arguments {
   const char* model = nullptr;
   const char* bundle = nullptr;
   const char* release = nullptr;
-  const char* prefix = nullptr;
+  const char* prefix = "";
   char** run = nullptr;  ///< `--exec` itself: its place becomes the name of the program that is run
   bool json = false;
   bool selftest = false;
@@ -134,44 +134,35 @@ Result<const char*> join(std::span<char> path, const char* a, size_t a_bytes, co
 Error load_trust(Program& self) {
   const char* path = self.arguments.pubkey;
   if (path != nullptr) {
-    const auto key = release::read_whole(platform::open_file_path(path), path, self.root_file);
-    return key.ok() ? release::parse_public_key(key.value(), path, &self.root) : key.error();
+    release::Text key;
+    BITNET_TRY(release::read_whole(platform::kAnywhere, path, self.root_file, &key));
+    return release::parse_public_key(key, path, &self.root);
   }
   path = self.arguments.root;
   if (path == nullptr) {
-    const char* prefix = self.arguments.prefix == nullptr ? "" : self.arguments.prefix;
+    const char* prefix = self.arguments.prefix;
     const auto joined = join(self.paths[0], prefix, std::strlen(prefix), "/etc/bitnet/trust.root");
     if (!joined.ok()) return joined.error();
     path = joined.value();
   }
-  const auto file = release::read_whole(platform::open_file_path(path), path, self.root_file);
-  if (!file.ok()) return file.error();
-  bitnet_sha384(file.value().data(), file.value().size(), self.root_digest.data());
-  Error error = release::parse_container(file.value(), path, &self.container);
-  if (!failed(error)) error = release::parse_trust_root(self.container.statement, &self.root);
-  if (!failed(error)) error = release::check_own_root(self.root, self.container, path);
-  return error;
+  BITNET_TRY(release::load_container(platform::kAnywhere, path, self.root_file, &self.container));
+  self.root_digest = release::digest_of(self.container.file);
+  BITNET_TRY(release::parse_trust_root(self.container.statement, &self.root));
+  return release::check_own_root(self.root, self.container, path);
 }
 
-/// Step 2: what is signed, and by enough people. `beside` is the content, or its folder with a
-/// slash at the end.
+/// Step 2: what is signed, and by enough people. `beside` is the content, or its folder.
 Error load_statement(Program& self, const char* beside) {
   const char* path = self.arguments.sig;
   if (path == nullptr) {
-    const char* slash = std::strrchr(beside, '/');
-    const size_t folder_bytes = slash == nullptr ? 0 : static_cast<size_t>(slash - beside) + 1;
-    const auto joined = join(self.paths[1], beside, folder_bytes, "update.sig");
+    const auto joined = programs::find_signature(beside, self.paths[1]);
     if (!joined.ok()) return joined.error();
     path = joined.value();
   }
-  const auto file = release::read_whole(platform::open_file_path(path), path, self.signature_file);
-  if (!file.ok()) return file.error();
-  Error error = release::parse_container(file.value(), path, &self.container);
-  if (!failed(error)) error = release::parse_update(self.container.statement, &self.update);
-  if (!failed(error)) {
-    error = release::check_release(self.root, self.container, path, &self.approvals);
-  }
-  return error;
+  BITNET_TRY(
+      release::load_container(platform::kAnywhere, path, self.signature_file, &self.container));
+  BITNET_TRY(release::parse_update(self.container.statement, &self.update));
+  return release::check_release(self.root, self.container, path, &self.approvals);
 }
 
 /// Steps 1 to 3; sets `*content` to what was verified.
@@ -184,22 +175,21 @@ Error verify(Program& self, const char** content) {
     BITNET_TRY(load_statement(self, file));
     if (given.bundle != nullptr) {
       if (!self.update.has_bundle) return Error{Status::kNoBundle, file};
-      return release::check_content(platform::open_file_path(file), file, self.update.bundle_bytes,
+      return release::check_content(platform::kAnywhere, file, self.update.bundle_bytes,
                                     self.update.bundle_sha384, self.folder.buffer);
     }
     const release::ManifestFile* model = release::find_file(self.update.manifest, "model.bin");
     if (model == nullptr) return Error{Status::kFileNotListed, "model.bin"};
-    return release::check_content(platform::open_file_path(file), file, model->bytes, model->sha384,
+    return release::check_content(platform::kAnywhere, file, model->bytes, model->sha384,
                                   self.folder.buffer);
   }
   const char* folder = given.release != nullptr ? given.release : given.prefix;
-  if (folder == nullptr) folder = "";
   const auto joined = join(self.paths[2], folder, std::strlen(folder),
                            given.release != nullptr ? "/" : "/opt/bitnet/");
   if (!joined.ok()) return joined.error();
   *content = joined.value();
   BITNET_TRY(load_statement(self, *content));
-  const Result<int> opened = platform::open_folder_path(*content);
+  const Result<int> opened = platform::open_folder(platform::kAnywhere, *content);
   if (!opened.ok()) return opened.error();
   return release::check_folder(opened.value(), self.update.manifest,
                                given.run != nullptr ? kExecutable : nullptr, &self.folder);
@@ -216,16 +206,15 @@ void tell_trusted(const Program& self, const char* content) {
     line.text("\", \"counter\": ").number(manifest.counter);
     line.text(", \"architecture\": \"").escaped(manifest.architecture);
     write(to, line.text("\", \"root_version\": ").number(self.root.version).text(", "));
-    programs::tell_signers_json(to, self.root, self.approvals);
+    programs::tell_signers(to, self.root, self.approvals, true);
     line.clear();
     return write(to, line.text("}\n"));
   }
-  const auto* name = reinterpret_cast<const uint8_t*>(content);
-  line.text("trusted: `").escaped({name, std::strlen(content)}).text("`\n  ");
+  line.text("trusted: `").escaped(release::text_of(content)).text("`\n  ");
   line.escaped(manifest.product).text(" ").escaped(manifest.version).text(", counter ");
   line.number(manifest.counter).text(", ").escaped(manifest.architecture).text("\n");
   write(to, line);
-  programs::tell_signers(to, self.root, self.approvals);
+  programs::tell_signers(to, self.root, self.approvals, false);
   if (self.arguments.pubkey != nullptr) return;
   line.clear();
   line.text("  trust root version ").number(self.root.version).text(", SHA-384 ");
@@ -238,7 +227,7 @@ int tell_not_trusted(const Program& self, const Error& error) {
     line.text("{\"trusted\": false, \"error\": \"");
     write(platform::kStdout, line.text(programs::status_text(error.status).name).text("\"}\n"));
   }
-  programs::tell_signers(platform::kStderr, self.root, self.approvals);
+  programs::tell_signers(platform::kStderr, self.root, self.approvals, false);
   return programs::report(error);
 }
 

@@ -43,66 +43,8 @@ void make_header(const char* name, bool executable, uint64_t bytes, uint8_t* hea
   header[154] = 0;
 }
 
-/// The stream, and how far it has been read.
-struct Stream {
-  StreamRead read;
-  void* context;
-  std::span<uint8_t> buffer;
-  uint64_t offset = 0;
-  uint64_t entry = 0;
-
-  /// Up to `bytes` bytes into the buffer; at least one.
-  Result<Text> next(uint64_t bytes) {
-    const int64_t got = read(context, buffer.data(), bytes < buffer.size() ? bytes : buffer.size());
-    if (got < 0) return Error{Status::kArchiveFrame, "bundle", offset};
-    if (got == 0) return Error{Status::kArchiveLength, "bundle", offset};
-    offset += static_cast<uint64_t>(got);
-    return Text(buffer.first(static_cast<size_t>(got)));
-  }
-
-  /// Reads exactly these bytes; zeros where `expected` is null.
-  Error expect(const uint8_t* expected, uint64_t bytes) {
-    for (uint64_t done = 0; done < bytes;) {
-      const Result<Text> piece = next(bytes - done);
-      if (!piece.ok()) return piece.error();
-      for (const uint8_t byte : piece.value()) {
-        const uint8_t wanted = expected == nullptr ? 0 : expected[done];
-        if (byte != wanted) return Error{Status::kArchiveEntry, "bundle", offset, entry};
-        done += 1;
-      }
-    }
-    return kNoError;
-  }
-};
-
-/// One entry: header, content, padding. Leaves the file read-only and on the disk.
-Error unpack_entry(Stream* stream, int folder, const char* name, bool executable, uint64_t bytes,
-                   const Digest& sha384) {
-  uint8_t header[kBlockBytes];
-  make_header(name, executable, bytes, header);
-  BITNET_TRY(stream->expect(header, sizeof header));
-  const platform::Handle file(platform::create_file(folder, name, true));
-  BITNET_TRY(file.error());
-  BitnetDigestState state;
-  bitnet_sha384_init(&state);
-  for (uint64_t done = 0; done < bytes;) {
-    const Result<Text> piece = stream->next(bytes - done);
-    if (!piece.ok()) return piece.error();
-    bitnet_sha384_update(&state, piece.value().data(), piece.value().size());
-    BITNET_TRY(platform::write_at(file, done, piece.value()));
-    done += piece.value().size();
-  }
-  Digest digest;
-  bitnet_sha384_final(&state, digest.data());
-  if (digest != sha384) return Error{Status::kReleaseFile, "bundle", 0, stream->entry};
-  BITNET_TRY(platform::set_mode(file, executable ? 0555 : 0444));
-  BITNET_TRY(platform::sync_file(file));
-  return stream->expect(nullptr, padded(bytes, kBlockBytes) - bytes);
-}
-
-}  // namespace
-
-uint64_t archive_bytes(const Manifest& manifest) {
+/// Bytes of the whole stream, which the frame of the bundle must announce.
+uint64_t stream_bytes(const Manifest& manifest) {
   uint64_t bytes = kBlockBytes + padded(manifest.text.size(), kBlockBytes);
   for (size_t i = 0; i < manifest.file_count; ++i) {
     bytes += kBlockBytes + padded(manifest.files[i].bytes, kBlockBytes);
@@ -110,23 +52,102 @@ uint64_t archive_bytes(const Manifest& manifest) {
   return padded(bytes + 2 * kBlockBytes, kRecordBytes);
 }
 
-Error unpack_archive(const Manifest& manifest, int folder, StreamRead read, void* context,
-                     std::span<uint8_t> buffer) {
-  Stream stream{read, context, buffer};
-  Digest digest;
-  bitnet_sha384(manifest.text.data(), manifest.text.size(), digest.data());
-  BITNET_TRY(unpack_entry(&stream, folder, "MANIFEST", false, manifest.text.size(), digest));
-  for (size_t i = 0; i < manifest.file_count; ++i) {
-    const ManifestFile& file = manifest.files[i];
-    char name[kNameBytesMax + 1] = {};
-    std::memcpy(name, file.name.data(), file.name.size());
-    stream.entry = i + 1;
-    BITNET_TRY(unpack_entry(&stream, folder, name, file.executable, file.bytes, file.sha384));
+size_t read_source(void* context, uint8_t* buffer, size_t bytes) {
+  Archive* archive = static_cast<Archive*>(context);
+  const Result<size_t> got = read_next(archive->bundle, {buffer, bytes});
+  archive->source = got.error();
+  return got.ok() ? got.value() : BITNET_ZSTD_SOURCE_FAILED;
+}
+
+/// Up to `bytes` bytes of the stream, at least one.
+Result<Text> next(Archive* archive, uint64_t bytes) {
+  const std::span<uint8_t> buffer = archive->buffer;
+  const int64_t got = bitnet_zstd_read(archive->stream, buffer.data(),
+                                       bytes < buffer.size() ? bytes : buffer.size());
+  if (failed(archive->source)) return archive->source;
+  if (got < 0) return Error{Status::kArchiveFrame, archive->name, archive->offset};
+  if (got == 0) return Error{Status::kArchiveLength, archive->name, archive->offset};
+  archive->offset += static_cast<uint64_t>(got);
+  return Text(buffer.first(static_cast<size_t>(got)));
+}
+
+/// Reads exactly these bytes; zeros where `expected` is null.
+Error expect(Archive* archive, const uint8_t* expected, uint64_t bytes) {
+  for (uint64_t done = 0; done < bytes;) {
+    const Result<Text> piece = next(archive, bytes - done);
+    if (!piece.ok()) return piece.error();
+    for (const uint8_t byte : piece.value()) {
+      const uint8_t wanted = expected == nullptr ? 0 : expected[done];
+      if (byte != wanted) {
+        return Error{Status::kArchiveEntry, archive->name, archive->offset, archive->entry};
+      }
+      done += 1;
+    }
   }
-  BITNET_TRY(stream.expect(nullptr, archive_bytes(manifest) - stream.offset));
-  const int64_t more = read(context, buffer.data(), 1);
-  if (more < 0) return Error{Status::kArchiveFrame, "bundle", stream.offset};
-  return more == 0 ? kNoError : Error{Status::kArchiveLength, "bundle", stream.offset};
+  return kNoError;
+}
+
+Error expect_header(Archive* archive, bool executable, uint64_t bytes) {
+  uint8_t header[kBlockBytes];
+  make_header(archive->name, executable, bytes, header);
+  return expect(archive, header, sizeof header);
+}
+
+Error expect_padding(Archive* archive, uint64_t bytes) {
+  return expect(archive, nullptr, padded(bytes, kBlockBytes) - bytes);
+}
+
+/// One entry: header, content, padding. Leaves the file read-only and on the disk.
+Error unpack_entry(Archive* archive, int folder, const ManifestFile& wanted) {
+  BITNET_TRY(expect_header(archive, wanted.executable, wanted.bytes));
+  const platform::Handle file(platform::create_file(folder, archive->name, true));
+  BITNET_TRY(file.error());
+  BITNET_TRY(platform::reserve_space(file, wanted.bytes));
+  Sha384 hash;
+  for (uint64_t done = 0; done < wanted.bytes;) {
+    const Result<Text> piece = next(archive, wanted.bytes - done);
+    if (!piece.ok()) return piece.error();
+    hash.add(piece.value());
+    BITNET_TRY(platform::write_at(file, done, piece.value()));
+    done += piece.value().size();
+  }
+  if (hash.digest() != wanted.sha384) {
+    return Error{Status::kReleaseFile, archive->name, 0, archive->entry};
+  }
+  BITNET_TRY(platform::set_mode(file, wanted.executable ? 0555 : 0444));
+  BITNET_TRY(platform::sync_file(file));
+  return expect_padding(archive, wanted.bytes);
+}
+
+}  // namespace
+
+Error open_archive(const Manifest& manifest, Bundle* bundle, uint8_t* zstd,
+                   std::span<uint8_t> buffer, Archive* out) {
+  *out = Archive{.manifest = &manifest, .bundle = bundle, .buffer = buffer};
+  uint64_t content_bytes = 0;
+  out->stream = bitnet_zstd_open(zstd, read_source, out, &content_bytes);
+  if (failed(out->source)) return out->source;
+  if (out->stream == nullptr) return Error{Status::kArchiveFrame, out->name};
+  if (content_bytes != stream_bytes(manifest)) {
+    return Error{Status::kArchiveLength, out->name, content_bytes};
+  }
+  BITNET_TRY(expect_header(out, false, manifest.text.size()));
+  BITNET_TRY(expect(out, manifest.text.data(), manifest.text.size()));
+  return expect_padding(out, manifest.text.size());
+}
+
+Error unpack_archive(Archive* archive, int folder) {
+  const Manifest& manifest = *archive->manifest;
+  while (archive->entry < manifest.file_count) {
+    const ManifestFile& file = manifest.files[archive->entry++];
+    std::memcpy(archive->name, file.name.data(), file.name.size());
+    archive->name[file.name.size()] = 0;
+    BITNET_TRY(unpack_entry(archive, folder, file));
+  }
+  BITNET_TRY(expect(archive, nullptr, stream_bytes(manifest) - archive->offset));
+  const Result<Text> more = next(archive, 1);
+  if (more.ok()) return Error{Status::kArchiveLength, archive->name, archive->offset};
+  return more.error().status == Status::kArchiveLength ? kNoError : more.error();
 }
 
 }  // namespace bitnet::release

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "platform/fs.h"
+#include "release/content.h"
 
 namespace bitnet::release {
 namespace {
@@ -62,6 +63,7 @@ Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
   if (alone && (got.value() < magic_bytes || std::memcmp(head, kPartMagic, magic_bytes) != 0)) {
     part.state = PartState::kFound;
     part.bytes = facts.value().bytes;
+    part.sha384 = bundle->sha384;
     bundle->part_count = 1;
   } else if (!parse_head(Text(head, got.value()), facts.value().bytes, bundle, &part, &index) ||
              bundle->parts[index - 1].state == PartState::kFound) {
@@ -76,9 +78,9 @@ Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
 
 /// What the operator named: a file, or a folder with files that are named as parts are.
 Error add_path(const char* path, bool alone, Bundle* bundle) {
-  const platform::Handle folder(platform::open_folder_path(path));
+  const platform::Handle folder(platform::open_folder(platform::kAnywhere, path));
   if (failed(folder.error())) {
-    platform::Handle file(platform::open_file_path(path));
+    platform::Handle file(platform::open_file(platform::kAnywhere, path));
     BITNET_TRY(file.error());
     return add_file(&file, alone, bundle);
   }
@@ -88,20 +90,6 @@ Error add_path(const char* path, bool alone, Bundle* bundle) {
     platform::Handle part(platform::open_file(folder, names.names[i]));
     BITNET_TRY(part.error());
     BITNET_TRY(add_file(&part, false, bundle));
-  }
-  return kNoError;
-}
-
-Error hash_part(const Part& part, std::span<uint8_t> buffer, BitnetDigestState* state) {
-  for (uint64_t done = 0; done < part.bytes;) {
-    const uint64_t left = part.bytes - done;
-    const size_t wanted = left < buffer.size() ? static_cast<size_t>(left) : buffer.size();
-    const Result<size_t> got =
-        platform::read_at(part.descriptor, part.head_bytes + done, buffer.first(wanted));
-    if (!got.ok()) return got.error();
-    if (got.value() == 0) break;  // cut since it was opened
-    bitnet_sha384_update(state, buffer.data(), got.value());
-    done += got.value();
   }
   return kNoError;
 }
@@ -127,58 +115,34 @@ Error open_bundle(std::span<const char* const> paths, const Digest& sha384, uint
   return kNoError;
 }
 
-void close_bundle(Bundle* bundle) {
-  for (Part& part : bundle->parts) {
-    platform::close_file(part.descriptor);
-    part.descriptor = platform::kNone;
-  }
-}
-
 Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer) {
-  size_t count = 0;
-  while (count < buffer.size() && bundle->read_offset < bundle->bytes) {
-    const Part& part = bundle->parts[bundle->read_part];
-    const uint64_t inside = bundle->read_offset - part.offset;
-    if (inside == part.bytes) {
-      bundle->read_part += 1;
-      continue;
-    }
-    const uint64_t left = part.bytes - inside;
-    const size_t wanted = left < buffer.size() - count ? left : buffer.size() - count;
-    const Result<size_t> got =
-        platform::read_at(part.descriptor, part.head_bytes + inside, buffer.subspan(count, wanted));
-    if (!got.ok()) return got;
-    if (got.value() == 0) break;  // cut since it was opened
-    count += got.value();
-    bundle->read_offset += got.value();
+  if (bundle->read_part == bundle->part_count) return size_t{0};
+  const Part& part = bundle->parts[bundle->read_part];
+  const uint64_t left = part.bytes - bundle->read_offset;
+  const Result<size_t> got =
+      platform::read_at(part.descriptor, part.head_bytes + bundle->read_offset,
+                        left < buffer.size() ? buffer.first(left) : buffer);
+  bundle->read_offset += got.value();
+  if (bundle->read_offset == part.bytes) {
+    bundle->read_part += 1;
+    bundle->read_offset = 0;
   }
-  return count;
+  return got;
 }
 
-Error check_bundle(Bundle* bundle, std::span<uint8_t> buffer) {
-  BitnetDigestState state;
-  Digest digest;
-  bitnet_sha384_init(&state);
-  for (uint32_t i = 0; i < bundle->part_count; ++i) {
-    BITNET_TRY(hash_part(bundle->parts[i], buffer, &state));
-  }
-  bitnet_sha384_final(&state, digest.data());
-  bundle->read_part = 0;
-  bundle->read_offset = 0;
-  if (digest == bundle->sha384) return kNoError;
+Error explain_refusal(Bundle* bundle, std::span<uint8_t> buffer, const Error& reason) {
   bool damaged = false;
   for (uint32_t i = 0; i < bundle->part_count; ++i) {
     Part& part = bundle->parts[i];
-    if (part.head_bytes == 0) break;
-    bitnet_sha384_init(&state);
-    BITNET_TRY(hash_part(part, buffer, &state));
-    bitnet_sha384_final(&state, digest.data());
-    if (digest == part.sha384) continue;
+    const auto digest = hash_file(part.descriptor, part.head_bytes, part.bytes, buffer);
+    if (!digest.ok()) return digest.error();
+    if (digest.value() == part.sha384) continue;
     part.state = PartState::kDamaged;
     damaged = true;
   }
-  if (damaged) return parts_error(*bundle);
-  return Error{Status::kBundleDigest, "bundle", 0, bundle->bytes, bundle->bytes};
+  if (!damaged) return reason;
+  if (bundle->parts[0].head_bytes > 0) return parts_error(*bundle);
+  return Error{Status::kBundleDigest, reason.subject, 0, bundle->bytes, bundle->bytes};
 }
 
 }  // namespace bitnet::release

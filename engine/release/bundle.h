@@ -28,22 +28,24 @@ struct Bundle {
   uint32_t part_count = 0;  ///< 1 for a bundle in one file; 0 while no part is found
   uint32_t foreign = 0;     ///< files that are parts of something else, or of nothing
   Part parts[kPartCountMax];
-  uint32_t read_part = 0;    ///< where the last read was
-  uint64_t read_offset = 0;  ///< of the next byte of read_next
+  uint32_t read_part = 0;    ///< what is read next: a part …
+  uint64_t read_offset = 0;  ///< … and a byte of its data
 };
 
 /// Opens what the operator named: one bundle, or parts in any order, or folders that hold parts.
-/// The files stay open until close_bundle. kFileSystem; kBundleDigest for a file of another length
-/// than was signed; kParts (value = parts found, limit = parts in all) with the state of each in
-/// `bundle`. Nothing in a part is trusted but as a hint where to look: the whole is hashed.
+/// The files stay open until the program ends. kFileSystem; kBundleDigest for a file of another
+/// length than was signed; kParts (value = parts found, limit = parts in all) with the state of
+/// each in `bundle`. Nothing in a part is trusted but as a hint where to look.
 Error open_bundle(std::span<const char* const> paths, const Digest& sha384, uint64_t bytes,
                   Bundle* bundle);
-void close_bundle(Bundle* bundle);
 
-/// Fills `buffer` with what comes next, less only at the end. kFileSystem.
+/// Reads what comes next, at most to the end of a part; 0 at the end, also of a part that was cut
+/// since it was opened. kFileSystem.
 Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer);
 
-/// Hashes everything. kBundleDigest, or kParts where single parts turn out to be damaged.
-Error check_bundle(Bundle* bundle, std::span<uint8_t> buffer);
+/// Tells why content was not right, for which everything is read once more. kParts where parts are
+/// not what their own heads say; kBundleDigest where a bundle in one file is not the signed one,
+/// with the subject of `reason`; else `reason` itself.
+Error explain_refusal(Bundle* bundle, std::span<uint8_t> buffer, const Error& reason);
 
 }  // namespace bitnet::release

@@ -5,6 +5,7 @@ namespace bitnet::release {
 
 Error parse_container(Text file, const char* subject, Container* out) {
   *out = Container{};
+  out->file = file;
   Scanner scanner(file, subject);
   scanner.expect("bitnet-signatures v1\nstatement-bytes ");
   const uint64_t bytes = scanner.number();
@@ -15,10 +16,7 @@ Error parse_container(Text file, const char* subject, Container* out) {
     scanner.fail(Status::kReleaseSyntax);
   }
   while (scanner.ok() && !scanner.at_end()) {
-    if (out->signature_count == kSignaturesMax) {
-      scanner.fail(Status::kReleaseCount, kSignaturesMax + 1, kSignaturesMax);
-      break;
-    }
+    if (!scanner.has_room(out->signature_count, kSignaturesMax)) break;
     Signature& signature = out->signatures[out->signature_count];
     scanner.expect("signature ");
     signature.key_id = scanner.digest();

@@ -20,6 +20,7 @@ struct Signature {
 
 /// Spans point into the file's bytes.
 struct Container {
+  Text file;
   Text statement;
   size_t signature_count = 0;
   std::array<Signature, kSignaturesMax> signatures{};

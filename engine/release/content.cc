@@ -14,36 +14,24 @@ Error check_digest(int file, const char* subject, uint64_t bytes, const Digest& 
   if (!facts.ok()) return facts.error();
   const Error wrong{Status::kFileDigest, subject, 0, facts.value().bytes, bytes};
   if (facts.value().bytes != bytes) return wrong;
-  BitnetDigestState state;
-  bitnet_sha384_init(&state);
-  for (uint64_t offset = 0; offset < bytes;) {
-    const uint64_t rest = bytes - offset;
-    const Result<size_t> count =
-        platform::read_at(file, offset, rest < buffer.size() ? buffer.first(rest) : buffer);
-    if (!count.ok()) return count.error();
-    if (count.value() == 0) return wrong;
-    bitnet_sha384_update(&state, buffer.data(), count.value());
-    offset += count.value();
-  }
-  Digest digest;
-  bitnet_sha384_final(&state, digest.data());
-  return digest == sha384 ? kNoError : wrong;
+  const Result<Digest> digest = hash_file(file, 0, bytes, buffer);
+  if (!digest.ok()) return digest.error();
+  return digest.value() == sha384 ? kNoError : wrong;
 }
 
 /// A name that is missing or no regular file is the release's fault; anything else the disk's.
 Error absent(const Error& error, const char* subject) {
-  const bool told = error.status == Status::kFileSystem && !platform::is_absent(error);
-  return told ? error : Error{Status::kFileMissing, subject, 0, error.value};
+  const bool missing = error.status == Status::kFileSystem && platform::is_absent(error);
+  return missing ? Error{Status::kFileMissing, subject, 0, error.value} : error;
 }
 
 Error check_file(int folder, const ManifestFile& file, bool keep, Folder* out) {
   std::memcpy(out->name, file.name.data(), file.name.size());
   out->name[file.name.size()] = 0;
-  const Result<int> opened = platform::open_file(folder, out->name);
-  if (!opened.ok()) return absent(opened.error(), out->name);
-  if (!keep) return check_content(opened, out->name, file.bytes, file.sha384, out->buffer);
-  const Result<int> copy = platform::copy_sealed(opened.value(), file.bytes, out->buffer);
-  platform::close_file(opened.value());
+  const platform::Handle opened(platform::open_file(folder, out->name));
+  if (failed(opened.error())) return absent(opened.error(), out->name);
+  if (!keep) return check_digest(opened, out->name, file.bytes, file.sha384, out->buffer);
+  const Result<int> copy = platform::copy_sealed(opened, file.bytes, out->buffer);
   if (!copy.ok()) return copy.error();
   out->kept = copy.value();
   return check_digest(out->kept, out->name, file.bytes, file.sha384, out->buffer);
@@ -63,33 +51,49 @@ Error check_names(int folder, const Manifest& manifest, Folder* out) {
 
 }  // namespace
 
-Result<Text> read_whole(const Result<int>& file, const char* subject, std::span<uint8_t> buffer) {
-  if (!file.ok()) return file.error();
-  const Result<platform::FileFacts> facts = platform::file_facts(file.value());
-  const Result<size_t> count = platform::read_at(file.value(), 0, buffer);
-  platform::close_file(file.value());
+Error read_whole(int folder, const char* name, std::span<uint8_t> buffer, Text* out) {
+  const platform::Handle file(platform::open_file(folder, name));
+  BITNET_TRY(file.error());
+  const Result<platform::FileFacts> facts = platform::file_facts(file);
   if (!facts.ok()) return facts.error();
-  if (facts.value().bytes > buffer.size()) {
-    return Error{Status::kReleaseTooLarge, subject, 0, facts.value().bytes, buffer.size()};
-  }
-  return count.ok() ? Result<Text>(Text(buffer.first(count.value()))) : count.error();
+  const uint64_t bytes = facts.value().bytes;
+  if (bytes > buffer.size()) return Error{Status::kReleaseTooLarge, name, 0, bytes, buffer.size()};
+  const Result<size_t> count = platform::read_at(file, 0, buffer);
+  *out = buffer.first(count.value());
+  return count.error();
 }
 
-Error check_content(const Result<int>& file, const char* subject, uint64_t bytes,
-                    const Digest& sha384, std::span<uint8_t> buffer) {
-  if (!file.ok()) return file.error();
-  const Error error = check_digest(file.value(), subject, bytes, sha384, buffer);
-  platform::close_file(file.value());
-  return error;
+Result<Digest> hash_file(int file, uint64_t offset, uint64_t bytes, std::span<uint8_t> buffer) {
+  Sha384 hash;
+  for (size_t count = 1; bytes > 0 && count > 0; bytes -= count, offset += count) {
+    const Result<size_t> got =
+        platform::read_at(file, offset, bytes < buffer.size() ? buffer.first(bytes) : buffer);
+    if (!got.ok()) return got.error();
+    count = got.value();
+    hash.add(buffer.first(count));
+  }
+  return hash.digest();
+}
+
+Error load_container(int folder, const char* name, std::span<uint8_t> buffer, Container* out) {
+  Text text;
+  BITNET_TRY(read_whole(folder, name, buffer, &text));
+  return parse_container(text, name, out);
+}
+
+Error check_content(int folder, const char* name, uint64_t bytes, const Digest& sha384,
+                    std::span<uint8_t> buffer) {
+  const platform::Handle file(platform::open_file(folder, name));
+  BITNET_TRY(file.error());
+  return check_digest(file, name, bytes, sha384, buffer);
 }
 
 Error check_folder(int folder, const Manifest& manifest, const char* keep, Folder* out) {
-  const Result<int> file = platform::open_file(folder, "MANIFEST");
-  if (!file.ok()) return absent(file.error(), "MANIFEST");
-  const Result<Text> text = read_whole(file, "MANIFEST", out->buffer);
-  if (!text.ok()) return text.error();
-  if (!same(text.value(), manifest.text)) {
-    return Error{Status::kFileDigest, "MANIFEST", 0, text.value().size(), manifest.text.size()};
+  Text text;
+  const Error error = read_whole(folder, "MANIFEST", out->buffer, &text);
+  if (failed(error)) return absent(error, "MANIFEST");
+  if (!same(text, manifest.text)) {
+    return Error{Status::kFileDigest, "MANIFEST", 0, text.size(), manifest.text.size()};
   }
   BITNET_TRY(check_names(folder, manifest, out));
   for (size_t i = 0; i < manifest.file_count; ++i) {

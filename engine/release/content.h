@@ -3,17 +3,26 @@
 #pragma once
 
 #include "platform/fs.h"
+#include "release/container.h"
 #include "release/manifest.h"
 
 namespace bitnet::release {
 
-/// Reads a whole file of at most `buffer.size()` bytes and closes it. kReleaseTooLarge.
-Result<Text> read_whole(const Result<int>& file, const char* subject, std::span<uint8_t> buffer);
+// Files are named beneath `folder`, or are the operator's where that is platform::kAnywhere.
+
+/// Reads a whole file of at most `buffer.size()` bytes. kReleaseTooLarge.
+Error read_whole(int folder, const char* name, std::span<uint8_t> buffer, Text* out);
+
+/// Reads a signed container into `buffer`. As parse_container.
+Error load_container(int folder, const char* name, std::span<uint8_t> buffer, Container* out);
+
+/// SHA-384 of a part of a file, or of as much of that as there is; read in pieces of `buffer`.
+Result<Digest> hash_file(int file, uint64_t offset, uint64_t bytes, std::span<uint8_t> buffer);
 
 /// A file must have this size and this digest: kFileDigest. Reads at most so many bytes, in pieces
-/// of `buffer`, and closes it.
-Error check_content(const Result<int>& file, const char* subject, uint64_t bytes,
-                    const Digest& sha384, std::span<uint8_t> buffer);
+/// of `buffer`.
+Error check_content(int folder, const char* name, uint64_t bytes, const Digest& sha384,
+                    std::span<uint8_t> buffer);
 
 /// What looking at a folder needs: static storage, 1 MiB.
 struct Folder {

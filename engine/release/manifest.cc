@@ -17,9 +17,7 @@ Text read_version(Scanner& scanner) {
 
 /// `0644 BYTES NAME` of a `# file` line whose begin has been read. `total` is of all sizes so far.
 void read_file_line(Scanner& scanner, uint64_t* total, Manifest* out) {
-  if (out->file_count == kReleaseFilesMax) {
-    return scanner.fail(Status::kReleaseCount, kReleaseFilesMax + 1, kReleaseFilesMax);
-  }
+  if (!scanner.has_room(out->file_count, kReleaseFilesMax)) return;
   ManifestFile& file = out->files[out->file_count];
   file.executable = scanner.accept("0755 ");
   if (!file.executable && !scanner.accept("0644 ")) return scanner.fail(Status::kReleaseMode);
@@ -54,6 +52,7 @@ void read_digest_lines(Scanner& scanner, Manifest* out) {
 Error parse_manifest(Text text, Manifest* out) {
   *out = Manifest{};
   out->text = text;
+  out->sha384 = digest_of(text);
   Scanner scanner(text, "MANIFEST");
   scanner.expect("# bitnet-manifest v1\n# product ");
   out->product = scanner.name();

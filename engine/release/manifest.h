@@ -18,6 +18,7 @@ struct ManifestFile {
 /// Spans point into `text`. About 10 KiB: keep it in static storage.
 struct Manifest {
   Text text;
+  Digest sha384{};  ///< of `text`, also where that cannot be read
   Text product;
   Text version;
   Text architecture;

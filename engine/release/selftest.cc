@@ -10,10 +10,6 @@ namespace {
 
 #include "release/known_answers.inc"
 
-Text text_of(const char* words) {
-  return {reinterpret_cast<const uint8_t*>(words), std::strlen(words)};
-}
-
 bool digest_known(void (*digest_of)(const uint8_t*, size_t, uint8_t*), const char* known) {
   Digest expected;
   Digest digest;

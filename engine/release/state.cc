@@ -9,48 +9,100 @@ namespace {
 constexpr uint64_t kClockToleranceSeconds = 60;
 constexpr size_t kNameDigits = 16;
 
-/// A name, or `-` for none.
-ReleaseName read_release(Scanner* scanner) {
-  ReleaseName name;
-  uint64_t counter;
-  if (scanner->accept("-")) return name;
-  const Text text = scanner->name();
-  if (scanner->ok() && !parse_release_name(text, &name, &counter)) {
-    scanner->fail(Status::kReleaseName);
-  }
-  return name;
-}
-
 const char* or_dash(const char* text) { return text[0] == 0 ? "-" : text; }
 
-void read_time(Scanner* scanner, OwnTime* time) {
-  scanner->expect("time ");
-  const Text boot = scanner->name();
-  if (boot.size() != sizeof time->last.boot_id - 1) scanner->fail(Status::kReleaseName);
-  if (scanner->ok()) std::memcpy(time->last.boot_id, boot.data(), boot.size());
-  for (uint64_t* value : {&time->last.boot_s, &time->last.wall_s, &time->elapsed_s,
-                          &time->uncounted_s, &time->set_back}) {
-    scanner->expect(" ");
-    *value = scanner->number();
-  }
-}
+/// Takes the fields of a state from a text.
+class Reader {
+ public:
+  explicit Reader(Scanner* scanner) : scanner_(*scanner) {}
 
-void read_releases(Scanner* scanner, State* state) {
-  while (scanner->ok() && !scanner->at_end()) {
-    if (state->release_count == kReleasesMax) {
-      scanner->fail(Status::kReleaseRange, kReleasesMax + 1, kReleasesMax);
-      return;
-    }
-    InstalledRelease& release = state->releases[state->release_count++];
-    scanner->expect("release ");
-    release.name = read_release(scanner);
-    scanner->expect(" ");
-    release.installed_s = scanner->number();
-    scanner->expect(" ");
-    release.retired_s = scanner->number();
-    release.failed = scanner->accept(" failed");
-    if (!release.failed) scanner->expect(" kept");
-    scanner->end_line();
+  void text(const char* words) { scanner_.expect(words); }
+  void number(uint64_t& value) { value = scanner_.number(); }
+  void digest(Digest& value) { value = scanner_.digest(); }
+  void flag(bool& value, const char* yes, const char* no) {
+    value = scanner_.accept(yes);
+    if (!value) scanner_.expect(no);
+  }
+  /// A name that fits and is ended by 0, or `-` for none.
+  void name(std::span<char> value) {
+    if (scanner_.accept("-")) return;
+    const Text name = scanner_.name();
+    if (name.size() >= value.size()) return scanner_.fail(Status::kReleaseName);
+    if (!name.empty()) std::memcpy(value.data(), name.data(), name.size());
+  }
+  void release(ReleaseName& value) {
+    ReleaseName same;
+    uint64_t counter;
+    name(value.text);
+    if (value.none() || parse_release_name(text_of(value.text), &same, &counter)) return;
+    scanner_.fail(Status::kReleaseName);
+  }
+  /// Whether there is a further release, for which it makes room.
+  bool more(uint32_t index, uint32_t& count) {
+    if (!scanner_.ok() || scanner_.at_end()) return false;
+    if (index < kReleasesMax) count = index + 1;
+    if (index == kReleasesMax) scanner_.fail(Status::kReleaseRange, index + 1, kReleasesMax);
+    return index < kReleasesMax;
+  }
+
+ private:
+  Scanner& scanner_;
+};
+
+/// Writes them in the same order.
+class Emitter {
+ public:
+  explicit Emitter(Writer* out) : out_(*out) {}
+
+  void text(const char* words) { out_.text(words); }
+  void number(uint64_t value) { out_.number(value); }
+  void digest(const Digest& value) { out_.hex(value); }
+  void flag(bool value, const char* yes, const char* no) { out_.text(value ? yes : no); }
+  void name(std::span<const char> value) { out_.text(or_dash(value.data())); }
+  void release(const ReleaseName& value) { name(value.text); }
+  bool more(uint32_t index, uint32_t count) { return index < count; }
+
+ private:
+  Writer& out_;
+};
+
+/// The one form of a state, for both ways: docs/formats/release.md, "State".
+template <typename Way, typename AnyState>
+void walk(Way way, AnyState& state) {
+  const auto numbers = [&](auto&... values) { ((way.text(" "), way.number(values)), ...); };
+  way.text("bitnet-state v1\nproduct ");
+  way.name(state.product);
+  way.text("\nfloor");
+  numbers(state.floor);
+  way.text("\nroot");
+  numbers(state.root_version);
+  way.text(" ");
+  way.digest(state.root_sha384);
+  way.text("\ntime ");
+  way.name(state.time.last.boot_id);
+  numbers(state.time.last.boot_s, state.time.last.wall_s, state.time.elapsed_s,
+          state.time.uncounted_s, state.time.set_back);
+  way.text("\nlog");
+  numbers(state.log_lines, state.log_bytes);
+  way.text(" ");
+  way.digest(state.log_head);
+  way.text("\nrefused");
+  numbers(state.refused.total, state.refused.streak, state.refused.last_s, state.refused.status);
+  way.text(" ");
+  way.digest(state.refused.manifest_sha384);
+  way.text("\ncurrent ");
+  way.release(state.current);
+  way.text("\nold ");
+  way.release(state.old);
+  way.text("\ntrial ");
+  way.release(state.trial);
+  way.flag(state.ordered, " ordered\n", "\n");
+  for (uint32_t i = 0; way.more(i, state.release_count); ++i) {
+    auto& release = state.releases[i];
+    way.text("release ");
+    way.release(release.name);
+    numbers(release.installed_s, release.retired_s);
+    way.flag(release.failed, " failed\n", " kept\n");
   }
 }
 
@@ -60,15 +112,7 @@ bool listed(State* state, const ReleaseName& name) {
 }
 
 /// SHA-384 over the digest before and the line up to its own digest.
-Digest chain(const Digest& head, Text line) {
-  BitnetDigestState digest;
-  Digest next;
-  bitnet_sha384_init(&digest);
-  bitnet_sha384_update(&digest, head.data(), head.size());
-  bitnet_sha384_update(&digest, line.data(), line.size());
-  bitnet_sha384_final(&digest, next.data());
-  return next;
-}
+Digest chain(const Digest& head, Text line) { return Sha384().add(head).add(line).digest(); }
 
 }  // namespace
 
@@ -97,8 +141,7 @@ bool parse_release_name(Text text, ReleaseName* name, uint64_t* counter) {
 uint64_t counter_of(const char* name) {
   ReleaseName copy;
   uint64_t counter = 0;
-  const Text text(reinterpret_cast<const uint8_t*>(name), std::strlen(name));
-  return parse_release_name(text, &copy, &counter) ? counter : 0;
+  return parse_release_name(text_of(name), &copy, &counter) ? counter : 0;
 }
 
 void advance(OwnTime* time, const platform::HostTime& now) {
@@ -119,61 +162,17 @@ void advance(OwnTime* time, const platform::HostTime& now) {
 Error parse_state(Text text, State* state) {
   *state = State{};
   Scanner scanner(text, "state");
-  scanner.expect("bitnet-state v1\nproduct ");
-  if (!scanner.accept("-")) {
-    const Text product = scanner.name();
-    if (scanner.ok()) std::memcpy(state->product, product.data(), product.size());
-  }
-  scanner.expect("\nfloor ");
-  state->floor = scanner.number();
-  scanner.expect("\nroot ");
-  state->root_version = scanner.number();
-  scanner.expect(" ");
-  state->root_sha384 = scanner.digest();
-  scanner.end_line();
-  read_time(&scanner, &state->time);
-  scanner.expect("\nlog ");
-  state->log_lines = scanner.number();
-  scanner.expect(" ");
-  state->log_bytes = scanner.number();
-  scanner.expect(" ");
-  state->log_head = scanner.digest();
-  scanner.expect("\ncurrent ");
-  state->current = read_release(&scanner);
-  scanner.expect("\nold ");
-  state->old = read_release(&scanner);
-  scanner.expect("\ntrial ");
-  state->trial = read_release(&scanner);
-  state->ordered = scanner.accept(" ordered");
-  scanner.end_line();
-  read_releases(&scanner, state);
+  walk(Reader(&scanner), *state);
   if (!scanner.ok()) return scanner.error();
-  const bool whole =
-      listed(state, state->current) && listed(state, state->old) && listed(state, state->trial);
+  const bool whole = find_release(state, ReleaseName{}) == nullptr &&
+                     listed(state, state->current) && listed(state, state->old) &&
+                     listed(state, state->trial);
   return whole ? kNoError : Error{Status::kReleaseName, "state", scanner.line(), 0, 0};
 }
 
 Text emit_state(const State& state, std::span<uint8_t> buffer) {
-  const OwnTime& time = state.time;
   Writer out(buffer);
-  out.text("bitnet-state v1\nproduct ").text(or_dash(state.product));
-  out.text("\nfloor ").number(state.floor);
-  out.text("\nroot ").number(state.root_version).text(" ").hex(state.root_sha384);
-  out.text("\ntime ").text(time.last.boot_id);
-  for (const uint64_t value :
-       {time.last.boot_s, time.last.wall_s, time.elapsed_s, time.uncounted_s, time.set_back}) {
-    out.text(" ").number(value);
-  }
-  out.text("\nlog ").number(state.log_lines).text(" ").number(state.log_bytes);
-  out.text(" ").hex(state.log_head);
-  out.text("\ncurrent ").text(or_dash(state.current.text));
-  out.text("\nold ").text(or_dash(state.old.text));
-  out.text("\ntrial ").text(or_dash(state.trial.text)).text(state.ordered ? " ordered\n" : "\n");
-  for (uint32_t i = 0; i < state.release_count; ++i) {
-    const InstalledRelease& release = state.releases[i];
-    out.text("release ").text(release.name.text).text(" ").number(release.installed_s);
-    out.text(" ").number(release.retired_s).text(release.failed ? " failed\n" : " kept\n");
-  }
+  walk(Emitter(&out), state);
   return out.written();
 }
 

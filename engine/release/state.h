@@ -44,6 +44,16 @@ struct OwnTime {
 };
 void advance(OwnTime* time, const platform::HostTime& now);
 
+/// Releases that were refused: how many, how many since the last event of another kind, and the
+/// last one.
+struct Refusals {
+  uint64_t total = 0;
+  uint64_t streak = 0;
+  uint64_t last_s = 0;
+  uint64_t status = 0;       ///< number of its Status
+  Digest manifest_sha384{};  ///< zeros where it could not be read
+};
+
 struct State {
   char product[kNameBytesMax + 1] = "";  ///< set by the first release
   uint64_t floor = 0;
@@ -53,6 +63,7 @@ struct State {
   uint64_t log_lines = 0;
   uint64_t log_bytes = 0;
   Digest log_head{};
+  Refusals refused;
   ReleaseName current;   ///< what runs, and has given its answer where it runs
   ReleaseName old;       ///< what ran before
   ReleaseName trial;     ///< what is being switched to; the links already may point to it

@@ -10,30 +10,31 @@ constexpr char kState[] = "state";
 constexpr char kNewState[] = ".state-new";
 constexpr char kNewLink[] = ".bitnet-new";
 constexpr char kFolder[] = "bitnet.d";
+constexpr char kFolderPath[] = "/opt/bitnet.d";
 constexpr uint64_t kTickSeconds = 600;
 
 bool is_missing(const Error& error) { return error.value == platform::kErrnoMissing; }
 
-/// Opens a folder, after making it where it is missing and may be made.
-Error open_kept(int parent, const char* name, bool to_write, int* folder) {
+/// Opens the folder at the end of a path, after making it where it is missing and may be made.
+Error open_kept(Host* host, int parent, const char* path, bool to_write, int* folder) {
+  const char* name = std::strrchr(path, '/') + 1;
   Result<int> opened = platform::open_folder(parent, name);
   if (!opened.ok() && is_missing(opened.error()) && to_write) {
-    BITNET_TRY(platform::make_folder(parent, name, 0755));
+    BITNET_TRY(denied(host, platform::make_folder(parent, name, 0755), path));
     opened = platform::open_folder(parent, name);
   }
   *folder = opened.value();
-  return opened.error();
+  return denied(host, opened.error(), path);
 }
 
 /// Reads `state`. Without one there must be no release either: a floor is not forgotten by removing
 /// a file.
 Error load_state(Host* host, bool may_be_new) {
-  const Result<int> file = platform::open_file(host->folder, kState);
-  if (file.ok() || !is_missing(file.error())) {
-    const Result<Text> text =
-        read_whole(file, kState, std::span(host->buffer).first(kStateBytesMax));
-    return text.ok() ? parse_state(text.value(), &host->state) : text.error();
-  }
+  Text text;
+  const std::span<uint8_t> buffer(host->buffer, kStateBytesMax);
+  const Error error = read_whole(host->folder, kState, buffer, &text);
+  if (!failed(error)) return parse_state(text, &host->state);
+  if (error.status != Status::kFileSystem || !is_missing(error)) return error;
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count && may_be_new; ++i) {
     may_be_new = counter_of(host->names.names[i]) == 0;
@@ -42,12 +43,29 @@ Error load_state(Host* host, bool may_be_new) {
   return may_be_new ? kNoError : Error{Status::kStateMissing, kState};
 }
 
+Error count_time(Host* host) {
+  const Result<platform::HostTime> now = platform::host_time();
+  if (now.ok()) advance(&host->state.time, now.value());
+  return now.error();
+}
+
 /// Writes the state as it is in memory: beside, then by one rename.
 Error save(Host* host) {
   const Text text = emit_state(host->state, std::span(host->buffer).first(kStateBytesMax));
   BITNET_TRY(write_file(host->folder, kNewState, 0644, 0, text));
   BITNET_TRY(platform::rename_file(host->folder, kNewState, kState));
   return platform::sync_file(host->folder);
+}
+
+/// Writes a line of the log, then the state that counts it: durable together, or not at all.
+Error write_line(Host* host, const char* event, const char* subject) {
+  const uint64_t offset = host->state.log_bytes;
+  const Text line =
+      emit_log_line(&host->state, event, subject, std::span(host->buffer).first(kLogLineBytesMax));
+  // What no state counts, behind the offset, is dropped.
+  BITNET_TRY(write_file(host->folder, "log", 0644, offset, line));
+  if (offset == 0) BITNET_TRY(platform::sync_file(host->folder));  // a new log has a new name
+  return save(host);
 }
 
 bool link_is(const Host& host, const char* link, const ReleaseName& to) {
@@ -79,25 +97,34 @@ const ReleaseName& ran(const State& state) {
   return state.trial.none() ? state.old : state.current;
 }
 
-/// One of the files of the known answer; the manifest must have it.
-Result<int> open_listed(const Manifest& manifest, int folder, const char* name) {
-  if (find_file(manifest, name) == nullptr) return Error{Status::kSelftest, name};
-  return platform::open_file(folder, name);
-}
-
 }  // namespace
 
+Error denied(Host* host, const Error& error, const char* path) {
+  if (error.status != Status::kFileSystem || !platform::is_denied(error)) return error;
+  constexpr uint8_t kEnd[] = {0};
+  Writer(host->denied).text(host->prefix).text(path).bytes(kEnd);
+  return Error{Status::kFolderForeign, reinterpret_cast<const char*>(host->denied)};
+}
+
 Error open_host(const char* prefix, bool to_write, Host* host) {
-  const platform::Handle base(platform::open_folder_path(prefix[0] == 0 ? "/" : prefix));
+  host->prefix = prefix;
+  const platform::Handle base(
+      platform::open_folder(platform::kAnywhere, prefix[0] == 0 ? "/" : prefix));
   BITNET_TRY(base.error());
-  int etc = platform::kNone;
-  BITNET_TRY(open_kept(base, "opt", to_write, &host->opt));
-  const Error error = open_kept(host->opt, kFolder, to_write, &host->folder);
+  BITNET_TRY(open_kept(host, base, "/opt", to_write, &host->opt));
+  const Error error = open_kept(host, host->opt, kFolderPath, to_write, &host->folder);
   if (failed(error)) return is_missing(error) ? Error{Status::kStateMissing, kState} : error;
   if (!to_write) return load_state(host, false);
-  BITNET_TRY(open_kept(base, "etc", true, &etc));
-  BITNET_TRY(open_kept(etc, "bitnet", true, &host->etc));
-  BITNET_TRY(platform::lock_file(host->folder));
+  // Who may not write is told before anything is begun. The lock is a file that only its owner can
+  // open, so that no other user can hold it.
+  BITNET_TRY(denied(host, platform::check_writable(host->opt), "/opt"));
+  BITNET_TRY(denied(host, platform::check_writable(host->folder), kFolderPath));
+  const Result<int> lock = platform::create_file(host->folder, "lock", false);
+  BITNET_TRY(denied(host, lock.error(), kFolderPath));
+  BITNET_TRY(platform::lock_file(lock.value()));
+  int etc = platform::kNone;
+  BITNET_TRY(open_kept(host, base, "/etc", true, &etc));
+  BITNET_TRY(open_kept(host, etc, kEtcPath, true, &host->etc));
   // A run that was killed may have left names that are not on the disk yet. What is decided now
   // must not be decided by them.
   for (const int folder : {int{base}, etc, host->etc, host->opt, host->folder}) {
@@ -108,26 +135,30 @@ Error open_host(const char* prefix, bool to_write, Host* host) {
 }
 
 Error tick(Host* host) {
-  const Result<platform::HostTime> now = platform::host_time();
-  if (!now.ok()) return now.error();
   const OwnTime before = host->state.time;
-  advance(&host->state.time, now.value());
-  const bool same_boot = std::strcmp(before.last.boot_id, now.value().boot_id) == 0;
-  const bool soon = host->state.time.elapsed_s - before.elapsed_s < kTickSeconds;
+  BITNET_TRY(count_time(host));
+  const OwnTime& now = host->state.time;
+  const bool same_boot = std::strcmp(before.last.boot_id, now.last.boot_id) == 0;
+  const bool soon = now.elapsed_s - before.elapsed_s < kTickSeconds;
   return before.last.boot_id[0] == 0 || (same_boot && soon) ? kNoError : save(host);
 }
 
 Error commit(Host* host, const char* event, const char* subject) {
-  const Result<platform::HostTime> now = platform::host_time();
-  if (!now.ok()) return now.error();
-  advance(&host->state.time, now.value());
-  const uint64_t offset = host->state.log_bytes;
-  const Text line =
-      emit_log_line(&host->state, event, subject, std::span(host->buffer).first(kLogLineBytesMax));
-  // What no state counts, behind the offset, is dropped.
-  BITNET_TRY(write_file(host->folder, "log", 0644, offset, line));
-  if (offset == 0) BITNET_TRY(platform::sync_file(host->folder));  // a new log has a new name
-  return save(host);
+  BITNET_TRY(count_time(host));
+  host->state.refused.streak = 0;
+  return write_line(host, event, subject);
+}
+
+Error note_refusal(Host* host, Status status) {
+  BITNET_TRY(count_time(host));
+  Refusals& refused = host->state.refused;
+  refused = {refused.total + 1, refused.streak + 1, host->state.time.elapsed_s,
+             static_cast<uint64_t>(status), host->update.manifest.sha384};
+  if ((refused.streak & (refused.streak - 1)) != 0) return save(host);
+  uint8_t subject[160] = {};
+  Writer out(subject);
+  out.number(refused.total).text(" ").number(refused.status).text(" ").hex(refused.manifest_sha384);
+  return write_line(host, "refused", reinterpret_cast<const char*>(subject));
 }
 
 bool links_fit(const Host& host) {
@@ -137,12 +168,6 @@ bool links_fit(const Host& host) {
 Error set_links(Host* host) {
   BITNET_TRY(set_link(host, "bitnet.old", ran(host->state)));
   return set_link(host, "bitnet", runs(host->state));
-}
-
-Digest digest_of(Text bytes) {
-  Digest digest;
-  bitnet_sha384(bytes.data(), bytes.size(), digest.data());
-  return digest;
 }
 
 Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes) {
@@ -158,15 +183,11 @@ Error check_installed(Host* host, const ReleaseName& name) {
   const Error gone{Status::kFileMissing, "release"};
   const platform::Handle folder(platform::open_folder(host->folder, name.text));
   if (failed(folder.error())) return is_missing(folder.error()) ? gone : folder.error();
-  const Result<Text> container =
-      read_whole(platform::open_file(folder, "update.sig"), "update.sig", host->container_file);
-  if (!container.ok()) return is_missing(container.error()) ? gone : container.error();
-  host->container_bytes = container.value().size();
-  BITNET_TRY(parse_container(container.value(), "update.sig", &host->container));
+  const Error error = load_container(folder, "update.sig", host->container_file, &host->container);
+  if (failed(error)) return is_missing(error) ? gone : error;
   BITNET_TRY(parse_update(host->container.statement, &host->update));
   const Manifest& manifest = host->update.manifest;
-  host->manifest_sha384 = digest_of(manifest.text);
-  if (release_name(manifest.counter, host->manifest_sha384) != name) {
+  if (release_name(manifest.counter, manifest.sha384) != name) {
     return Error{Status::kFileDigest, "update.sig"};
   }
   return check_folder(folder, manifest, nullptr, &host->look);
@@ -176,37 +197,38 @@ Error selftest(Host* host, const ReleaseName& name) {
   const Manifest& manifest = host->update.manifest;
   const platform::Handle folder(platform::open_folder(host->folder, name.text));
   BITNET_TRY(folder.error());
-  const Result<Text> answer =
-      read_whole(open_listed(manifest, folder, "selftest.answer"), "selftest.answer",
-                 std::span(host->buffer).first(kAnswerBytesMax));
-  if (!answer.ok()) return answer.error();
-  const platform::Handle input(open_listed(manifest, folder, "selftest.prompt"));
+  for (const char* wanted : {"selftest.answer", "selftest.prompt", "bitnet-infer"}) {
+    if (find_file(manifest, wanted) == nullptr) return Error{Status::kSelftest, wanted};
+  }
+  Text answer;
+  const std::span<uint8_t> buffer(host->buffer, kAnswerBytesMax);
+  BITNET_TRY(read_whole(folder, "selftest.answer", buffer, &answer));
+  const platform::Handle input(platform::open_file(folder, "selftest.prompt"));
   BITNET_TRY(input.error());
-  const platform::Handle program(open_listed(manifest, folder, "bitnet-infer"));
+  const platform::Handle program(platform::open_file(folder, "bitnet-infer"));
   BITNET_TRY(program.error());
   uint8_t seed[24] = {};
   Writer(seed).number(manifest.selftest_seed);
   const char* arguments[] = {
       "bitnet-infer", "--config", "config.yaml", "--seed", reinterpret_cast<const char*>(seed),
       nullptr};
-  const std::span<uint8_t> output =
-      std::span(host->buffer).subspan(kAnswerBytesMax, answer.value().size());
+  const std::span<uint8_t> output = std::span(host->buffer).subspan(kAnswerBytesMax, answer.size());
   const Result<platform::Finished> run =
       platform::run_program({program, folder, input, arguments, kSelftestMs, output});
   if (!run.ok()) return run.error();
   const Text given(output.first(run.value().output_bytes));
-  if (run.value().exit_code == 0 && same(given, answer.value())) return kNoError;
+  if (run.value().exit_code == 0 && same(given, answer)) return kNoError;
   return Error{Status::kSelftest, "bitnet-infer", static_cast<uint64_t>(run.value().exit_code),
-               given.size(), answer.value().size()};
+               given.size(), answer.size()};
 }
 
 Error remove_folder(Host* host, const char* name) {
   const platform::Handle folder(platform::open_folder(host->folder, name));
   if (failed(folder.error())) return is_missing(folder.error()) ? kNoError : folder.error();
   BITNET_TRY(platform::set_mode(folder, 0700));
-  BITNET_TRY(platform::list_names(folder, &host->names));
-  for (uint32_t i = 0; i < host->names.count; ++i) {
-    BITNET_TRY(platform::remove_file(folder, host->names.names[i], false));
+  BITNET_TRY(platform::list_names(folder, &host->look.names));
+  for (uint32_t i = 0; i < host->look.names.count; ++i) {
+    BITNET_TRY(platform::remove_file(folder, host->look.names.names[i], false));
   }
   return platform::remove_file(host->folder, name, true);
 }

@@ -6,7 +6,7 @@
 // has been synced together with the folder that names it.
 #pragma once
 
-#include "release/bundle.h"
+#include "release/archive.h"
 #include "release/content.h"
 #include "release/state.h"
 #include "release/trust.h"
@@ -16,9 +16,13 @@ namespace bitnet::release {
 inline constexpr uint64_t kSelftestMs = 300000;
 inline constexpr size_t kAnswerBytesMax = 65536;
 inline constexpr char kIncoming[] = ".incoming";
+inline constexpr char kEtcPath[] = "/etc/bitnet";
+inline constexpr size_t kPathBytesMax = 4096;  ///< no longer path can be opened
 
 /// Everything that an update holds in memory, about 16 MiB of which little is touched.
 struct Host {
+  const char* prefix = "";
+  uint8_t denied[kPathBytesMax + sizeof kEtcPath + 2];  ///< the folder that is, as text
   // Folders, held open.
   int opt = -1;     ///< /opt
   int folder = -1;  ///< /opt/bitnet.d, locked
@@ -30,37 +34,42 @@ struct Host {
   Container container;
   UpdateStatement update;
   Approvals approvals;
-  Digest manifest_sha384;
   RollbackOrder order;
   Bundle bundle;
+  Archive archive;
   bool changed = false;  ///< whether something was installed
   platform::NameList names;
   Folder look;
   uint8_t root_file[kContainerBytesMax];
   uint8_t container_file[kContainerBytesMax];
   uint8_t order_file[kContainerBytesMax];
-  size_t container_bytes;
   alignas(64) uint8_t buffer[kBundleBufferBytes];
   alignas(64) uint8_t zstd[kZstdMemoryBytes];
 };
 
 /// Opens the folders beneath `prefix` ("" for none) and reads the state. To write: creates what is
 /// missing, takes the lock, and makes durable what an earlier run may have left. kBusy,
-/// kFileSystem, kStateMissing where releases lie about without a state, or, not to write, where
-/// there is none.
+/// kFolderForeign, kFileSystem, kStateMissing where releases lie about without a state, or, not to
+/// write, where there is none.
 Error open_host(const char* prefix, bool to_write, Host* host);
+/// The error as it is; or, where this user has not the right, kFolderForeign with prefix and path.
+Error denied(Host* host, const Error& error, const char* path);
 
 /// Counts the time since the last run, and writes the state where that is worth it.
 Error tick(Host* host);
-/// Writes a line of the log, then the state that counts it: durable together, or not at all.
+/// Counts the time, then writes a line of the log and the state that counts it: durable together,
+/// or not at all.
 Error commit(Host* host, const char* event, const char* subject);
+/// The same for the release in `update`, which was refused; but of a series without another
+/// event in between only the first, second, fourth, eighth … line is written, the others are
+/// counted: whoever offers bad bundles without end fills no disk, and leaves his trace.
+Error note_refusal(Host* host, Status status);
 
 /// Whether /opt/bitnet and /opt/bitnet.old point to what the state says.
 bool links_fit(const Host& host);
 /// Makes them so, each by one rename; durable.
 Error set_links(Host* host);
 
-Digest digest_of(Text bytes);
 /// Writes and syncs a file from `offset` to its end. The name is durable only with the folder.
 Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes);
 

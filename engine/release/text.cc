@@ -31,9 +31,7 @@ bool is_name_byte(uint8_t byte) {
 
 bool same(Text a, Text b) { return compare(a, b) == 0; }
 
-bool same(Text a, const char* b) {
-  return same(a, Text(reinterpret_cast<const uint8_t*>(b), std::strlen(b)));
-}
+bool same(Text a, const char* b) { return same(a, text_of(b)); }
 
 int compare(Text a, Text b) {
   const size_t common = a.size() < b.size() ? a.size() : b.size();

@@ -1,26 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/trust.h"
 
+#include <bit>
 #include <cstring>
 
 namespace bitnet::release {
 namespace {
 
-constexpr char kKeyIdDomain[] = "bitnet-key-id v1\n";
-constexpr size_t kRevokedLineBytes = sizeof "revoked " - 1 + kDigestDigits + 1;
+constexpr char kSubject[] = "trust root";
 constexpr const char* kRoleNames[kRoleCount] = {"root", "release", "site"};
 constexpr size_t kNoKey = kKeysMax;
 
 Digest key_id(const Key& key) {
-  BitnetDigestState state;
-  bitnet_sha384_init(&state);
-  const auto* domain = reinterpret_cast<const uint8_t*>(kKeyIdDomain);
-  bitnet_sha384_update(&state, domain, sizeof kKeyIdDomain - 1);
-  bitnet_sha384_update(&state, key.ed25519.data(), key.ed25519.size());
-  bitnet_sha384_update(&state, key.mldsa87.data(), key.mldsa87.size());
-  Digest id;
-  bitnet_sha384_final(&state, id.data());
-  return id;
+  return Sha384().add(text_of("bitnet-key-id v1\n")).add(key.ed25519).add(key.mldsa87).digest();
 }
 
 size_t find_key(const TrustRoot& root, const Digest& id) {
@@ -30,72 +22,57 @@ size_t find_key(const TrustRoot& root, const Digest& id) {
   return kNoKey;
 }
 
-size_t revoked_count(const TrustRoot& root) { return root.revoked.size() / kRevokedLineBytes; }
-
-Digest revoked_id(const TrustRoot& root, size_t index) {
-  Scanner line(root.revoked.subspan(index * kRevokedLineBytes, kRevokedLineBytes), "");
-  line.expect("revoked ");
-  return line.digest();
-}
-
 bool is_revoked(const TrustRoot& root, const Digest& id) {
-  for (size_t i = 0; i < revoked_count(root); ++i) {
-    if (revoked_id(root, i) == id) return true;
+  for (size_t i = 0; i < root.revoked.count(); ++i) {
+    if (root.revoked.at(i) == id) return true;
   }
   return false;
 }
 
-/// Key ids of a role line, which stands before the keys: its place is kept until they are read.
-struct RoleLine {
-  uint64_t line = 0;
-  std::array<Digest, kKeysMax> ids{};
-};
-
-/// ` M KEY-ID …` behind the name of a role.
-void read_role(Scanner& scanner, RoleKeys* role, RoleLine* ids) {
-  ids->line = scanner.line();
-  role->threshold = scanner.number();
-  while (scanner.accept(" ")) {
-    if (role->key_count == kKeysMax) {
-      return scanner.fail(Status::kReleaseCount, kKeysMax + 1, kKeysMax);
-    }
-    ids->ids[role->key_count] = scanner.digest();
-    if (role->key_count > 0 &&
-        compare(ids->ids[role->key_count], ids->ids[role->key_count - 1]) <= 0) {
-      scanner.fail(Status::kReleaseOrder);
-    }
-    ++role->key_count;
-  }
-  scanner.end_line();
-}
-
-void read_revoked(Scanner& scanner, TrustRoot* out) {
+/// Reads ids in increasing order, each between two words, for as long as they go on.
+IdList read_ids(Scanner& scanner, const char* before, const char* behind, size_t count_max) {
   const Text begin = scanner.rest();
+  const size_t word_bytes = std::strlen(before);
   Digest last{};
-  for (size_t count = 0; scanner.accept("revoked "); ++count) {
+  for (size_t count = 0; scanner.accept(before); ++count) {
+    if (!scanner.has_room(count, count_max)) break;
     const Digest id = scanner.digest();
     if (count > 0 && compare(id, last) <= 0) scanner.fail(Status::kReleaseOrder);
     last = id;
-    scanner.end_line();
+    scanner.expect(behind);
   }
-  if (scanner.ok()) out->revoked = begin.first(begin.size() - scanner.rest().size());
+  if (!scanner.ok()) return IdList{};
+  return IdList{begin.first(begin.size() - scanner.rest().size()), word_bytes,
+                word_bytes + kDigestDigits + std::strlen(behind)};
+}
+
+/// ` M KEY-ID …` behind the name of a role.
+void read_role(Scanner& scanner, RoleKeys* role) {
+  role->line = scanner.line();
+  role->threshold = scanner.number();
+  role->ids = read_ids(scanner, " ", "", kKeysMax);
+  scanner.end_line();
+}
+
+/// Name, custodian and both halves of a key, with the words between them.
+void read_halves(Scanner& scanner, const char* custodian, const char* ed25519, const char* mldsa87,
+                 Key* key) {
+  key->name = scanner.name();
+  scanner.expect(custodian);
+  key->custodian = scanner.name();
+  scanner.expect(ed25519);
+  scanner.hex(key->ed25519);
+  scanner.expect(mldsa87);
+  scanner.base64(key->mldsa87);
 }
 
 /// A line `key …`: its id must be that of its halves, and no other key may hold one of them.
 void read_key(Scanner& scanner, TrustRoot* out) {
-  if (out->key_count == kKeysMax) {
-    return scanner.fail(Status::kReleaseCount, kKeysMax + 1, kKeysMax);
-  }
+  if (!scanner.has_room(out->key_count, kKeysMax)) return;
   Key& key = out->keys[out->key_count];
   key.id = scanner.digest();
   scanner.expect(" ");
-  key.name = scanner.name();
-  scanner.expect(" ");
-  key.custodian = scanner.name();
-  scanner.expect(" ");
-  scanner.hex(key.ed25519);
-  scanner.expect(" ");
-  scanner.base64(key.mldsa87);
+  read_halves(scanner, " ", " ", " ", &key);
   if (scanner.ok() && key_id(key) != key.id) scanner.fail(Status::kRootKeyId);
   if (out->key_count > 0 && compare(key.id, out->keys[out->key_count - 1].id) <= 0) {
     scanner.fail(Status::kReleaseOrder);
@@ -110,13 +87,15 @@ void read_key(Scanner& scanner, TrustRoot* out) {
   ++out->key_count;
 }
 
-/// Different custodians among keys given by index.
-size_t count_custodians(const TrustRoot& root, std::span<const uint8_t> keys) {
+bool has_key(uint64_t keys, size_t index) { return (keys >> index & 1) != 0; }
+
+/// Different custodians among a set of keys.
+size_t count_custodians(const TrustRoot& root, uint64_t keys) {
   size_t count = 0;
-  for (size_t i = 0; i < keys.size(); ++i) {
-    bool first = true;
+  for (size_t i = 0; i < root.key_count; ++i) {
+    bool first = has_key(keys, i);
     for (size_t j = 0; j < i; ++j) {
-      first &= !same(root.keys[keys[i]].custodian, root.keys[keys[j]].custodian);
+      first &= !has_key(keys, j) || !same(root.keys[i].custodian, root.keys[j].custodian);
     }
     count += first;
   }
@@ -124,18 +103,18 @@ size_t count_custodians(const TrustRoot& root, std::span<const uint8_t> keys) {
 }
 
 /// Turns the ids of a role into keys, which must exist, be valid, and suffice for the threshold.
-Error resolve_role(const TrustRoot& root, const RoleLine& ids, RoleKeys* role) {
-  for (size_t i = 0; i < role->key_count; ++i) {
-    const size_t index = find_key(root, ids.ids[i]);
-    if (index == kNoKey) return Error{Status::kRootKeyMissing, "trust root", ids.line, i + 1};
-    if (is_revoked(root, ids.ids[i])) {
-      return Error{Status::kRootKeyRevoked, "trust root", ids.line, i + 1};
+Error resolve_role(const TrustRoot& root, RoleKeys* role) {
+  for (size_t i = 0; i < role->ids.count(); ++i) {
+    const size_t index = find_key(root, role->ids.at(i));
+    if (index == kNoKey) return Error{Status::kRootKeyMissing, kSubject, role->line, i + 1};
+    if (is_revoked(root, role->ids.at(i))) {
+      return Error{Status::kRootKeyRevoked, kSubject, role->line, i + 1};
     }
-    role->keys[i] = static_cast<uint8_t>(index);
+    role->keys |= uint64_t{1} << index;
   }
-  const size_t people = count_custodians(root, std::span(role->keys).first(role->key_count));
+  const size_t people = count_custodians(root, role->keys);
   if (role->threshold == 0 || role->threshold > people) {
-    return Error{Status::kRootThreshold, "trust root", ids.line, role->threshold, people};
+    return Error{Status::kRootThreshold, kSubject, role->line, role->threshold, people};
   }
   return kNoError;
 }
@@ -151,19 +130,13 @@ bool verify(const Key& key, const Signature& signature, Text statement) {
                                statement.size());
 }
 
-bool has_key(const RoleKeys& role, size_t index) {
-  for (size_t i = 0; i < role.key_count; ++i) {
-    if (role.keys[i] == index) return true;
-  }
-  return false;
-}
-
 /// The most telling reason why a threshold is not met.
 Status shortfall(const Approval& approval) {
   if (approval.invalid > 0) return Status::kSignatureInvalid;
   if (approval.revoked > 0) return Status::kKeyRevoked;
-  if (approval.signer_count >= approval.threshold) return Status::kCustodianTwice;
-  const bool none = approval.signer_count == 0 && approval.other_role + approval.unknown > 0;
+  const int signers = std::popcount(approval.signers);
+  if (static_cast<uint64_t>(signers) >= approval.threshold) return Status::kCustodianTwice;
+  const bool none = signers == 0 && approval.other_role + approval.unknown > 0;
   return none ? Status::kSignersUnknown : Status::kSignaturesTooFew;
 }
 
@@ -172,26 +145,24 @@ Status shortfall(const Approval& approval) {
 const char* role_name(Role role) { return kRoleNames[static_cast<size_t>(role)]; }
 
 Error parse_trust_root(Text statement, TrustRoot* out) {
-  std::array<RoleLine, kRoleCount> lines;
   *out = TrustRoot{};
-  Scanner scanner(statement, "trust root");
+  Scanner scanner(statement, kSubject);
   if (!scanner.accept("bitnet-trust-root v1\n")) {
     return Error{Status::kStatementKind, "bitnet-trust-root"};
   }
   scanner.expect("version ");
   out->version = scanner.number();
   scanner.expect("\nrole root ");
-  read_role(scanner, &out->roles[0], &lines[0]);
+  read_role(scanner, &out->roles[0]);
   scanner.expect("role release ");
-  read_role(scanner, &out->roles[1], &lines[1]);
-  const bool has_site = scanner.accept("role site ");
-  if (has_site) read_role(scanner, &out->roles[2], &lines[2]);
-  read_revoked(scanner, out);
+  read_role(scanner, &out->roles[1]);
+  if (scanner.accept("role site ")) read_role(scanner, &out->roles[2]);
+  out->revoked = read_ids(scanner, "revoked ", "\n", statement.size());
   while (scanner.accept("key ")) read_key(scanner, out);
   if (scanner.ok() && !scanner.at_end()) scanner.fail(Status::kReleaseSyntax);
   if (!scanner.ok()) return scanner.error();
-  for (size_t i = 0; i < (has_site ? kRoleCount : kRoleCount - 1); ++i) {
-    BITNET_TRY(resolve_role(*out, lines[i], &out->roles[i]));
+  for (RoleKeys& role : out->roles) {
+    if (role.line != 0) BITNET_TRY(resolve_role(*out, &role));
   }
   return kNoError;
 }
@@ -201,20 +172,14 @@ Error parse_public_key(Text file, const char* subject, TrustRoot* out) {
   Scanner scanner(file, subject);
   Key& key = out->keys[0];
   scanner.expect("bitnet-public-key v1\nname ");
-  key.name = scanner.name();
-  scanner.expect("\ncustodian ");
-  key.custodian = scanner.name();
-  scanner.expect("\ned25519 ");
-  scanner.hex(key.ed25519);
-  scanner.expect("\nml-dsa-87 ");
-  scanner.base64(key.mldsa87);
+  read_halves(scanner, "\ncustodian ", "\ned25519 ", "\nml-dsa-87 ", &key);
   scanner.end_line();
   scanner.end();
   key.id = key_id(key);
   out->key_count = 1;
   RoleKeys& release = out->roles[static_cast<size_t>(Role::kRelease)];
   release.threshold = 1;
-  release.key_count = 1;
+  release.keys = 1;
   return scanner.error();
 }
 
@@ -230,15 +195,15 @@ Error check_threshold(const TrustRoot& root, Role role, const Container& contain
       ++out->revoked;
     } else if (index == kNoKey) {
       ++out->unknown;
-    } else if (!has_key(keys, index)) {
+    } else if (!has_key(keys.keys, index)) {
       ++out->other_role;
     } else if (!verify(root.keys[index], signature, container.statement)) {
       ++out->invalid;
     } else {
-      out->signers[out->signer_count++] = static_cast<uint8_t>(index);
+      out->signers |= uint64_t{1} << index;
     }
   }
-  out->custodians = count_custodians(root, std::span(out->signers).first(out->signer_count));
+  out->custodians = count_custodians(root, out->signers);
   // A role that does not exist (threshold 0) approves nothing.
   if (keys.threshold > 0 && out->custodians >= keys.threshold) return kNoError;
   return Error{shortfall(*out), subject, 0, out->custodians, keys.threshold};
@@ -250,11 +215,10 @@ Role order_role(const TrustRoot& root) {
 
 Error check_release(const TrustRoot& root, const Container& container, const char* subject,
                     Approvals* out) {
-  for (const Role role : {Role::kRelease, order_role(root)}) {
+  for (const Role role : {Role::kRelease, Role::kSite}) {
+    if (role == Role::kSite && order_role(root) != role) break;
     Approval* approval = &(*out)[static_cast<size_t>(role)];
-    const Error error = check_threshold(root, role, container, subject, approval);
-    if (failed(error)) return error;
-    if (order_role(root) == Role::kRelease) break;
+    BITNET_TRY(check_threshold(root, role, container, subject, approval));
   }
   return kNoError;
 }
@@ -269,13 +233,13 @@ Error check_successor(const TrustRoot& installed, const TrustRoot& next, const C
   if (next.version != installed.version + 1) {
     return Error{Status::kRootVersion, subject, 0, next.version, installed.version + 1};
   }
-  for (size_t i = 0; i < revoked_count(installed); ++i) {
-    if (!is_revoked(next, revoked_id(installed, i))) {
+  for (size_t i = 0; i < installed.revoked.count(); ++i) {
+    if (!is_revoked(next, installed.revoked.at(i))) {
       return Error{Status::kRootUnrevoked, subject, 0, i + 1};
     }
   }
-  const Error error = check_own_root(installed, container, subject);
-  return failed(error) ? error : check_own_root(next, container, subject);
+  BITNET_TRY(check_own_root(installed, container, subject));
+  return check_own_root(next, container, subject);
 }
 
 }  // namespace bitnet::release

@@ -6,7 +6,7 @@
 
 namespace bitnet::release {
 
-inline constexpr size_t kKeysMax = 64;
+inline constexpr size_t kKeysMax = 64;  // what a set of 64 bits holds
 
 /// Ed25519 and ML-DSA-87 halves of one signer; both are always required.
 struct Key {
@@ -21,17 +21,29 @@ enum class Role : uint8_t { kRoot, kRelease, kSite };
 inline constexpr size_t kRoleCount = 3;
 const char* role_name(Role role);
 
-struct RoleKeys {
-  uint64_t threshold = 0;  ///< 0: the role does not exist (only `site`)
-  size_t key_count = 0;
-  std::array<uint8_t, kKeysMax> keys{};  ///< indices into TrustRoot::keys
+/// Key ids in increasing order, as they stand in the statement: each behind the same word.
+struct IdList {
+  Text text;
+  size_t word_bytes = 0;
+  size_t stride = 1;
+  size_t count() const { return text.size() / stride; }
+  Digest at(size_t index) const {
+    return Scanner(text.subspan(index * stride + word_bytes), "").digest();
+  }
 };
 
-/// Spans point into the statement. About 180 KiB: keep it in static storage.
+struct RoleKeys {
+  uint64_t threshold = 0;  ///< 0: the role does not exist (only `site`)
+  IdList ids;
+  uint64_t line = 0;  ///< of the statement, for errors
+  uint64_t keys = 0;  ///< a set: bit i stands for TrustRoot::keys[i]
+};
+
+/// Spans point into the statement. About 175 KiB: keep it in static storage.
 struct TrustRoot {
   uint64_t version = 0;
   std::array<RoleKeys, kRoleCount> roles{};
-  Text revoked;  ///< lines `revoked KEY-ID`, all of the same length
+  IdList revoked;
   size_t key_count = 0;
   std::array<Key, kKeysMax> keys{};
 };
@@ -51,8 +63,7 @@ struct Approval {
   uint64_t revoked = 0;     ///< never count
   uint64_t other_role = 0;  ///< known keys without this role: ignored
   uint64_t unknown = 0;     ///< ignored
-  size_t signer_count = 0;
-  std::array<uint8_t, kKeysMax> signers{};  ///< keys with a valid signature, by index
+  uint64_t signers = 0;     ///< keys with a valid signature: a set, as in RoleKeys
 };
 
 /// Whether the container's statement carries the role's threshold. Fills `out` in any case. Without

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/update.h"
 
-#include "release/archive.h"
 #include "release/writer.h"
 
 namespace bitnet::release {
@@ -37,6 +36,16 @@ Error keep_evidence(Host* host, const ReleaseName& name, const char* event, cons
   return reason;
 }
 
+/// Ends a trial that did not work; the links go back. Returns as keep_evidence.
+Error undo_trial(Host* host, const Error& reason) {
+  const ReleaseName name = host->state.trial;
+  host->state.trial = ReleaseName{};
+  host->state.ordered = false;
+  const Error error = keep_evidence(host, name, "restored", reason);
+  BITNET_TRY(set_links(host));
+  return error;
+}
+
 /// The second half of a switch, once the trial is durable; again after a power cut.
 Error finish_trial(Host* host) {
   State& state = host->state;
@@ -48,13 +57,7 @@ Error finish_trial(Host* host) {
   Error error = set_links(host);
   if (!failed(error) && !links_fit(*host)) error = Error{Status::kFileSystem, "bitnet"};
   if (!failed(error)) error = selftest(host, to);
-  if (failed(error)) {
-    state.trial = ReleaseName{};
-    state.ordered = false;
-    error = keep_evidence(host, to, "restored", error);
-    BITNET_TRY(set_links(host));
-    return error;
-  }
+  if (failed(error)) return undo_trial(host, error);
   // 3. Floor, list and end of the trial, in one write.
   if (InstalledRelease* before = find_release(&state, from); before != nullptr) {
     before->retired_s = state.time.elapsed_s;
@@ -70,14 +73,6 @@ Error finish_trial(Host* host) {
   state.ordered = false;
   host->changed = true;
   return commit(host, "installed", to.text);
-}
-
-Error begin_trial(Host* host, const ReleaseName& name, bool ordered) {
-  (void)list_release(&host->state, name);
-  host->state.trial = name;
-  host->state.ordered = ordered;
-  BITNET_TRY(commit(host, "trial", name.text));
-  return finish_trial(host);
 }
 
 /// Forgets a release, then removes its files; recovery repeats the second.
@@ -104,9 +99,16 @@ ReleaseName pick_prunable(const State& state, uint64_t keep_s, uint32_t evidence
   return oldest[1] != nullptr ? oldest[1]->name : ReleaseName{};
 }
 
-Error prune_old(Host* host, uint64_t keep_s) {
-  for (ReleaseName name; !(name = pick_prunable(host->state, keep_s, kEvidenceMax)).none();) {
-    BITNET_TRY(prune(host, name));
+/// The switch, from the first note of it; then what was replaced longer ago than `keep_s` goes.
+Error switch_to(Host* host, const ReleaseName& name, bool ordered, uint64_t keep_s) {
+  State& state = host->state;
+  (void)list_release(&state, name);
+  state.trial = name;
+  state.ordered = ordered;
+  BITNET_TRY(commit(host, "trial", name.text));
+  BITNET_TRY(finish_trial(host));
+  for (ReleaseName old; !(old = pick_prunable(state, keep_s, kEvidenceMax)).none();) {
+    BITNET_TRY(prune(host, old));
   }
   return kNoError;
 }
@@ -119,19 +121,10 @@ Error make_room(Host* host) {
   return prune(host, name);
 }
 
-/// Reads and parses a container that the operator names.
-Result<Text> load_container(Host* host, const char* path, std::span<uint8_t> buffer) {
-  const Result<Text> text = read_whole(platform::open_file_path(path), path, buffer);
-  if (!text.ok()) return text;
-  BITNET_TRY(parse_container(text.value(), path, &host->container));
-  return text;
-}
-
 /// Reads and checks a rollback order, if there is one. It permits one step, from what runs.
 Error load_order(Host* host, const char* path) {
   if (path == nullptr) return kNoError;
-  const Result<Text> text = load_container(host, path, host->order_file);
-  if (!text.ok()) return text.error();
+  BITNET_TRY(load_container(platform::kAnywhere, path, host->order_file, &host->container));
   BITNET_TRY(parse_rollback_order(host->container.statement, &host->order));
   Approval approval;
   BITNET_TRY(check_threshold(host->root, order_role(host->root), host->container, path, &approval));
@@ -143,19 +136,18 @@ Error load_order(Host* host, const char* path) {
 /// Whether the order means the release in `update`.
 Error check_order(const Host& host) {
   const uint64_t counter = host.update.manifest.counter;
-  const bool fits = host.order.to == counter && host.order.manifest_sha384 == host.manifest_sha384;
+  const bool fits =
+      host.order.to == counter && host.order.manifest_sha384 == host.update.manifest.sha384;
   return fits ? kNoError : Error{Status::kOrder, "order", 0, host.order.to, counter};
 }
 
 /// Reads update.sig and decides whether its release is trusted, and meant for this host.
 Error load_update(Host* host, const char* signature) {
-  const Result<Text> text = load_container(host, signature, host->container_file);
-  if (!text.ok()) return text.error();
-  host->container_bytes = text.value().size();
+  BITNET_TRY(
+      load_container(platform::kAnywhere, signature, host->container_file, &host->container));
   BITNET_TRY(parse_update(host->container.statement, &host->update));
   BITNET_TRY(check_release(host->root, host->container, signature, &host->approvals));
   const Manifest& manifest = host->update.manifest;
-  host->manifest_sha384 = digest_of(manifest.text);
   if (!same(manifest.architecture, kArchitecture)) return Error{Status::kProduct, kArchitecture};
   const char* product = host->state.product;
   if (product[0] != 0 && !same(manifest.product, product)) return Error{Status::kProduct, product};
@@ -172,60 +164,36 @@ Error check_counter(const Host& host, bool ordered) {
   return Error{Status::kDowngrade, "update.sig", 0, counter, least};
 }
 
-struct Source {
-  Bundle* bundle;
-  BitnetZstd* stream;
-  Error error;
-};
-
-size_t read_source(void* context, uint8_t* buffer, size_t bytes) {
-  Source* source = static_cast<Source*>(context);
-  const Result<size_t> got = read_next(source->bundle, {buffer, bytes});
-  source->error = got.error();
-  return got.ok() ? got.value() : BITNET_ZSTD_SOURCE_FAILED;
-}
-
-int64_t read_stream(void* context, uint8_t* out, size_t bytes) {
-  return bitnet_zstd_read(static_cast<Source*>(context)->stream, out, bytes);
-}
-
-/// Decompresses the bundle into a new folder; only when all of it is on the disk does the folder
-/// get its name.
-Error unpack(Host* host, const ReleaseName& name) {
+/// Unpacks the bundle into a folder that nobody else can open. Whatever can be decided without
+/// the content has been decided before the folder is made.
+Error unpack(Host* host) {
   const Manifest& manifest = host->update.manifest;
+  BITNET_TRY(open_archive(manifest, &host->bundle, host->zstd, host->buffer, &host->archive));
   BITNET_TRY(platform::make_folder(host->folder, kIncoming, 0700));
   const platform::Handle folder(platform::open_folder(host->folder, kIncoming));
   BITNET_TRY(folder.error());
-  Source source{&host->bundle, nullptr, kNoError};
-  uint64_t content_bytes = 0;
-  source.stream = bitnet_zstd_open(host->zstd, read_source, &source, &content_bytes);
-  Error error{Status::kArchiveFrame, "bundle"};
-  if (source.stream != nullptr && content_bytes != archive_bytes(manifest)) {
-    error = Error{Status::kArchiveLength, "bundle", content_bytes};
-  } else if (source.stream != nullptr) {
-    error = unpack_archive(manifest, folder, read_stream, &source, host->buffer);
-  }
-  if (failed(source.error)) return source.error;
-  BITNET_TRY(error);
-  BITNET_TRY(
-      write_file(folder, "update.sig", 0444, 0, Text(host->container_file, host->container_bytes)));
+  BITNET_TRY(unpack_archive(&host->archive, folder));
+  BITNET_TRY(write_file(folder, "MANIFEST", 0444, 0, manifest.text));
+  BITNET_TRY(write_file(folder, "update.sig", 0444, 0, host->container.file));
   BITNET_TRY(platform::set_mode(folder, 0555));
-  BITNET_TRY(platform::sync_file(folder));
-  BITNET_TRY(platform::rename_file(host->folder, kIncoming, name.text));
-  return platform::sync_file(host->folder);
+  return platform::sync_file(folder);
 }
 
 /// Puts the release that was verified into its folder. What was kept under this name is replaced.
 Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> paths) {
   const UpdateStatement& update = host->update;
   if (!update.has_bundle) return Error{Status::kBundleDigest, "bundle"};
-  Error error = open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle);
-  if (!failed(error)) error = check_bundle(&host->bundle, host->buffer);
+  BITNET_TRY(open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle));
+  Error error = unpack(host);
+  if (failed(error) && error.status != Status::kFileSystem) {
+    error = explain_refusal(&host->bundle, host->buffer, error);
+  }
+  // All of it is on the disk, and right: only now it gets its name.
   if (!failed(error) && find_release(&host->state, name) != nullptr) error = prune(host, name);
   if (!failed(error)) error = make_room(host);
-  if (!failed(error)) error = unpack(host, name);
-  close_bundle(&host->bundle);
-  if (failed(error)) (void)failed(remove_folder(host, kIncoming));
+  if (!failed(error)) error = platform::rename_file(host->folder, kIncoming, name.text);
+  if (!failed(error)) return platform::sync_file(host->folder);
+  (void)failed(remove_folder(host, kIncoming));
   return error;
 }
 
@@ -259,16 +227,14 @@ Error check_retained(Host* host, const ReleaseName& name, bool ordered) {
 Error load_root(Host* host) {
   if (host->state.root_version == 0) return kNoError;
   for (const char* name : {kRoot, kNewRoot}) {
-    const Result<Text> text =
-        read_whole(platform::open_file(host->etc, name), name, host->root_file);
-    const bool missing = text.error().value == platform::kErrnoMissing;
-    if (text.error().status == Status::kFileSystem && !missing) return text.error();
-    if (!text.ok() || digest_of(text.value()) != host->state.root_sha384) continue;
+    const Error error = load_container(host->etc, name, host->root_file, &host->container);
+    const bool missing = error.value == platform::kErrnoMissing;
+    if (error.status == Status::kFileSystem && !missing) return error;
+    if (failed(error) || digest_of(host->container.file) != host->state.root_sha384) continue;
     if (name == kNewRoot) {
       BITNET_TRY(platform::rename_file(host->etc, kNewRoot, kRoot));
       BITNET_TRY(platform::sync_file(host->etc));
     }
-    BITNET_TRY(parse_container(text.value(), kRoot, &host->container));
     return parse_trust_root(host->container.statement, &host->root);
   }
   return Error{Status::kRootChanged, kRoot};
@@ -277,19 +243,40 @@ Error load_root(Host* host) {
 /// Removes folders that look like ours and that no state names.
 Error remove_orphans(Host* host) {
   BITNET_TRY(remove_folder(host, kIncoming));
-  for (ReleaseName orphan;;) {
-    BITNET_TRY(platform::list_names(host->folder, &host->names));
-    bool found = false;
-    for (uint32_t i = 0; i < host->names.count && !found; ++i) {
-      const char* name = host->names.names[i];
-      uint64_t counter;
-      const Text text(reinterpret_cast<const uint8_t*>(name), std::strlen(name));
-      found = parse_release_name(text, &orphan, &counter) &&
-              find_release(&host->state, orphan) == nullptr;
-    }
-    if (!found) return kNoError;
+  BITNET_TRY(platform::list_names(host->folder, &host->names));
+  for (uint32_t i = 0; i < host->names.count; ++i) {
+    ReleaseName orphan;
+    uint64_t counter;
+    if (!parse_release_name(text_of(host->names.names[i]), &orphan, &counter)) continue;
+    if (find_release(&host->state, orphan) != nullptr) continue;
     BITNET_TRY(remove_folder(host, orphan.text));
   }
+  return kNoError;
+}
+
+/// Numbered as it must be done: each step is permitted by those before it.
+Error install(Host* host, std::span<const char* const> paths, const char* signature,
+              const char* order) {
+  State& state = host->state;
+  const bool ordered = order != nullptr;
+  // 1. Trust: root, an order where one is given, thresholds, product, processor.
+  if (state.root_version == 0) return Error{Status::kRootMissing, kRoot};
+  BITNET_TRY(load_order(host, order));
+  BITNET_TRY(load_update(host, signature));
+  const Manifest& manifest = host->update.manifest;
+  const ReleaseName name = release_name(manifest.counter, manifest.sha384);
+  if (name == state.current) return kNoError;
+  // 2. Never older, never below the floor.
+  BITNET_TRY(check_counter(*host, ordered));
+  // 3. Every byte of the bundle is that which was signed; it is written beside, and gets its name.
+  BITNET_TRY(obtain(host, name, paths));
+  // 4. The known answer, before anything points to it.
+  const Error error = selftest(host, name);
+  if (failed(error)) return keep_evidence(host, name, "failed", error);
+  // 5. The switch.
+  const Text product = manifest.product;
+  if (state.product[0] == 0) std::memcpy(state.product, product.data(), product.size());
+  return switch_to(host, name, ordered, kKeepSecondsDefault);
 }
 
 }  // namespace
@@ -305,14 +292,7 @@ Error recover(Host* host) {
     if (!failed(error) && !state.ordered) {
       error = check_release(host->root, host->container, "update.sig", &host->approvals);
     }
-    if (failed(error)) {
-      const ReleaseName name = state.trial;
-      state.trial = ReleaseName{};
-      state.ordered = false;
-      error = keep_evidence(host, name, "restored", error);
-    } else {
-      error = finish_trial(host);
-    }
+    error = failed(error) ? undo_trial(host, error) : finish_trial(host);
     if (!state.trial.none() || error.status == Status::kFileSystem) return error;
   }
   // 4. The links follow the state.  5. What was left lying about goes.
@@ -322,26 +302,11 @@ Error recover(Host* host) {
 
 Error apply(Host* host, std::span<const char* const> paths, const char* signature,
             const char* order) {
-  State& state = host->state;
-  const bool ordered = order != nullptr;
-  // 1. Trust: root, an order where one is given, thresholds, product, processor.
-  if (state.root_version == 0) return Error{Status::kRootMissing, kRoot};
-  BITNET_TRY(load_order(host, order));
-  BITNET_TRY(load_update(host, signature));
-  const ReleaseName name = release_name(host->update.manifest.counter, host->manifest_sha384);
-  if (name == state.current) return kNoError;
-  // 2. Never older, never below the floor.
-  BITNET_TRY(check_counter(*host, ordered));
-  // 3. The bundle's bytes are those that were signed; only then it is unpacked, beside.
-  BITNET_TRY(obtain(host, name, paths));
-  // 4. The known answer, before anything points to it.
-  const Error error = selftest(host, name);
-  if (failed(error)) return keep_evidence(host, name, "failed", error);
-  // 5. The switch.  6. What is too old goes.
-  const Text product = host->update.manifest.product;
-  if (state.product[0] == 0) std::memcpy(state.product, product.data(), product.size());
-  BITNET_TRY(begin_trial(host, name, ordered));
-  return prune_old(host, kKeepSecondsDefault);
+  host->update = UpdateStatement{};
+  const Error error = install(host, paths, signature, order);
+  const bool noted = error.status == Status::kFileSystem || error.status == Status::kSelftest;
+  if (failed(error) && !noted) (void)failed(note_refusal(host, error.status));
+  return error;
 }
 
 Error roll_back(Host* host, uint64_t keep_s, const char* order) {
@@ -350,29 +315,24 @@ Error roll_back(Host* host, uint64_t keep_s, const char* order) {
   Error last{Status::kNothingRetained, "state", 0, state.release_count};
   if (state.current.none()) return last;
   BITNET_TRY(load_order(host, order));
-  for (;;) {
+  for (ReleaseName name;;) {
     // 1. The candidate.
-    const ReleaseName name = ordered ? release_name(host->order.to, host->order.manifest_sha384)
-                                     : pick_retained(state, keep_s, &last);
+    name = ordered ? release_name(host->order.to, host->order.manifest_sha384)
+                   : pick_retained(state, keep_s, &last);
     if (name.none() || find_release(&state, name) == nullptr) return last;
     // 2. It is whole, trusted, and answers; else it is marked, and the next one is looked at.
     const Error error = check_retained(host, name, ordered);
-    if (!failed(error)) break;
+    if (!failed(error)) return switch_to(host, name, ordered, keep_s);
     if (ordered || error.status == Status::kFileSystem) return error;
     last = keep_evidence(host, name, "failed", error);
     if (last.status == Status::kFileSystem) return last;
   }
-  // 3. The switch.  4. What is too old goes.
-  const Manifest& manifest = host->update.manifest;
-  BITNET_TRY(begin_trial(host, release_name(manifest.counter, host->manifest_sha384), ordered));
-  return prune_old(host, keep_s);
 }
 
 Error install_root(Host* host, const char* path, const Digest* sha384) {
   State& state = host->state;
-  const Result<Text> text = load_container(host, path, host->container_file);
-  if (!text.ok()) return text.error();
-  const Digest digest = digest_of(text.value());
+  BITNET_TRY(load_container(platform::kAnywhere, path, host->container_file, &host->container));
+  const Digest digest = digest_of(host->container.file);
   if (sha384 != nullptr && digest != *sha384) return Error{Status::kRootDigest, path};
   if (digest != state.root_sha384) {
     // 1. The first root is the one that a person compared; later ones follow from the one before.
@@ -385,8 +345,9 @@ Error install_root(Host* host, const char* path, const Digest* sha384) {
   } else if (state.root_version == host->root.version) {
     return kNoError;
   }
+  BITNET_TRY(denied(host, platform::check_writable(host->etc), kEtcPath));
   // 2. The file beside, on the disk.  3. The state that names it.  4. Its name.
-  BITNET_TRY(write_file(host->etc, kNewRoot, 0444, 0, text.value()));
+  BITNET_TRY(write_file(host->etc, kNewRoot, 0444, 0, host->container.file));
   BITNET_TRY(platform::sync_file(host->etc));
   if (digest != state.root_sha384) {
     state.root_version = host->next_root.version;

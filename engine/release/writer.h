@@ -20,9 +20,7 @@ class Writer {
     count_ += text.size();
     return *this;
   }
-  Writer& text(const char* words) {
-    return bytes({reinterpret_cast<const uint8_t*>(words), std::strlen(words)});
-  }
+  Writer& text(const char* words) { return bytes(text_of(words)); }
   Writer& number(uint64_t value) {
     uint8_t digits[20];
     size_t first = sizeof digits;

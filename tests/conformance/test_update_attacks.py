@@ -36,6 +36,7 @@ def host(tmp_path: Path) -> Installation:
     assert host.install_root(root_file()).returncode == 0
     result = host.apply(make_release(2, 2))
     assert result.returncode == 0, result.stderr
+    host.installed = host.snapshot()
     return host
 
 
@@ -49,10 +50,17 @@ def assert_refused(result: Result, status: str) -> None:
 
 
 def assert_unmoved(host: Installation, release: Release | None = None) -> None:
-    """What ran before runs, whole, and nothing of the attack lies about."""
-    release = release or make_release(2, 2)
-    host.assert_runs(release)
+    """What ran before runs, whole; of the attack nothing is on the disk but that it was refused.
+
+    Args:
+        host: What was attacked.
+        release: What it ran, where something was installed since the fixture.
+    """
+    host.assert_runs(release or make_release(2, 2))
     assert ".incoming" not in host.folders()
+    if release is None:
+        assert host.snapshot() == host.installed
+        assert int(host.refusals()[0]) > 0
 
 
 # Older releases.
@@ -147,7 +155,7 @@ def test_fast_forward_by_revoked_keys_is_recovered_by_the_new_ones(host: Install
     assert_refused(host.rollback("--order", stolen), "kSignersUnknown")
     order = host.order(make_release(2, 2), 2**62, signers=(SITE,))
     assert host.rollback("--order", order).returncode == 0
-    assert_unmoved(host)
+    host.assert_runs(make_release(2, 2))
 
 
 # Orders.
@@ -254,9 +262,11 @@ ARCHIVES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_unlike_manifest_is_refused(host: Installation, name: str) -> None:
     """If this fails, an archive decides what is written where, with what type and mode."""
-    result = host.apply(changed(make_release(3), ARCHIVES[name]))
+    release = changed(make_release(3), ARCHIVES[name])
+    result = host.apply(release)
     assert result.returncode == 3, result.stderr
     told = result.stderr.decode()
+    assert any(f": `{entry}`\n" in told for entry in ("MANIFEST", *release.files)), told
     assert any(
         status_rows()[status].text in told for status in ("kArchiveEntry", "kArchiveLength")
     ), told
@@ -270,7 +280,9 @@ def test_archive_with_other_content_is_refused(host: Installation) -> None:
     entries = release.entries()
     entries[2] = entries[2].replace(b"mood: well", b"mood: evil")
     release.tar = release.join(entries)
-    assert_refused(host.apply(release), "kReleaseFile")
+    result = host.apply(release)
+    assert_refused(result, "kReleaseFile")
+    assert b"`config.yaml`" in result.stderr
     assert_unmoved(host)
 
 

@@ -11,18 +11,22 @@ namespace {
 bool revoked(const release::TrustRoot& root, const release::Digest& id) {
   constexpr size_t kHeadBytes = sizeof "revoked " - 1;
   constexpr size_t kLineBytes = kHeadBytes + release::kDigestDigits + 1;
-  for (size_t at = 0; at + kLineBytes <= root.revoked.size(); at += kLineBytes) {
-    release::Scanner line(root.revoked.subspan(at + kHeadBytes), "");
+  const release::Text lines = root.revoked.text;
+  for (size_t at = 0; at + kLineBytes <= lines.size(); at += kLineBytes) {
+    release::Scanner line(lines.subspan(at + kHeadBytes), "");
     if (line.digest() == id) return true;
   }
   return false;
 }
 
 void check_role(const release::TrustRoot& root, const release::RoleKeys& role) {
-  must(role.key_count <= release::kKeysMax && role.threshold <= role.key_count);
-  for (size_t i = 0; i < role.key_count; ++i) {
-    must(role.keys[i] < root.key_count && !revoked(root, root.keys[role.keys[i]].id));
+  uint64_t count = 0;
+  for (size_t i = 0; i < release::kKeysMax; ++i) {
+    if ((role.keys >> i & 1) == 0) continue;
+    count += 1;
+    must(i < root.key_count && !revoked(root, root.keys[i].id));
   }
+  must(count == role.ids.count() && role.threshold <= count);
 }
 
 }  // namespace

@@ -142,28 +142,20 @@ void name_it(int folder, const char* name, int inode) {
 
 }  // namespace
 
-Result<int> open_folder_path(const char* path) {
-  BITNET_TRY(step(path));
-  if (std::strcmp(path, "/prefix") != 0) return fault(path, ENOTDIR);
-  return kInodes + 1;
-}
-
-Result<int> open_file_path(const char* path) {
-  BITNET_TRY(step(path));
-  const auto found = world.media.find(path);
-  if (found == world.media.end()) return fault(path, ENOENT);
-  media_open.push_back(found->second);
-  return kMedia + static_cast<int>(media_open.size()) - 1;
-}
-
 Result<int> open_folder(int folder, const char* name) {
   BITNET_TRY(step(name));
-  return lookup(folder, name, true);
+  if (folder != kAnywhere) return lookup(folder, name, true);
+  if (std::strcmp(name, "/prefix") != 0) return fault(name, ENOTDIR);
+  return kInodes + 1;
 }
 
 Result<int> open_file(int folder, const char* name) {
   BITNET_TRY(step(name));
-  return lookup(folder, name, false);
+  if (folder != kAnywhere) return lookup(folder, name, false);
+  const auto found = world.media.find(name);
+  if (found == world.media.end()) return fault(name, ENOENT);
+  media_open.push_back(found->second);
+  return kMedia + static_cast<int>(media_open.size()) - 1;
 }
 
 Result<int> create_file(int folder, const char* name, bool fresh) {
@@ -184,9 +176,9 @@ void close_file(int descriptor) {
 
 Result<FileFacts> file_facts(int descriptor) {
   BITNET_TRY(step("fstat"));
-  if (descriptor >= kMedia) return FileFacts{bytes_of(descriptor).size(), 1, 0644};
+  if (descriptor >= kMedia) return FileFacts{bytes_of(descriptor).size(), 1};
   const Node& node = node_of(descriptor);
-  return FileFacts{node.data.size(), 1, node.mode};
+  return FileFacts{node.data.size(), 1};
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
@@ -211,6 +203,12 @@ Error set_length(int descriptor, uint64_t bytes) {
   std::erase_if(world.pending, [&](const Pending& pending) {
     return pending.lost && pending.inode == descriptor - kInodes && pending.offset >= bytes;
   });
+  record({Pending::Kind::kLength, descriptor - kInodes, {}, bytes, {}});
+  return kNoError;
+}
+
+Error reserve_space(int descriptor, uint64_t bytes) {
+  BITNET_TRY(step("fallocate"));
   record({Pending::Kind::kLength, descriptor - kInodes, {}, bytes, {}});
   return kNoError;
 }
@@ -306,6 +304,8 @@ Result<HostTime> host_time() {
   time.wall_s = 1700000000 + world.clock_s;
   return time;
 }
+
+Error check_writable(int) { return step("faccessat"); }
 
 /// The stand-in answers with its seed and its input; a `late` one not once the link points to it.
 Result<Finished> run_program(const Run& run) {

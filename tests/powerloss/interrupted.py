@@ -33,6 +33,7 @@ class Verb:
     runs: tuple[Release | None, ...]
     end: Release | None
     program: str = "bitnet-update"
+    code: int = 0
 
 
 def _with(host: Installation, *counters: int) -> None:
@@ -44,6 +45,15 @@ def _with(host: Installation, *counters: int) -> None:
 def _apply(host: Installation) -> Ready:
     _with(host, 1)
     return host, ("apply", str(host.lay_down(make_release(2))))
+
+
+def _refused(host: Installation) -> Ready:
+    _with(host, 1)
+    release = make_release(2)
+    entries = release.entries()
+    entries[2] = entries[2].replace(b"mood: well", b"mood: evil")
+    release.tar = release.join(entries)
+    return host, ("apply", str(host.lay_down(release)))
 
 
 def _rollback(host: Installation) -> Ready:
@@ -61,6 +71,7 @@ def _root(host: Installation) -> Ready:
 _ONE, _TWO = make_release(1), make_release(2)
 VERBS = {
     "apply": Verb(_apply, (_ONE, _TWO), _TWO),
+    "refused apply": Verb(_refused, (_ONE,), _ONE, code=3),
     "rollback": Verb(_rollback, (_ONE, _TWO), _ONE, "bitnet-rollback"),
     "root": Verb(_root, (_ONE,), _ONE),
 }
@@ -87,7 +98,7 @@ def list_calls(ready: Ready, verb: Verb, scratch: Path) -> list[tuple[str, int]]
     host = _copy(ready[0], folder)
     log = scratch / "calls"
     result = host.run(verb.program, *ready[1], wrap=("strace", "-o", str(log)))
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == verb.code, result.stderr
     counts: dict[str, int] = {}
     calls = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -126,7 +137,7 @@ def interrupt(ready: Ready, verb: Verb, scratch: Path, call: tuple[str, int], ac
     assert verb.end is not None
     if verb.program != "bitnet-rollback" or host.link() != verb.end.name:
         again = host.run(verb.program, *ready[1])
-        assert again.returncode == 0, (inject, again.stderr)
+        assert again.returncode == verb.code, (inject, again.stderr)
     host.assert_runs(verb.end)
     assert ".incoming" not in host.folders()
     _remove(folder)

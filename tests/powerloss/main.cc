@@ -178,16 +178,21 @@ std::string judge(const Scenario& scenario) {
   // A rollback that recovery has finished is not asked for twice: it would go back further.
   const bool again = verb[0] != "rollback" || linked() != scenario.end;
   if (again) model::run({}, verb_job);
+  const Status told = again ? outcome.status : Status::kOk;
   if (linked() != scenario.end) {
     return "next run does not finish: " + std::to_string(static_cast<int>(outcome.status)) + " " +
            outcome.subject;
   }
   if (std::string wrong = judge_link(scenario); !wrong.empty()) return wrong + " (finished)";
   if (std::string wrong = judge_record(scenario, true); !wrong.empty()) return wrong;
+  const bool refused = told != Status::kOk && told != Status::kSelftest;
+  if (refused && host.state.refused.status != static_cast<uint64_t>(told)) {
+    return "refusal is not recorded: " + std::to_string(static_cast<int>(told));
+  }
   const int folder = world.find("opt/bitnet.d");
   for (const auto& [name, inode] : world.now[folder].entries) {
-    const bool known =
-        name == "state" || name == "log" || releases.contains(name) || name == ".state-new";
+    const bool known = name == "state" || name == "log" || name == "lock" ||
+                       releases.contains(name) || name == ".state-new";
     if (!known) return "left lying about: " + name;
   }
   return "";

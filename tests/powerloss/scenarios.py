@@ -47,7 +47,9 @@ def _release(counter: int, minimum: int = 0, program: str = "works") -> Release:
 
 _ONE, _TWO, _THREE = _release(1), _release(2, 2), _release(3)
 _LATE, _NEW = _release(4, program="works late"), _release(5, 1)
-_RELEASES = {"one": _ONE, "two": _TWO, "three": _THREE, "late": _LATE, "new": _NEW}
+_WRONG = _release(6)
+_WRONG.tar = _WRONG.archive().replace(b"model: sealed", b"model: opened")  # signed like this
+_RELEASES = {"one": _ONE, "two": _TWO, "three": _THREE, "late": _LATE, "new": _NEW, "wrong": _WRONG}
 _ROOTS = {"root1": root_file(1), "root2": root_file(2)}
 
 
@@ -78,6 +80,9 @@ def scenarios() -> list[Scenario]:
                  (root, _apply("one"), _apply("three"), wait), (three, new), new),
         Scenario("apply that fails after the switch", _apply("late"), (root, _apply("one")),
                  (one, _LATE.name), one),
+        Scenario("refused bundle", _apply("wrong"), (root, _apply("one")), (one,), one),
+        Scenario("refused older release", _apply("one"), (root, _apply("one"), _apply("three")),
+                 (three,), three),
         Scenario("rollback", "rollback 259200 -", (root, _apply("one"), _apply("three")),
                  (one, three), one),
         Scenario("rollback below the floor", "rollback 259200 /media/order",
@@ -97,6 +102,8 @@ def write_scenarios(folder: Path, wanted: Sequence[Scenario]) -> None:
         signatures = publisher.container(release.statement, _SIGNERS)
         (media / f"{name}.sig").write_bytes(signatures)
         (media / f"{name}.bundle").write_bytes(release.compressed())
+        if release is _WRONG:  # never to be installed: its folder would be one too many
+            continue
         installed = folder / "releases" / release.name
         installed.mkdir(parents=True)
         files = {name: data for name, (_, data) in release.files.items()}

@@ -52,6 +52,12 @@ def test_unit_exposure_is_within_the_promise(unit: str, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
 
 
+def test_recovery_may_write_where_it_may_have_to() -> None:
+    """If this fails, a trust root that a power cut interrupted waits for a person."""
+    (paths,) = settings_of("bitnet-recover.service")["ReadWritePaths"]
+    assert {path.lstrip("-") for path in paths.split()} == {"/opt", "/etc/bitnet"}
+
+
 def test_units_confine_alike() -> None:
     """If this fails, one way to ask is less confined than the other."""
     one, other = (

@@ -1,6 +1,6 @@
 // Stands in for bitnet-infer in tests of updates: answers with its seed and its input. What its
-// config.yaml says may change that: `fails`, `hangs`, `talks` without end, or is `late`: fails as
-// soon as the link to what runs points to it.
+// config.yaml says may change that: `fails`, `hangs`, `talks` without end, `stays` after the end of
+// its answer, or is `late`: fails as soon as the link to what runs points to it.
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <string.h>
@@ -28,5 +28,6 @@ int main(int count, char** values) {
   do {
     if (write(1, input, static_cast<size_t>(bytes)) < 0) return 1;
   } while (strstr(config, "talks") != nullptr);
+  if (strstr(config, "stays") != nullptr && close(1) == 0) pause();
   return 0;
 }

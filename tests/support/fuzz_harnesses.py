@@ -62,7 +62,7 @@ def root_seeds() -> Iterator[bytes]:
 
 def archive_seeds() -> Iterator[bytes]:
     yield b"\1\xff"
-    yield b"\1\x80" + bytes([0, 156, 0x32]) + bytes([2])
+    yield b"\3\x80" + bytes([0, 156, 0x32]) + bytes([2])
     for release in (Release(7, files={"a": (0o644, b"x" * 2000)}), Release(8)):
         yield b"\0\xff" + release.compressed()
 
@@ -71,7 +71,7 @@ def state_seeds() -> Iterator[bytes]:
     boot = "74ec209a-5a4d-4fab-be4d-de3e7f49cd2a"
     yield (
         f"bitnet-state v1\nproduct bitnet\nfloor 0\nroot 1 {'ab' * 48}\ntime {boot} 1 2 3 4 5\n"
-        f"log 5 675 {'cd' * 48}\ncurrent 2-bc27adc8bc9c7e93\nold -\n"
+        f"log 5 675 {'cd' * 48}\nrefused 3 1 9 110 {'ef' * 48}\ncurrent 2-bc27adc8bc9c7e93\nold -\n"
         "trial 1-54e362e903a90d82 ordered\nrelease 1-54e362e903a90d82 0 9 failed\n"
         "release 2-bc27adc8bc9c7e93 4 0 kept\n"
     ).encode()

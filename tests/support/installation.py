@@ -81,8 +81,13 @@ class Installation:
         self.prefix = folder / "host"
         self.prefix.mkdir()
         self.medium = folder / "medium"
+        self.installed: dict[str, tuple[int, bytes]] = {}
 
     # The programs.
+
+    @staticmethod
+    def program(name: str) -> Path:
+        return _program(name)
 
     def run(self, program: str, *arguments: str | Path, wrap: Sequence[str] = ()) -> Result:
         command = [*wrap, _program(program), "--prefix", self.prefix, *arguments]
@@ -161,6 +166,23 @@ class Installation:
         assert result.returncode == 0, result.stderr
         told: dict[str, list[str]] = json.loads(result.stdout)
         return told
+
+    def snapshot(self) -> dict[str, tuple[int, bytes]]:
+        """Returns mode and content of everything there, but of the record that refusals go to."""
+        own = {self.releases / "state", self.releases / "log"}
+        return {
+            str(path.relative_to(self.prefix)): (
+                path.lstat().st_mode,
+                os.readlink(path).encode() if path.is_symlink()
+                else b"" if path.is_dir() or path in own
+                else path.read_bytes(),
+            )
+            for path in sorted(self.prefix.rglob("*"))
+        }  # fmt: skip
+
+    def refusals(self) -> list[str]:
+        """Returns what the state says of refusals: total, in a row, when, status, manifest."""
+        return self.state()["refused"].split(" ")
 
     def assert_whole(self, release: Release) -> None:
         """Every file of a release has the bytes and the mode that it must have, and no other is."""
