@@ -13,10 +13,11 @@
 //   prefill POSITION COUNT   COUNT tokens from POSITION on, in chunks; ns: each chunk
 //
 // Answer: {"ns": [...], "next": the token that a greedy choice takes after the last one,
-// "faults": pages that had to be mapped meanwhile, "reads": of these, pages read from a disk}.
-// What a decode attends to is what earlier commands left in the cache: prefill it first. A time
-// contains the choice of the next token, as in the product. The tokens of a prompt, and the first
-// of a decode, come from SplitMix64 of their position.
+// "head_bytes": what the choices have read of the head, "faults": pages that had to be mapped
+// meanwhile, "reads": of these, pages read from a disk}. What a decode attends to is what earlier
+// commands left in the cache: prefill it first. A time contains the choice of the next token, as in
+// the product. The tokens of a prompt, and the first of a decode, come from SplitMix64 of their
+// position.
 #include <sys/resource.h>
 
 #include <cstdint>
@@ -108,13 +109,16 @@ Faults count_faults() {
   return {usage.ru_minflt, usage.ru_majflt};
 }
 
-void print_answer(uint32_t count, const Faults& before) {
+uint64_t head_bytes() { return program.session.transformer().head().cost().bytes; }
+
+void print_answer(uint32_t count, const Faults& before, uint64_t head_bytes_before) {
   const Faults now = count_faults();
   std::printf("{\"ns\": [");
   for (uint32_t i = 0; i < count; ++i) {
     std::printf("%s%llu", i == 0 ? "" : ", ", static_cast<unsigned long long>(program.times[i]));
   }
-  std::printf("], \"next\": %u, \"faults\": %ld, \"reads\": %ld}\n", program.next,
+  std::printf("], \"next\": %u, \"head_bytes\": %llu, \"faults\": %ld, \"reads\": %ld}\n",
+              program.next, static_cast<unsigned long long>(head_bytes() - head_bytes_before),
               now.minor + now.major - before.minor - before.major, now.major - before.major);
   std::fflush(stdout);
 }
@@ -127,6 +131,7 @@ int run_command(const char* line) {
   if (std::sscanf(line, "%15s %u %u", name, &position, &count) != 3 || count > kCountMax) return 2;
   uint32_t measured = count;
   const Faults before = count_faults();
+  const uint64_t head_bytes_before = head_bytes();
   Error error = kNoError;
   if (std::strcmp(name, "decode") == 0) {
     error = decode(position, count);
@@ -136,7 +141,7 @@ int run_command(const char* line) {
     return 2;
   }
   if (failed(error)) return programs::report(error);
-  print_answer(measured, before);
+  print_answer(measured, before, head_bytes_before);
   return 0;
 }
 

@@ -54,7 +54,7 @@ class Measurement:
 
 def matmul(operation: str, rows: int, cols: int, tokens: int, *, memory: bool) -> Measurement:
     """A matrix times one token (decode) or several (prefill)."""
-    bytes_by_four = {"ternary_matmul": 1, "int8_high": 2, "int8_logits": 2, "f32_matmul": 16}[
+    bytes_by_four = {"ternary_matmul": 1, "int8_high": 2, "int8_low": 2, "f32_matmul": 16}[
         operation
     ]
     weight_bytes = rows * cols * bytes_by_four // 4
@@ -64,6 +64,8 @@ def matmul(operation: str, rows: int, cols: int, tokens: int, *, memory: bool) -
     phase = "decode" if tokens == 1 else f"prefill {tokens}"
     title = f"{rows} x {cols}, {phase}, {'memory' if memory else 'cache'}"
     sizes = (cols, 0, last, tokens, stride, rows * matrices)
+    if operation == "int8_low":  # all blocks of all rows in order
+        sizes = (cols, 0, last, 0, stride // 128, 1)
     return Measurement(operation, title, sizes, rows * cols * tokens, weight_bytes, matrices)
 
 
@@ -74,11 +76,12 @@ def vector(operation: str, title: str, sizes: tuple[int, ...], elements: int) ->
 
 def measurements() -> Iterator[Measurement]:
     """Every case, in the order of the table: the geometry of a model with two billion weights."""
-    for operation in ("ternary_matmul", "int8_high", "int8_logits"):
+    for operation in ("ternary_matmul", "int8_high", "int8_low"):
         for rows in (2560, 6912):
             yield matmul(operation, rows, 2560, 1, memory=False)
             yield matmul(operation, rows, 2560, 1, memory=True)
-            yield matmul(operation, rows, 2560, 64, memory=False)
+            if operation == "ternary_matmul":  # the head takes one token at a time
+                yield matmul(operation, rows, 2560, 64, memory=False)
     yield matmul("f32_matmul", 1024, 2560, 1, memory=False)
     yield matmul("f32_matmul", 1024, 2560, 64, memory=False)
     yield vector("rms_norm", "2560", (2560, 2560, 0), 2 * 2560)

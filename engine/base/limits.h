@@ -32,11 +32,9 @@ inline constexpr uint32_t kStopStringBytesMax = 256;
 // activations, stay in int32; the corrected sum converts to float without rounding.
 static_assert(3ull * 127 * kColsMax < (1ull << 31));
 static_assert(127ull * kColsMax < (1ull << 24));
-// Head: 32 h - 241 (at most 241) times the high part (-127..127) of a 15-bit activation, and
-// nibbles that are left in the upper half of every byte (at most 240, half of the columns), stay in
-// int32.
-static_assert(241ull * 127 * kHiddenSizeMax < (1ull << 31));
-static_assert(240ull * 127 * (kHiddenSizeMax / 2) < (1ull << 31));
+// Head: stored codes (at most 255), and twice the codes joined from them (at most 256), times the
+// high part (-127..127) of a 15-bit activation stay in int32.
+static_assert(256ull * 127 * kHiddenSizeMax < (1ull << 31));
 
 /// Rounds up to the padding of vectors. `n` is at most kColsMax, so this cannot overflow.
 constexpr uint32_t pad_lanes(uint32_t n) { return (n + kLanes - 1) / kLanes * kLanes; }

@@ -2,7 +2,7 @@
 // output head.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `Int8High` and `Int8Logits` in table.h; definition: docs/numerics.md, forward pass,
+// Contract: `Int8High` and `Int8Low` in table.h; definition: docs/numerics.md, forward pass,
 // step 4, and "The screened head"; layout of the weights: docs/formats/model.md, kind 3.
 //
 // Layout    A row's stored byte code + 128 is 16 * h + l. The high plane is read for all rows: a
@@ -13,7 +13,7 @@
 // Exact     All sums are int32 and the same in any order; base/limits.h asserts that they fit.
 // Requires  hi in [-127, 127] and lo in [-64, 63], as `quantize_split` makes them, and 0 from
 //           cols_padded up to the next multiple of 128; cols_padded at most kHiddenSizeMax.
-// Padding   Columns: byte 128, activation 0. Rows: byte 128, row scale 0; they get +0.
+// Padding   Columns: byte 128, activation 0. Rows: byte 128.
 #pragma once
 
 #include <type_traits>
@@ -30,12 +30,12 @@ Int8HighFunction int8_high_avx512vnni;
 Int8HighFunction int8_high_neon;
 Int8HighFunction int8_high_dotprod;
 
-using Int8LogitsFunction = std::remove_pointer_t<Int8Logits>;
-Int8LogitsFunction int8_logits_ref;
-Int8LogitsFunction int8_logits_avx2;
-Int8LogitsFunction int8_logits_avx512vnni;
-Int8LogitsFunction int8_logits_neon;
-Int8LogitsFunction int8_logits_dotprod;
+using Int8LowFunction = std::remove_pointer_t<Int8Low>;
+Int8LowFunction int8_low_ref;
+Int8LowFunction int8_low_avx2;
+Int8LowFunction int8_low_avx512vnni;
+Int8LowFunction int8_low_neon;
+Int8LowFunction int8_low_dotprod;
 
 inline constexpr uint32_t kPlaneBlockBytes = 64;
 inline constexpr uint32_t kHighBlockCols = 8;

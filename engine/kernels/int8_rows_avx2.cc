@@ -1,4 +1,4 @@
-// int8_high and int8_logits with vpmaddubsw: 16-bit sums of nibbles, widened before they overflow.
+// int8_high and int8_low with vpmaddubsw: 16-bit sums of nibbles, widened before they overflow.
 // SPDX-License-Identifier: Apache-2.0
 //
 // Flags: -mavx2.
@@ -77,8 +77,10 @@ void multiply_tile(const uint8_t* high, uint32_t cols_padded, const SplitState& 
     }
   }
   for (uint32_t half = 0; half < kHalves; ++half) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(hi) + half, hi_total[half]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lo) + half, lo_total[half]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(hi) + half,
+                        _mm256_slli_epi32(hi_total[half], 4));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(lo) + half,
+                        _mm256_slli_epi32(lo_total[half], 4));
   }
 }
 
@@ -95,13 +97,13 @@ inline __m256i add_block(__m256i total, const Nibbles (&block)[2], const int8_t*
   return widen(total, multiply_add(acc, block[1], load(x + 32), load(x + 96)));
 }
 
-void multiply_row(const uint8_t* low, uint32_t cols_padded, const SplitState& x, int32_t* hi,
-                  int32_t* lo) {
+void multiply_row(const LowBlock& row, const SplitState& x, int32_t* hi, int32_t* lo) {
   __m256i hi_total = {};
   __m256i lo_total = {};
-  for (uint32_t col = 0; col < cols_padded; col += kLowBlockCols) {
-    prefetch_weights(low + col / 2);
-    const Nibbles block[2] = {unpack(low + col / 2), unpack(low + col / 2 + kHalfBytes)};
+  for (uint32_t i = 0, at = 0; i < row.count; ++i, at = row.next(at)) {
+    const uint8_t* bytes = row.load(0, at);
+    const size_t col = size_t{at} * kLowBlockCols;
+    const Nibbles block[2] = {unpack(bytes), unpack(bytes + kHalfBytes)};
     hi_total = add_block(hi_total, block, x.hi + col);
     lo_total = add_block(lo_total, block, x.lo + col);
   }
@@ -115,9 +117,9 @@ void int8_high_avx2(const HighTiles& tiles, const SplitState& x, const PlaneSums
   walk_high_tiles(tiles, x, multiply_tile, sums);
 }
 
-void int8_logits_avx2(const LowRows& rows, const SplitState& x, const PlaneSums& high, float* y) {
+void int8_low_avx2(const LowRows& rows, const SplitState& x, const PlaneSums& sums) {
   static constexpr LowRowBlock kMultiply[] = {multiply_row};
-  walk_low_rows(rows, x, kMultiply, high, y);
+  walk_low_rows(rows, x, kMultiply, sums);
 }
 
 }  // namespace bitnet::kernels

@@ -1,4 +1,4 @@
-// int8_high and int8_logits with sdot: a nibble is 0 ... 15, so signed and unsigned bytes agree.
+// int8_high and int8_low with sdot: a nibble is 0 ... 15, so signed and unsigned bytes agree.
 // SPDX-License-Identifier: Apache-2.0
 //
 // Flags: -mcpu=generic+dotprod.
@@ -43,8 +43,8 @@ void multiply_tile(const uint8_t* high, uint32_t cols_padded, const SplitState& 
     }
   }
   for (uint32_t group = 0; group < kGroups; ++group) {
-    vst1q_s32(hi + 4 * group, hi_acc[group]);
-    vst1q_s32(lo + 4 * group, lo_acc[group]);
+    vst1q_s32(hi + 4 * group, vshlq_n_s32(hi_acc[group], 4));
+    vst1q_s32(lo + 4 * group, vshlq_n_s32(lo_acc[group], 4));
   }
 }
 
@@ -53,13 +53,14 @@ inline int32x4_t add_block(int32x4_t acc, uint8x16_t packed, const int8_t* x) {
   return vdotq_s32(acc, upper_nibbles(packed), vld1q_s8(x + 64));
 }
 
-void multiply_row(const uint8_t* low, uint32_t cols_padded, const SplitState& x, int32_t* hi,
-                  int32_t* lo) {
+void multiply_row(const LowBlock& row, const SplitState& x, int32_t* hi, int32_t* lo) {
   int32x4_t hi_acc = {};
   int32x4_t lo_acc = {};
-  for (uint32_t col = 0; col < cols_padded; col += kLowBlockCols) {
+  for (uint32_t i = 0, at = 0; i < row.count; ++i, at = row.next(at)) {
+    const uint8_t* bytes = row.load(0, at);
+    const size_t col = size_t{at} * kLowBlockCols;
     for (uint32_t j = 0; j < kPlaneBlockBytes; j += 16) {
-      const uint8x16_t packed = vld1q_u8(low + col / 2 + j);
+      const uint8x16_t packed = vld1q_u8(bytes + j);
       hi_acc = add_block(hi_acc, packed, x.hi + col + j);
       lo_acc = add_block(lo_acc, packed, x.lo + col + j);
     }
@@ -74,10 +75,9 @@ void int8_high_dotprod(const HighTiles& tiles, const SplitState& x, const PlaneS
   walk_high_tiles(tiles, x, multiply_tile, sums);
 }
 
-void int8_logits_dotprod(const LowRows& rows, const SplitState& x, const PlaneSums& high,
-                         float* y) {
+void int8_low_dotprod(const LowRows& rows, const SplitState& x, const PlaneSums& sums) {
   static constexpr LowRowBlock kMultiply[] = {multiply_row};
-  walk_low_rows(rows, x, kMultiply, high, y);
+  walk_low_rows(rows, x, kMultiply, sums);
 }
 
 }  // namespace bitnet::kernels

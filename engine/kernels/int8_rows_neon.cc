@@ -1,4 +1,4 @@
-// int8_high and int8_logits with smull and smlal: 16-bit sums, widened before they can overflow.
+// int8_high and int8_low with smull and smlal: 16-bit sums, widened before they can overflow.
 // SPDX-License-Identifier: Apache-2.0
 //
 // Flags: none (ASIMD is part of armv8-a).
@@ -61,7 +61,8 @@ void multiply_part(const uint8_t* high, uint32_t cols_padded, const int8_t* x, i
     }
   }
   for (uint32_t group = 0; group < kPairs / 2; ++group) {
-    vst1q_s32(sums + 4 * group, vpaddq_s32(total[2 * group], total[2 * group + 1]));
+    const int32x4_t four = vpaddq_s32(total[2 * group], total[2 * group + 1]);
+    vst1q_s32(sums + 4 * group, vshlq_n_s32(four, 4));
   }
 }
 
@@ -72,16 +73,17 @@ void multiply_tile(const uint8_t* high, uint32_t cols_padded, const SplitState& 
   multiply_part(high, cols_padded, x.lo, lo);
 }
 
-void multiply_row(const uint8_t* low, uint32_t cols_padded, const SplitState& x, int32_t* hi,
-                  int32_t* lo) {
+void multiply_row(const LowBlock& row, const SplitState& x, int32_t* hi, int32_t* lo) {
   static_assert(kPlaneBlockBytes / 8 <= kBlocksPerWidening);
   int32x4_t hi_total = {};
   int32x4_t lo_total = {};
-  for (uint32_t col = 0; col < cols_padded; col += kLowBlockCols) {
+  for (uint32_t i = 0, at = 0; i < row.count; ++i, at = row.next(at)) {
+    const uint8_t* bytes = row.load(0, at);
+    const size_t col = size_t{at} * kLowBlockCols;
     int16x8_t hi_acc = {};
     int16x8_t lo_acc = {};
     for (uint32_t j = 0; j < kPlaneBlockBytes; j += 8) {
-      const Nibbles nibbles = unpack(low + col / 2 + j);
+      const Nibbles nibbles = unpack(bytes + j);
       const int8_t* x_hi = x.hi + col + j;
       const int8_t* x_lo = x.lo + col + j;
       hi_acc = multiply_add(hi_acc, nibbles, vld1_s8(x_hi), vld1_s8(x_hi + 64));
@@ -100,9 +102,9 @@ void int8_high_neon(const HighTiles& tiles, const SplitState& x, const PlaneSums
   walk_high_tiles(tiles, x, multiply_tile, sums);
 }
 
-void int8_logits_neon(const LowRows& rows, const SplitState& x, const PlaneSums& high, float* y) {
+void int8_low_neon(const LowRows& rows, const SplitState& x, const PlaneSums& sums) {
   static constexpr LowRowBlock kMultiply[] = {multiply_row};
-  walk_low_rows(rows, x, kMultiply, high, y);
+  walk_low_rows(rows, x, kMultiply, sums);
 }
 
 }  // namespace bitnet::kernels

@@ -1,8 +1,8 @@
-// The walks of int8_high over tiles and of int8_logits over rows.
+// The walks of int8_high over tiles and of int8_low over rows.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Either plane is read once, strictly forward. Everything is `static`, so that each object compiled
-// for an instruction set keeps its own copy.
+// The high plane is read once, strictly forward. Everything is `static`, so that each object
+// compiled for an instruction set keeps its own copy.
 #pragma once
 
 #include "base/limits.h"
@@ -10,12 +10,6 @@
 #include "kernels/tile_walk.h"
 
 namespace bitnet::kernels {
-
-/// sum(code * x), code = 16 * h + l - 128. The terms can pass int32 where the sum does not.
-static inline int32_t join_planes(int32_t high, int32_t low, int32_t activations) {
-  return static_cast<int32_t>(16u * static_cast<uint32_t>(high) + static_cast<uint32_t>(low) -
-                              128u * static_cast<uint32_t>(activations));
-}
 
 /// One tile of the high plane; `hi` and `lo` are row 0 of the tile.
 using HighTile = void (*)(const uint8_t* high, uint32_t cols_padded, const SplitState& x,
@@ -29,27 +23,55 @@ static inline void walk_high_tiles(const HighTiles& tiles, const SplitState& x, 
   }
 }
 
-/// So many rows of the low plane that follow each other; gives their sums, [row].
-using LowRowBlock = void (*)(const uint8_t* low, uint32_t cols_padded, const SplitState& x,
-                             int32_t* hi, int32_t* lo);
+/// How many rows ahead of its loads int8_low asks for weights, into the second cache: requests of
+/// the first one are too few to keep memory busy with rows that no prefetcher foresees.
+/// Measured  docs/lab_notes.md, 2026-11-25.
+inline constexpr uint32_t kRowsAhead = 16;
+
+/// The columns of a block of rows in the order that `block_step` wants, and what comes later.
+struct LowBlock {
+  const uint8_t* const* rows;
+  const uint8_t* const* ahead;
+  uint32_t count;
+  uint32_t step;
+
+  uint32_t next(uint32_t block) const {
+    block += step;
+    return block < count ? block : block - count;
+  }
+  /// Block `block` of a row.
+  const uint8_t* load(uint32_t row, uint32_t block) const {
+    const size_t at = size_t{block} * kPlaneBlockBytes;
+    __builtin_prefetch(ahead[row] + at, 0, 2);
+    return rows[row] + at;
+  }
+};
+
+/// The sums of so many rows, [row].
+using LowRowBlock = void (*)(const LowBlock& block, const SplitState& x, int32_t* hi, int32_t* lo);
 
 /// Computes all rows; multiply[n - 1] is for n rows, n <= kRowBlock, which share the activations.
 template <uint32_t kRowBlock>
 static inline void walk_low_rows(const LowRows& rows, const SplitState& x,
-                                 const LowRowBlock (&multiply)[kRowBlock], const PlaneSums& high,
-                                 float* y) {
-  const size_t row_bytes = low_row_bytes(rows.cols_padded);
-  for (size_t row = 0; row < rows.row_count; row += kRowBlock) {
-    const size_t left = rows.row_count - row;
-    const size_t count = left < kRowBlock ? left : kRowBlock;
+                                 const LowRowBlock (&multiply)[kRowBlock], const PlaneSums& sums) {
+  const auto place = [&rows](uint32_t i) {
+    return rows.low + rows.rows[i < rows.row_count ? i : rows.row_count - 1] * rows.row_bytes;
+  };
+  for (uint32_t first = 0; first < rows.row_count; first += kRowBlock) {
+    const uint32_t left = rows.row_count - first;
+    const uint32_t count = left < kRowBlock ? left : kRowBlock;
+    const uint8_t* at[kRowBlock];
+    const uint8_t* ahead[kRowBlock];
+    for (uint32_t i = 0; i < kRowBlock; ++i) {
+      at[i] = place(first + i);
+      ahead[i] = place(first + i + kRowsAhead);
+    }
     int32_t hi[kRowBlock];
     int32_t lo[kRowBlock];
-    multiply[count - 1](rows.low + row * row_bytes, rows.cols_padded, x, hi, lo);
-    for (size_t i = 0; i < count; ++i) {
-      const int32_t hi_sum = join_planes(high.hi[row + i], hi[i], x.hi_sum);
-      const int32_t lo_sum = join_planes(high.lo[row + i], lo[i], x.lo_sum);
-      y[row + i] = (static_cast<float>(hi_sum) * 128.0f + static_cast<float>(lo_sum)) *
-                   (rows.row_scales[row + i] * x.scale);
+    multiply[count - 1]({at, ahead, rows.block_count, rows.block_step}, x, hi, lo);
+    for (uint32_t i = 0; i < count; ++i) {
+      sums.hi[rows.rows[first + i]] += hi[i];
+      sums.lo[rows.rows[first + i]] += lo[i];
     }
   }
 }

@@ -26,22 +26,21 @@ struct Level {
   void (*set_float)(KernelTable& table);
   TernaryMatmul ternary_matmul;
   Int8High int8_high;
-  Int8Logits int8_logits;
+  Int8Low int8_low;
   bool Processor::* available;  ///< null: everywhere
 };
 
 constexpr Level kLevels[] = {
-    {"ref", float_ref, ternary_matmul_ref, int8_high_ref, int8_logits_ref, nullptr},
+    {"ref", float_ref, ternary_matmul_ref, int8_high_ref, int8_low_ref, nullptr},
 #if defined(__x86_64__)
-    {"avx2", float_avx2, ternary_matmul_avx2, int8_high_avx2, int8_logits_avx2, &Processor::avx2},
+    {"avx2", float_avx2, ternary_matmul_avx2, int8_high_avx2, int8_low_avx2, &Processor::avx2},
     {"avx512vnni", float_avx512vnni, ternary_matmul_avx512vnni, int8_high_avx512vnni,
-     int8_logits_avx512vnni, &Processor::avx512vnni},
+     int8_low_avx512vnni, &Processor::avx512vnni},
 #else
-    {"neon", float_ref, ternary_matmul_neon, int8_high_neon, int8_logits_neon, &Processor::neon},
-    {"dotprod", float_ref, ternary_matmul_dotprod, int8_high_dotprod, int8_logits_dotprod,
+    {"neon", float_ref, ternary_matmul_neon, int8_high_neon, int8_low_neon, &Processor::neon},
+    {"dotprod", float_ref, ternary_matmul_dotprod, int8_high_dotprod, int8_low_dotprod,
      &Processor::dotprod},
-    {"i8mm", float_ref, ternary_matmul_i8mm, int8_high_dotprod, int8_logits_dotprod,
-     &Processor::i8mm},
+    {"i8mm", float_ref, ternary_matmul_i8mm, int8_high_dotprod, int8_low_dotprod, &Processor::i8mm},
 #endif
 };
 constexpr uint32_t kLevelCount = sizeof kLevels / sizeof kLevels[0];
@@ -70,7 +69,7 @@ KernelTable kernel_table(uint32_t index) {
   table.name = found.name;
   table.ternary_matmul = found.ternary_matmul;
   table.int8_high = found.int8_high;
-  table.int8_logits = found.int8_logits;
+  table.int8_low = found.int8_low;
   return table;
 }
 

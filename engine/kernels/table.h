@@ -37,13 +37,11 @@ struct Int8Tokens {
 using TernaryMatmul = void (*)(const TileRange& tiles, const Int8Tokens& x, float* y,
                                size_t y_stride);
 
-/// A hidden state as 15-bit integers in two int8 parts: q = 128 * hi + lo.
+/// A hidden state, or its columns from a multiple of kLowBlockCols on, as 15-bit integers in two
+/// int8 parts: q = 128 * hi + lo.
 struct SplitState {
   const int8_t* hi;  ///< 64-byte aligned, 0 from the width up to a multiple of kLowBlockCols
   const int8_t* lo;
-  int32_t hi_sum;
-  int32_t lo_sum;
-  float scale;  ///< amax / 16256
 };
 
 /// The high plane of int8 rows (kind 3), in tiles of 16 rows.
@@ -59,21 +57,22 @@ struct PlaneSums {
   int32_t* lo;
 };
 
-/// sums.hi[r] = sum_c h[r][c] * hi[c] for the rows of the tiles, sums.lo[r] the same with lo.
+/// sums.hi[r] = sum_c 16 * h[r][c] * hi[c] for the rows of the tiles, sums.lo[r] the same with lo.
 using Int8High = void (*)(const HighTiles& tiles, const SplitState& x, const PlaneSums& sums);
 
-/// Rows of the low plane that follow each other, and what else their logits need.
+/// Blocks of kLowBlockCols columns of some rows of the low plane.
 struct LowRows {
-  const uint8_t* low;       ///< of the first row, 64-byte aligned
-  const float* row_scales;  ///< [row_count]
-  uint32_t cols_padded;     ///< multiple of 16
+  const uint8_t* low;    ///< the first block of row 0, 64-byte aligned
+  size_t row_bytes;      ///< from one row to the next
+  uint32_t block_count;  ///< blocks of each row, one after the other
+  uint32_t block_step;   ///< the order to read them in: i * step mod count; no common divisor
+  const uint32_t* rows;  ///< [row_count], no row twice
   uint32_t row_count;
 };
 
-/// y[r] = (float(sum code*hi) * 128 + float(sum code*lo)) * (row_scales[r] * scale), with the sums
-/// of the high plane as Int8High gives them.
-using Int8Logits = void (*)(const LowRows& rows, const SplitState& x, const PlaneSums& high,
-                            float* y);
+/// sums.hi[r] += sum_c l[r][c] * hi[c] for the columns of the blocks, for each r of `rows`;
+/// sums.lo[r] the same with lo.
+using Int8Low = void (*)(const LowRows& rows, const SplitState& x, const PlaneSums& sums);
 
 /// y = activation(gate) * up. y may be gate.
 using Gate = void (*)(const float* gate, const float* up, uint32_t n_padded, float* y);
@@ -111,7 +110,7 @@ struct KernelTable {
   const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"
   TernaryMatmul ternary_matmul;
   Int8High int8_high;
-  Int8Logits int8_logits;
+  Int8Low int8_low;
 
   /// y[t][r] = dot16(row_r, x_t) for rows [row_begin, row_end). f32 rows (kind 4).
   /// x: float[token_count][x_stride].

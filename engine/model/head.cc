@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/head.h"
 
+#include <array>
 #include <cstring>
 #include <limits>
 
@@ -12,6 +13,11 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Rows whose sums of the high plane a thread computes before it goes on with them.
 constexpr uint32_t kChunkTiles = 16;
 constexpr uint32_t kChunkRows = kChunkTiles * kTileRows;
+constexpr auto kChunkInOrder = [] {
+  std::array<uint32_t, kChunkRows> rows{};
+  for (uint32_t i = 0; i < kChunkRows; ++i) rows[i] = i;
+  return rows;
+}();
 
 // Sampling lowers the threshold by so much in the scaled logit while the choice is undecided.
 constexpr float kStep = 2.0f;
@@ -22,33 +28,44 @@ constexpr uint32_t kStepsMax = 4;
 constexpr float kScaleProductMax = 1e27f;
 static_assert(127.0 * 16256.0 * kHiddenSizeMax * 1.001 * kScaleProductMax < 3e38);
 
-/// What the low plane can add to a row: residual norm * `norm`, and `slack` for every rounding;
-/// docs/numerics.md, The screened head.
-struct Spread {
-  float norm;
-  float slack;
+// A part of a row is read in steps of so many blocks, where that reaches each of them: no
+// prefetcher then sees a stream, which it would follow beyond the part.
+constexpr uint32_t kBlockStep = 3;
+
+// A list of so few rows is not worth a section of its own for each part.
+constexpr uint32_t kRowsFew = 64;
+
+// A nibble of the low plane is at most so far from the middle.
+constexpr double kResidualMax = 7.5;
+
+// How many times their root mean square absolute values of the state count in the norm when no part
+// is read, when one is. Anything is correct; near to these the bound is smallest.
+constexpr double kClip[] = {1.4, 0.9};
+
+uint32_t magnitude(int32_t value) { return static_cast<uint32_t>(value < 0 ? -value : value); }
+
+/// Of the absolute values in a range of a state, none counted above a limit.
+struct Clipped {
+  double norm;
+  double rest;  ///< the sum of what they have beyond the limit
 };
 
-Spread state_spread(const int8_t* hi, const int8_t* lo, uint32_t count) {
-  int64_t squares = 0;
-  int32_t hi_sum = 0;
-  int32_t lo_sum = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    const int32_t q = 128 * hi[i] + lo[i];
-    squares += q * q;
-    hi_sum += hi[i] < 0 ? -hi[i] : hi[i];
-    lo_sum += lo[i] < 0 ? -lo[i] : lo[i];
+Clipped clip(const kernels::SplitState& x, uint32_t begin, uint32_t end, uint32_t limit) {
+  uint64_t squares = 0;
+  uint32_t rest = 0;
+  for (uint32_t i = begin; i < end; ++i) {
+    const uint32_t q = magnitude(128 * x.hi[i] + x.lo[i]);
+    const uint32_t clipped = q < limit ? q : limit;
+    squares += clipped * clipped;
+    rest += q - clipped;
   }
-  const double sum = 127.0 * (128.0 * hi_sum + lo_sum);
-  return {static_cast<float>(__builtin_sqrt(static_cast<double>(squares)) * (1.0 + 0x1p-20)),
-          static_cast<float>(sum * 0x1p-20)};
+  return {__builtin_sqrt(static_cast<double>(squares)), static_cast<double>(rest)};
 }
 
-// 32 * sum - 241 * activations is twice what the high plane and the middle of the low one give; it
-// is computed modulo 2^32 and fits, as |32 * h - 241| <= 241.
-inline float twice_middle(int32_t sum, int32_t activations) {
-  return static_cast<float>(static_cast<int32_t>(32u * static_cast<uint32_t>(sum) -
-                                                 241u * static_cast<uint32_t>(activations)));
+// Twice a sum and what belongs to it, computed modulo 2^32: the result fits.
+inline float twice(int32_t sum, int32_t offset) {
+  return static_cast<float>(
+      static_cast<int32_t>(2u * static_cast<uint32_t>(sum) + static_cast<uint32_t>(offset)));
 }
 
 }  // namespace
@@ -67,15 +84,15 @@ Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t logits_rows
   if (header.head_kind != format::kInt8Rows) return;
   hi_ = arena.take<int8_t>(slots * code_stride_);
   lo_ = arena.take<int8_t>(slots * code_stride_);
-  hi_sums_ = arena.take<int32_t>(slots);
-  lo_sums_ = arena.take<int32_t>(slots);
-  scales_ = arena.take<float>(slots);
+  bounds_ = arena.take<Bound>(slots * (kParts + 1));
+  part_cols_[1] = (code_stride_ / kLowBlockCols + 1) / 3 * kLowBlockCols;
+  part_cols_[kParts] = code_stride_;
   if (mode == HeadMode::kFull) return;
-  high_hi_ = arena.take<int32_t>(vocab_padded_);
-  high_lo_ = arena.take<int32_t>(vocab_padded_);
+  hi_sums_ = arena.take<int32_t>(vocab_padded_);
+  lo_sums_ = arena.take<int32_t>(vocab_padded_);
   upper_ = arena.take<float>(vocab_padded_);
   tile_upper_ = arena.take<float>(tile_count());
-  is_exact_ = arena.take<uint8_t>(vocab_padded_);
+  unread_ = arena.take<uint8_t>(vocab_padded_);
   listed_ = arena.take<uint32_t>(vocab_padded_);
   weights_ = arena.take<float>(vocab_padded_);
 }
@@ -125,33 +142,80 @@ void Head::prepare(const float* x, uint32_t thread) {
     kernels_.rms_norm(x + size_t{t} * hidden_padded_, norm_, header_->hidden_size, hidden_padded_,
                       header_->norm_eps, state);
     if (table_.kind == format::kInt8Rows) {
-      scales_[slot] = kernels_.quantize_split(
-          state, hidden_padded_, hi_.data() + slot * code_stride_, lo_.data() + slot * code_stride_,
-          &hi_sums_[slot], &lo_sums_[slot]);
+      int32_t hi;
+      int32_t lo;
+      const float scale =
+          kernels_.quantize_split(state, hidden_padded_, hi_.data() + size_t{slot} * code_stride_,
+                                  lo_.data() + size_t{slot} * code_stride_, &hi, &lo);
+      bounds(slot)[kParts] = {-256 * hi, -256 * lo, 0.0f, 0.0f, scale};
     }
   }
   if (!redundant) team_->barrier(thread);
 }
 
-kernels::SplitState Head::state(uint32_t slot) const {
-  return {hi_.data() + slot * code_stride_, lo_.data() + slot * code_stride_, hi_sums_[slot],
-          lo_sums_[slot], scales_[slot]};
+kernels::SplitState Head::state(uint32_t slot, uint32_t col) const {
+  const size_t at = size_t{slot} * code_stride_ + col;
+  return {hi_.data() + at, lo_.data() + at};
+}
+
+/// What the rows can reach of which fewer parts are read, for the state of `slot`.
+void Head::bound_parts(uint32_t slot) {
+  static_assert(sizeof kClip == kParts * sizeof(double));
+  const kernels::SplitState x = state(slot);
+  const double mean = clip(x, 0, code_stride_, UINT32_MAX).norm / __builtin_sqrt(code_stride_);
+  double absolute = 0.0;
+  for (uint32_t part = kParts; part-- > 0;) {
+    Bound& bound = bounds(slot)[part];
+    bound = bounds(slot)[part + 1];
+    for (uint32_t i = part_cols_[part]; i < part_cols_[part + 1]; ++i) {
+      bound.hi += 15 * x.hi[i];
+      bound.lo += 15 * x.lo[i];
+      absolute += 128.0 * magnitude(x.hi[i]) + magnitude(x.lo[i]);
+    }
+    const auto limit = static_cast<uint32_t>(mean * kClip[part]);
+    const Clipped clipped = clip(x, part_cols_[part], code_stride_, limit);
+    bound.norm = static_cast<float>(clipped.norm * (1.0 + 0x1p-20));
+    bound.slack = static_cast<float>(kResidualMax * clipped.rest * (1.0 + 0x1p-20));
+  }
+  const double slack = 127.0 * absolute * 0x1p-20;
+  for (uint32_t part = 0; part < kParts; ++part) {
+    bounds(slot)[part].slack = static_cast<float>(bounds(slot)[part].slack + slack);
+  }
 }
 
 /// Sums of the tiles from `row` on.
-void Head::multiply_high(size_t row, uint32_t tile_count, const kernels::SplitState& x,
+void Head::multiply_high(size_t row, uint32_t tile_count, uint32_t slot,
                          const kernels::PlaneSums& sums) const {
   const uint8_t* high = table_.data + row * hidden_padded_ / 2;
   leaves_->need(high, size_t{tile_count} * kTileRows * hidden_padded_ / 2);
-  kernels_.int8_high({high, hidden_padded_, tile_count}, x, sums);
+  kernels_.int8_high({high, hidden_padded_, tile_count}, state(slot), sums);
 }
 
-/// Rows that follow each other, from their sums of the high plane.
-void Head::multiply_rows(size_t row, uint32_t count, const kernels::SplitState& x,
-                         const kernels::PlaneSums& high, float* logits) const {
-  const uint8_t* low = table_.low + row * low_row_bytes(hidden_padded_);
-  leaves_->need(low, count * low_row_bytes(hidden_padded_));
-  kernels_.int8_logits({low, table_.row_scales + row, hidden_padded_, count}, x, high, logits);
+/// Adds the sums of parts of some rows, which are counted from `first` on; their leaves are good.
+void Head::multiply_low(size_t first, std::span<const uint32_t> rows, Step step, uint32_t slot,
+                        const kernels::PlaneSums& sums) const {
+  const size_t row_bytes = low_row_bytes(hidden_padded_);
+  const uint32_t begin = part_cols_[step.from];
+  const uint32_t blocks = (part_cols_[step.to] - begin) / kLowBlockCols;
+  const bool stream = step.to - step.from == kParts || blocks % kBlockStep == 0;
+  kernels_.int8_low({table_.low + first * row_bytes + begin / 2, row_bytes, blocks,
+                     stream ? 1 : kBlockStep, rows.data(), static_cast<uint32_t>(rows.size())},
+                    state(slot, begin), sums);
+}
+
+/// Bounds of the logits of rows that follow each other; the logits where all parts are read.
+void Head::bound_rows(const Bound& bound, size_t first, uint32_t count,
+                      const kernels::PlaneSums& sums, float* upper) const {
+  const float* norms = table_.residual_norms + first;
+  const float* scales = table_.row_scales + first;
+  const auto [hi_offset, lo_offset, norm, slack, scale] = bound;
+  // Nothing where all is read, or the state is zero; whatever the norms are.
+  const float most = slack == 0.0f ? 0.0f : kInfinity;
+  for (uint32_t i = 0; i < count; ++i) {
+    const float middle = twice(sums.hi[i], hi_offset) * 64.0f + twice(sums.lo[i], lo_offset) * 0.5f;
+    const float added = norms[i] * norm + slack;
+    upper[i] = (middle + (added < most ? added : most)) * (scales[i] * scale);
+  }
 }
 
 /// This thread's rows for all tokens.
@@ -165,12 +229,15 @@ void Head::multiply_all(uint32_t thread) {
   alignas(64) int32_t lo[kChunkRows];
   for (uint32_t begin = tiles.begin; begin < tiles.end; begin += kChunkTiles) {
     const uint32_t left = tiles.end - begin;
-    const uint32_t count = left < kChunkTiles ? left : kChunkTiles;
+    const uint32_t count = (left < kChunkTiles ? left : kChunkTiles) * kTileRows;
+    const size_t row = size_t{begin} * kTileRows;
+    const size_t row_bytes = low_row_bytes(hidden_padded_);
+    leaves_->need(table_.low + row * row_bytes, count * row_bytes);
     for (uint32_t t = 0; t < count_; ++t) {  // a chunk is in a near cache after the first token
-      const size_t row = size_t{begin} * kTileRows;
-      multiply_high(row, count, state(slot + t), {hi, lo});
-      multiply_rows(row, count * kTileRows, state(slot + t), {hi, lo},
-                    logits_.data() + size_t{t} * vocab_padded_ + row);
+      multiply_high(row, count / kTileRows, slot + t, {hi, lo});
+      multiply_low(row, {kChunkInOrder.data(), count}, {0, kParts}, slot + t, {hi, lo});
+      bound_rows(bounds(slot + t)[kParts], row, count, {hi, lo},
+                 logits_.data() + size_t{t} * vocab_padded_ + row);
     }
   }
 }
@@ -185,34 +252,30 @@ void Head::multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t slot) {
                       count_, logits_.data(), vocab_padded_);
 }
 
-/// This thread's part of the listed rows, those that follow each other in one call.
+/// Takes the step with this thread's part of the listed rows.
 void Head::multiply_listed(uint32_t thread) {
   const runtime::Range part = team_->share(listed_count_, thread);
-  for (uint32_t i = part.begin; i < part.end;) {
-    const size_t row = listed_[i];
-    uint32_t count = 1;
-    while (i + count < part.end && listed_[i + count] == row + count) ++count;
-    multiply_rows(row, count, state(thread), {high_hi_.data() + row, high_lo_.data() + row},
-                  logits_.data() + row);
-    i += count;
+  const std::span<const uint32_t> rows = listed_.subspan(part.begin, part.end - part.begin);
+  const size_t row_bytes = low_row_bytes(hidden_padded_);
+  for (const uint32_t row : rows) leaves_->need(table_.low + row * row_bytes, row_bytes);
+  multiply_low(0, rows, step_, thread, {hi_sums_.data(), lo_sums_.data()});
+  for (const uint32_t row : rows) {
+    bound_rows(bounds(thread)[step_.to], row, 1, {&hi_sums_[row], &lo_sums_[row]}, &logits_[row]);
+    upper_[row] = sampler_->penalised(row, logits_[row]);
+    unread_[row] = static_cast<uint8_t>(kParts - step_.to);
   }
 }
 
 /// Bounds of this thread's rows from the high plane.
 void Head::screen(uint32_t thread) {
   const runtime::Range tiles = team_->share(tile_count(), thread);
-  const kernels::SplitState x = state(thread);
-  const Spread spread = state_spread(x.hi, x.lo, hidden_padded_);
+  bound_parts(thread);
   for (uint32_t begin = tiles.begin; begin < tiles.end; begin += kChunkTiles) {
     const uint32_t end = begin + kChunkTiles < tiles.end ? begin + kChunkTiles : tiles.end;
     const size_t first = size_t{begin} * kTileRows;
-    multiply_high(first, end - begin, x, {high_hi_.data() + first, high_lo_.data() + first});
-    for (uint32_t row = begin * kTileRows; row < end * kTileRows; ++row) {
-      const float middle = twice_middle(high_hi_[row], x.hi_sum) * 64.0f +
-                           twice_middle(high_lo_[row], x.lo_sum) * 0.5f;
-      const float added = table_.residual_norms[row] * spread.norm + spread.slack;
-      upper_[row] = (middle + added) * (table_.row_scales[row] * x.scale);
-    }
+    const kernels::PlaneSums sums{hi_sums_.data() + first, lo_sums_.data() + first};
+    multiply_high(first, end - begin, thread, sums);
+    bound_rows(bounds(thread)[0], first, (end - begin) * kTileRows, sums, upper_.data() + first);
     for (uint32_t tile = begin; tile < end; ++tile) {
       const float* upper = upper_.data() + size_t{tile} * kTileRows;
       float largest = upper[0];
@@ -223,77 +286,87 @@ void Head::screen(uint32_t thread) {
 }
 
 /// Bounds of logits become bounds of scores.
-void Head::penalise_bounds(const sampler::Sampler& sampler) {
+void Head::penalise_bounds() {
   for (uint32_t tile = 0; tile < tile_count(); ++tile) {
-    if (!sampler.changes_any(tile * kTileRows)) continue;
+    if (!sampler_->changes_any(tile * kTileRows)) continue;
     tile_upper_[tile] = -kInfinity;
     for (uint32_t row = tile * kTileRows; row < (tile + 1) * kTileRows; ++row) {
-      upper_[row] = sampler.penalised(row, upper_[row]);
+      upper_[row] = sampler_->penalised(row, upper_[row]);
       if (upper_[row] > tile_upper_[tile]) tile_upper_[tile] = upper_[row];
     }
   }
 }
 
-/// Computes the logits of all further rows whose bound is not below `threshold`.
-void Head::extend(const sampler::Sampler& sampler, float threshold, Best* best) {
-  listed_count_ = 0;
+/// Lists the rows with `from` parts read whose bound is not below `threshold`.
+void Head::list_rows(float threshold, uint32_t from) {
+  uint32_t count = 0;
   for (uint32_t tile = 0; tile < tile_count(); ++tile) {
     if (tile_upper_[tile] < threshold) continue;
     const uint32_t end = (tile + 1) * kTileRows;
     for (uint32_t row = tile * kTileRows; row < end && row < header_->vocab_size; ++row) {
-      if (upper_[row] < threshold || is_exact_[row] != 0) continue;
-      // A single row between two listed ones costs less than the break in the stream.
-      const uint32_t count = listed_count_;
-      const bool gap = count > 0 && listed_[count - 1] + 2 == row && is_exact_[row - 1] == 0;
-      if (gap) listed_[listed_count_++] = row - 1;
-      listed_[listed_count_++] = row;
+      listed_[count] = row;  // kept where it counts: branches would be guessed wrongly
+      count += static_cast<uint32_t>(!(upper_[row] < threshold)) &
+               static_cast<uint32_t>(unread_[row] + from == kParts);
     }
   }
-  if (listed_count_ == 0) return;
-  team_->run([](void* self, uint32_t t) { static_cast<Head*>(self)->multiply_listed(t); }, this);
-  exact_count_ += listed_count_;
-  for (uint32_t i = 0; i < listed_count_; ++i) {
-    const uint32_t token = listed_[i];
-    const float score = sampler.penalised(token, logits_[token]);
-    is_exact_[token] = 1;
-    const bool first = score == best->score && token < best->token;
-    if (score > best->score || first) *best = {score, token};
+  listed_count_ = count;
+}
+
+/// Computes the logits of all further rows whose bound is not below `threshold`.
+void Head::extend(float threshold) {
+  for (uint32_t from = 0; from < kParts; ++from) {
+    list_rows(threshold, from);
+    if (listed_count_ == 0) continue;
+    const bool whole = listed_count_ <= kRowsFew || threshold == -kInfinity;
+    step_ = {from, whole ? kParts : from + 1};
+    team_->run([](void* self, uint32_t t) { static_cast<Head*>(self)->multiply_listed(t); }, this);
+    low_bytes_ += uint64_t{listed_count_} * (part_cols_[step_.to] - part_cols_[step_.from]) / 2;
+    if (step_.to < kParts) continue;
+    exact_count_ += listed_count_;
+    for (const uint32_t token : listed_.first(listed_count_)) {
+      const float score = upper_[token];
+      const bool first = score == best_.score && token < best_.token;
+      if (score > best_.score || first) best_ = {score, token};
+    }
   }
 }
 
 /// False where all logits have been computed and none of them chosen.
 bool Head::choose_screened(sampler::Sampler& sampler, uint64_t index, uint32_t* token) {
+  sampler_ = &sampler;
   exact_count_ = 0;
-  std::memset(is_exact_.data(), 0, is_exact_.size());
-  Best best{-kInfinity, header_->vocab_size};
+  low_bytes_ = 0;
+  best_ = {-kInfinity, header_->vocab_size};
+  std::memset(unread_.data(), kParts, unread_.size());
   // Not finite, or so large that a logit might be: then there is no bound to rely on.
-  if (scale_max_ * scales_[0] < kScaleProductMax) {
-    penalise_bounds(sampler);
+  if (scale_max_ * bounds(0)[0].scale < kScaleProductMax) {
+    penalise_bounds();
     float largest = -kInfinity;
     for (const float bound : tile_upper_) largest = bound > largest ? bound : largest;
     // Best first, so that the threshold is high when most rows are held against it.
-    extend(sampler, largest, &best);
-    extend(sampler, best.score + (largest - best.score) / 2, &best);
-    extend(sampler, best.score, &best);
+    extend(largest);
+    extend(best_.score + (largest - best_.score) / 2);
+    extend(best_.score);
     const float temperature = sampler.options().temperature;
-    *token = best.token;
+    *token = best_.token;
     if (temperature == 0.0f) return true;
-    const sampler::Screened known{logits_.data(), upper_.data(), is_exact_.data(), weights_.data(),
-                                  best.score};
+    const sampler::Screened known{upper_.data(), unread_.data(), weights_.data(), best_.score};
     for (uint32_t step = 1; step <= kStepsMax && exact_count_ < table_.rows / 2; ++step) {
       if (sampler.choose_screened(kernels_, known, index, token)) return true;
-      extend(sampler, best.score - kStep * static_cast<float>(step) * temperature, &best);
+      extend(best_.score - kStep * static_cast<float>(step) * temperature);
     }
   }
-  extend(sampler, -kInfinity, &best);
+  extend(-kInfinity);
   return false;
 }
 
-void Head::add_cost(uint64_t exact_rows) {
+void Head::add_cost() {
   const bool integers = table_.kind == format::kInt8Rows;
+  const uint64_t all_bytes =
+      uint64_t{table_.rows} * (integers ? low_row_bytes(hidden_padded_) : 4 * hidden_padded_);
   ++cost_.choices;
-  cost_.exact_rows += exact_rows;
-  cost_.bytes += exact_rows * (integers ? low_row_bytes(hidden_padded_) : 4 * hidden_padded_);
+  cost_.exact_rows += screening_ ? exact_count_ : table_.rows;
+  cost_.bytes += screening_ ? low_bytes_ : all_bytes;
   if (integers) cost_.bytes += uint64_t{vocab_padded_} * (hidden_padded_ / 2 + 4);
   if (screening_) cost_.bytes += uint64_t{vocab_padded_} * 4;
 }
@@ -301,7 +374,7 @@ void Head::add_cost(uint64_t exact_rows) {
 Result<uint32_t> Head::choose(sampler::Sampler& sampler, uint64_t index) {
   uint32_t token = 0;
   const bool chosen = screening_ && choose_screened(sampler, index, &token);
-  add_cost(screening_ ? exact_count_ : table_.rows);
+  add_cost();
   if (const Error error = leaves_->error(); failed(error)) return error;
   return chosen ? Result<uint32_t>(token) : sampler.choose(kernels_, logits(0), index);
 }

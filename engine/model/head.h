@@ -52,6 +52,19 @@ class Head {
   const HeadCost& cost() const { return cost_; }
 
  private:
+  /// The low plane of a row is read in two parts: its first columns, then the others.
+  static constexpr uint32_t kParts = 2;
+  /// What the sums of a row need to become a bound of its logit; docs/numerics.md, The screened
+  /// head.
+  struct Bound {
+    int32_t hi, lo;     ///< added to twice the sums
+    float norm, slack;  ///< residual norm * norm + slack: what the columns not read can add
+    float scale;        ///< of the state
+  };
+  /// Rows that go on from `from` parts read to `to`.
+  struct Step {
+    uint32_t from = 0, to = 0;
+  };
   /// The largest exact score so far, of equal ones the smallest token.
   struct Best {
     float score;
@@ -59,19 +72,24 @@ class Head {
   };
 
   void prepare(const float* x, uint32_t thread);
-  kernels::SplitState state(uint32_t slot) const;
-  void multiply_high(size_t row, uint32_t tile_count, const kernels::SplitState& x,
+  kernels::SplitState state(uint32_t slot, uint32_t col = 0) const;
+  Bound* bounds(uint32_t slot) const { return bounds_.data() + size_t{slot} * (kParts + 1); }
+  void bound_parts(uint32_t slot);
+  void bound_rows(const Bound& bound, size_t first, uint32_t count, const kernels::PlaneSums& sums,
+                  float* upper) const;
+  void multiply_high(size_t row, uint32_t tile_count, uint32_t slot,
                      const kernels::PlaneSums& sums) const;
-  void multiply_rows(size_t row, uint32_t count, const kernels::SplitState& x,
-                     const kernels::PlaneSums& high, float* logits) const;
+  void multiply_low(size_t first, std::span<const uint32_t> rows, Step step, uint32_t slot,
+                    const kernels::PlaneSums& sums) const;
   void multiply_all(uint32_t thread);
   void multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t slot);
   void multiply_listed(uint32_t thread);
   void screen(uint32_t thread);
-  void penalise_bounds(const sampler::Sampler& sampler);
-  void extend(const sampler::Sampler& sampler, float threshold, Best* best);
+  void penalise_bounds();
+  void list_rows(float threshold, uint32_t from);
+  void extend(float threshold);
   bool choose_screened(sampler::Sampler& sampler, uint64_t index, uint32_t* token);
-  void add_cost(uint64_t exact_rows);
+  void add_cost();
   uint32_t tile_count() const { return vocab_padded_ / kTileRows; }
 
   const format::ModelHeader* header_ = nullptr;
@@ -81,25 +99,29 @@ class Head {
   runtime::ThreadTeam* team_ = nullptr;
   LeafGuard* leaves_ = nullptr;
   uint32_t hidden_padded_ = 0, vocab_padded_ = 0, rows_max_ = 0;
-  size_t code_stride_ = 0;
-  float scale_max_ = 0.0f;  ///< the largest row scale
+  uint32_t code_stride_ = 0;
+  uint32_t part_cols_[kParts + 1] = {};  ///< where each part begins, and the end
+  float scale_max_ = 0.0f;               ///< the largest row scale
 
-  uint32_t count_ = 0;      ///< tokens of the section
-  bool screening_ = false;  ///< the section is for a choice from bounds
+  uint32_t count_ = 0;                         ///< tokens of the section
+  bool screening_ = false;                     ///< the section is for a choice from bounds
+  const sampler::Sampler* sampler_ = nullptr;  ///< of the choice under way
+  Step step_{};
   uint32_t listed_count_ = 0, exact_count_ = 0;
+  Best best_{};
+  uint64_t low_bytes_ = 0;
   HeadCost cost_{};
 
   std::span<float> states_;  ///< [max(logits_rows, threads)][hidden_padded]
   std::span<int8_t> hi_, lo_;
-  std::span<int32_t> hi_sums_, lo_sums_;
-  std::span<float> scales_;
+  std::span<Bound> bounds_;  ///< [slot][kParts + 1], by the parts read
   std::span<float> logits_;  ///< [logits_rows][vocab_padded]
   // Of a choice from bounds, by row of the head; empty where there is none.
-  std::span<int32_t> high_hi_, high_lo_;  ///< sums of the high plane
-  std::span<float> upper_;                ///< bounds of the scores
-  std::span<float> tile_upper_;           ///< the largest of each tile
-  std::span<uint8_t> is_exact_;           ///< the logit is computed
-  std::span<uint32_t> listed_;            ///< rows to compute next
+  std::span<int32_t> hi_sums_, lo_sums_;  ///< of the high plane and the parts read
+  std::span<float> upper_;                ///< bounds of the scores; the scores of exact rows
+  std::span<float> tile_upper_;           ///< not below any of the tile
+  std::span<uint8_t> unread_;             ///< parts not read; 0: the row is exact
+  std::span<uint32_t> listed_;            ///< rows to read next
   std::span<float> weights_;              ///< the sampler's scratch
 };
 

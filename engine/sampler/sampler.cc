@@ -100,25 +100,23 @@ bool Sampler::choose_screened(const kernels::KernelTable& kernels, const Screene
   if (!is_finite(largest)) return false;
   float* weights = known.weights;
   for (uint32_t i = 0; i < vocab_size_; ++i) {
-    const bool exact = known.is_exact[i] != 0;
-    weights[i] = (exact ? penalised(i, known.logits[i]) : known.upper[i]) / options_.temperature;
+    weights[i] = known.upper[i] / options_.temperature;
   }
   kernels.exp_sum(weights, largest, vocab_size_, pad_lanes(vocab_size_), weights);
-  return decide(weights, known.is_exact, index, token);
+  return decide(weights, known.unread, index, token);
 }
 
-/// Steps 4 and 5 of docs/numerics.md, Choosing a token, where `is_exact` is null. Else the weights
+/// Steps 4 and 5 of docs/numerics.md, Choosing a token, where `unread` is null. Else the weights
 /// of other tokens than those are bounds, and the steps of The screened head say whether they leave
 /// one choice; false if not.
-bool Sampler::decide(const float* weights, const uint8_t* is_exact, uint64_t index,
-                     uint32_t* token) {
+bool Sampler::decide(const float* weights, const uint8_t* unread, uint64_t index, uint32_t* token) {
   uint32_t count = 0;
   double exact_sum = 0.0;
   double rest = 0.0;
   double rest_max = 0.0;
   for (uint32_t i = 0; i < vocab_size_; ++i) {
     const auto weight = static_cast<double>(weights[i]);
-    if (is_exact == nullptr || is_exact[i] != 0) {
+    if (unread == nullptr || unread[i] == 0) {
       order_[count++] = i;
       exact_sum = exact_sum + weight;
     } else {
@@ -127,7 +125,7 @@ bool Sampler::decide(const float* weights, const uint8_t* is_exact, uint64_t ind
     }
   }
   rest_max = rest_max * kBoundSlack;
-  const double slack = is_exact == nullptr ? 0.0 : kSumSlack;
+  const double slack = unread == nullptr ? 0.0 : kSumSlack;
   double low = exact_sum * (1.0 - slack);
   double high = (exact_sum + rest * kBoundSlack) * (1.0 + slack);
   // 1. The heaviest tokens whose order is sure: `sure` of them, `sum` together; no more than count.
@@ -139,7 +137,7 @@ bool Sampler::decide(const float* weights, const uint8_t* is_exact, uint64_t ind
   for (uint32_t i = count / 2; i-- > 0;) sift_down(weights, i, count);
   while (sure < count && sure < keep && (keep < vocab_size_ || sure == 0 || sum < high * top_p)) {
     const auto weight = static_cast<double>(weights[order_[0]]);
-    if (is_exact != nullptr && weight <= rest_max) break;
+    if (unread != nullptr && weight <= rest_max) break;
     sum = sum + weight;
     pop(weights, count - sure++);
   }

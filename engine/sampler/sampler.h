@@ -19,14 +19,13 @@ struct SamplerOptions {
   uint64_t seed = 0;
 };
 
-/// What a screened head knows of the scores (logits after the penalty): the exact logits of some
-/// tokens, and of all others a bound that the score does not exceed.
+/// What a screened head knows of the scores (logits after the penalty): those of some tokens, and
+/// of all others a bound that the score does not exceed.
 struct Screened {
-  const float* logits;
-  const float* upper;       ///< below `best` where the logit is not exact
-  const uint8_t* is_exact;  ///< by token
-  float* weights;           ///< scratch, [vocab_size padded to a multiple of 16], 64-byte aligned
-  float best;               ///< the largest score
+  const float* upper;     ///< scores and bounds; below `best` where it is a bound
+  const uint8_t* unread;  ///< by token; 0: it is the score
+  float* weights;         ///< scratch, [vocab_size padded to a multiple of 16], 64-byte aligned
+  float best;             ///< the largest score
 };
 
 class Sampler {
@@ -68,7 +67,7 @@ class Sampler {
   };
   Place walk(const float* weights, uint32_t heap_count, uint32_t sure, double target,
              bool above) const;
-  bool decide(const float* weights, const uint8_t* is_exact, uint64_t index, uint32_t* token);
+  bool decide(const float* weights, const uint8_t* unread, uint64_t index, uint32_t* token);
   void sift_down(const float* weights, uint32_t root, uint32_t count);
   uint32_t pop(const float* weights, uint32_t count);
 

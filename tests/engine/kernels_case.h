@@ -34,7 +34,7 @@ using bitnet::kernels::KernelTable;
 enum class Operation : uint32_t {
   kTernaryMatmul,
   kInt8High,
-  kInt8Logits,
+  kInt8Low,
   kF32Matmul,
   kRmsNorm,
   kQuantizeInt8,
@@ -53,10 +53,9 @@ enum class Operation : uint32_t {
 };
 
 constexpr const char* kOperationNames[] = {
-    "ternary_matmul", "int8_high",      "int8_logits",    "f32_matmul", "rms_norm",
-    "quantize_int8",  "quantize_split", "relu2_gate",     "silu_gate",  "add_in_place",
-    "rope",           "rope_angles",    "attention",      "exp_sum",    "store_f16",
-    "store_int8",     "attention_f16",  "attention_int8",
+    "ternary_matmul", "int8_high",  "int8_low",  "f32_matmul",   "rms_norm",      "quantize_int8",
+    "quantize_split", "relu2_gate", "silu_gate", "add_in_place", "rope",          "rope_angles",
+    "attention",      "exp_sum",    "store_f16", "store_int8",   "attention_f16", "attention_int8",
 };
 constexpr uint32_t kOperationCount = sizeof kOperationNames / sizeof kOperationNames[0];
 
@@ -188,19 +187,23 @@ inline void run_int8_high(const KernelTable& table, const Case& c, Outputs& out)
   int32_t* hi = reinterpret_cast<int32_t*>(out.add(bytes));
   int32_t* lo = reinterpret_cast<int32_t*>(out.add(bytes));
   table.int8_high({c.bytes(0) + size_t{s[1]} * s[0] * 8, s[0], s[2] - s[1]},
-                  {c.int8s(1), c.int8s(2), 0, 0, 0.0f}, {hi, lo});
+                  {c.int8s(1), c.int8s(2)}, {hi, lo});
 }
 
-/// size: as int8_high; scalar: scale. Inputs, of all rows from 0 on: low, row_scales, hi, lo, the
-/// sum of hi, of lo, and the high plane's sums with hi, with lo. Output: y.
-inline void run_int8_logits(const KernelTable& table, const Case& c, Outputs& out) {
+/// size: cols_padded, tile_begin, tile_end, first block, end block, step. Inputs, of all tiles from
+/// 0 on: low, hi, lo, and of the tiles of the range: rows in any order, counted from its first, and
+/// what the sums with hi and with lo begin from. Outputs: these sums.
+inline void run_int8_low(const KernelTable& table, const Case& c, Outputs& out) {
   const uint32_t* s = c.size;
-  const size_t row = size_t{s[1]} * 16;
-  float* y = out.add_floats((s[2] - s[1]) * 16);
-  table.int8_logits(
-      {c.bytes(0) + row * bitnet::low_row_bytes(s[0]), c.floats(1) + row, s[0], (s[2] - s[1]) * 16},
-      {c.int8s(2), c.int8s(3), *c.int32s(4), *c.int32s(5), c.scalar},
-      {c.inputs[6].as<int32_t>() + row, c.inputs[7].as<int32_t>() + row}, y);
+  const size_t row_bytes = bitnet::low_row_bytes(s[0]);
+  auto* hi = reinterpret_cast<int32_t*>(out.add_copy(c, 4));
+  auto* lo = reinterpret_cast<int32_t*>(out.add_copy(c, 5));
+  const size_t listed = c.inputs[3].bytes() / sizeof(uint32_t);
+  const size_t range = size_t{s[2] - s[1]} * 16;  // fewer than are listed in a benchmark
+  const auto row_count = static_cast<uint32_t>(listed < range ? listed : range);
+  table.int8_low({c.bytes(0) + size_t{s[1]} * 16 * row_bytes + s[3] * 64, row_bytes, s[4] - s[3],
+                  s[5], c.inputs[3].as<uint32_t>(), row_count},
+                 {c.int8s(1) + s[3] * 128, c.int8s(2) + s[3] * 128}, {hi, lo});
 }
 
 /// size: cols_padded, row_begin, row_end, token_count, x_stride, y_stride. Inputs: weights, x.
@@ -335,8 +338,8 @@ inline void execute(const KernelTable& table, const Case& c, Outputs& out) {
       return run_ternary_matmul(table, c, out);
     case Operation::kInt8High:
       return run_int8_high(table, c, out);
-    case Operation::kInt8Logits:
-      return run_int8_logits(table, c, out);
+    case Operation::kInt8Low:
+      return run_int8_low(table, c, out);
     case Operation::kF32Matmul:
       return run_f32_matmul(table, c, out);
     case Operation::kRmsNorm:

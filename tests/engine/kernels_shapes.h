@@ -125,6 +125,13 @@ class Filler {
       std::memset(case_.inputs[case_.input_count - 1].data() + cols, 0, padded - cols);
     }
   }
+  /// Rows 0 ... range - 1 (16, 32 or 48), or some of them in another order.
+  void listed_rows(uint32_t range) {
+    const uint32_t count = plain_ ? range : random_.between(1, range);
+    const uint32_t first = plain_ ? 0 : random_.below(range);
+    uint32_t* to = reinterpret_cast<uint32_t*>(add(size_t{count} * sizeof(uint32_t)));
+    for (uint32_t i = 0; i < count; ++i) to[i] = (first + i * (plain_ ? 1 : 5)) % range;
+  }
   /// Sums that a plane gives: any of their size.
   void plane_sums(size_t count, uint32_t cols) {
     int32_t* to = reinterpret_cast<int32_t*>(add(count * sizeof(int32_t)));
@@ -167,8 +174,9 @@ inline size_t activation_bytes(const Case& c) {
   return size_t{c.size[3] - 1} * c.size[4] + c.size[0];
 }
 
-inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint32_t activations) {
-  Filler fill(c, random, true);
+inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint32_t activations,
+                                bool plain) {
+  Filler fill(c, random, plain);
   const size_t elements = size_t{c.size[2]} * 16 * c.size[0];
   if (c.operation == Operation::kTernaryMatmul) {
     fill.ternary_weights(elements / 4, weights);
@@ -181,13 +189,10 @@ inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint3
     fill.nibbles(elements / 2, weights);
     return fill.split_state(c.size[0], activations);
   }
-  const size_t rows = size_t{c.size[2]} * 16;
-  c.scalar = (random.unit() + 1.0f) * 1e-3f;
-  fill.nibbles(rows * bitnet::low_row_bytes(c.size[0]), weights);
-  fill.positive_floats(rows);
+  const uint32_t rows = (c.size[2] - c.size[1]) * 16;
+  fill.nibbles(c.size[2] * 16 * bitnet::low_row_bytes(c.size[0]), weights);
   fill.split_state(c.size[0], activations);
-  fill.token_sums(2, 1, 0, c.size[0]);
-  fill.token_sums(3, 1, 0, c.size[0]);
+  fill.listed_rows(rows);
   fill.plane_sums(rows, c.size[0]);
   fill.plane_sums(rows, c.size[0]);
 }
@@ -237,8 +242,8 @@ inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
   switch (c.operation) {
     case Operation::kTernaryMatmul:
     case Operation::kInt8High:
-    case Operation::kInt8Logits:
-      return fill_integer_matmul(c, random, extreme % 3, extreme / 3);
+    case Operation::kInt8Low:
+      return fill_integer_matmul(c, random, extreme % 3, extreme / 3, plain);
     case Operation::kF32Matmul:
       fill.floats(size_t{s[2]} * s[0]);
       return fill.floats(size_t{s[3] - 1} * s[4] + s[0]);
@@ -287,6 +292,14 @@ inline uint32_t pick(Random& random, const uint32_t* from, size_t count) {
   return from[random.below(static_cast<uint32_t>(count))];
 }
 
+/// Any part of the blocks of a row, in any order that reaches each of them.
+inline void shape_blocks(Case& c, Random& random) {
+  c.size[4] = random.between(1, (c.size[0] + 127) / 128);
+  c.size[3] = random.below(c.size[4]);
+  const uint32_t count = c.size[4] - c.size[3];
+  c.size[5] = count % 3 != 0 && random.below(2) ? 3 : count % 2 != 0 && random.below(2) ? 2 : 1;
+}
+
 /// Sizes of a matmul: minimum sizes first, then every token count, then random ones.
 inline void shape_matmul(Case& c, uint32_t index, Random& random) {
   static const uint32_t kTokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 64};
@@ -306,13 +319,15 @@ inline void shape_matmul(Case& c, uint32_t index, Random& random) {
     c.size[4] = (c.size[0] + 63) / 64 * 64 + 64 * random.below(3);
   }
   c.size[5] = rows + (first ? 0 : random.below(3) * 8 + random.below(2));
+  if (c.operation == Operation::kInt8Low) shape_blocks(c, random);
 }
 
 /// The widest matrices that the limits allow, with the largest sums.
 inline void shape_widest(Case& c) {
   const uint32_t cols = c.operation == Operation::kTernaryMatmul ? 131072 : 65536;
   const uint32_t size[6] = {cols, 0, 1, 2, cols, 16};
-  std::memcpy(c.size, size, sizeof size);
+  const uint32_t low_size[6] = {cols, 0, 1, 0, cols / 128, 1};
+  std::memcpy(c.size, c.operation == Operation::kInt8Low ? low_size : size, sizeof size);
 }
 
 /// Every size of a group and every number of tokens that fit a call.
@@ -355,7 +370,7 @@ inline void shape_vector(Case& c, uint32_t index, Random& random) {
 
 inline bool is_integer_matmul(Operation operation) {
   return operation == Operation::kTernaryMatmul || operation == Operation::kInt8High ||
-         operation == Operation::kInt8Logits;
+         operation == Operation::kInt8Low;
 }
 
 /// Cases of an operation: index 0 ... case_count - 1. The same index and seed give the same bytes.

@@ -16,7 +16,7 @@ KERNELS = engine_root() / "kernels"
 HANDED_DOWN = {"ternary_matmul_dotprod"}
 # Objects with one symbol of their own, a function that sets all operations but these.
 FLOAT = "float"
-INTEGER_OPERATIONS = ("ternary_matmul", "int8_high", "int8_logits")
+INTEGER_OPERATIONS = ("ternary_matmul", "int8_high", "int8_low")
 # Of the compiler's own library, where the processor has no instruction for binary16.
 HALF_CONVERSIONS = {"__extendhfsf2", "__truncsfhf2"}
 

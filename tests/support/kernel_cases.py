@@ -119,18 +119,24 @@ def int8_cases(rng: np.random.Generator) -> list[Case]:
         if index == 4:
             weights[:] = -127
             hi[:] = 127
-        row_scales = rng.uniform(0, 1e-2, end * 16).astype(F)
-        scale = F(rng.uniform(1e-6, 1e-3))
         first = begin * 16
         parts = [np.pad(part, (0, -cols % 128)) for part in (hi, lo)]
-        part_sums = [np.array([part.sum(dtype=np.int32)]) for part in (hi, lo)]
         high, low = oracle.pack_int8(weights)
-        high_sums = oracle.int8_high(weights, hi, lo)
-        expected = [each[first:] for each in high_sums]
-        cases.append(Case("int8_high", [cols, begin, end], [high, *parts], expected=expected))
-        y = oracle.int8_logits(weights, row_scales, hi, lo, scale)[first:]
-        inputs = [low, row_scales, *parts, *part_sums, *high_sums]
-        cases.append(Case("int8_logits", [cols, begin, end], inputs, float(scale), [y]))
+        high_sums = [each[first:] for each in oracle.int8_high(weights, hi, lo)]
+        cases.append(Case("int8_high", [cols, begin, end], [high, *parts], expected=high_sums))
+        # Some rows, some blocks of their columns, in another order than they stand.
+        rows = rng.permutation(end * 16 - first)[: rng.integers(1, end * 16 - first + 1)]
+        blocks = -(-cols // 128)
+        block = int(rng.integers(blocks))
+        some = slice(128 * block, cols)
+        added = oracle.int8_low(weights[first:][rows, some], hi[some], lo[some])
+        expected = [each.copy() for each in high_sums]
+        for each, addend in zip(expected, added, strict=True):
+            each[rows] += addend
+        step = 3 if (blocks - block) % 3 else 1
+        inputs = [low, *parts, rows.astype(np.uint32), *high_sums]
+        size = [cols, begin, end, block, blocks, step]
+        cases.append(Case("int8_low", size, inputs, expected=expected))
     return cases
 
 

@@ -41,7 +41,7 @@ Array = np.ndarray[Any, Any]
 OPERATIONS: Final = (
     "ternary_matmul",
     "int8_high",
-    "int8_logits",
+    "int8_low",
     "f32_matmul",
     "rms_norm",
     "quantize_int8",

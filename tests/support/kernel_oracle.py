@@ -17,7 +17,7 @@ __all__ = [
     "exp_float32",
     "exp_sum",
     "int8_high",
-    "int8_logits",
+    "int8_low",
     "key_blocks",
     "pack_int8",
     "pack_ternary",
@@ -77,16 +77,18 @@ def ternary_matmul(weights: Array, codes: Array, multipliers: Array) -> Array:
 
 
 def int8_high(weights: Array, hi: Array, lo: Array) -> tuple[Array, Array]:
-    """Returns int32[rows] twice: the upper four bits of the stored codes times hi, times lo."""
-    high = (weights.astype(np.int64) + 128) // 16
-    hi_sums, lo_sums = (high @ part.astype(np.int64) for part in (hi, lo))
+    """Returns int32[rows] twice: 16 times the upper four bits of the stored codes, times hi, lo."""
+    return _plane_sums((weights.astype(np.int64) + 128) // 16 * 16, hi, lo)
+
+
+def int8_low(weights: Array, hi: Array, lo: Array) -> tuple[Array, Array]:
+    """Returns int32[rows] twice: the lower four bits of the stored codes times hi, times lo."""
+    return _plane_sums((weights.astype(np.int64) + 128) % 16, hi, lo)
+
+
+def _plane_sums(plane: Array, hi: Array, lo: Array) -> tuple[Array, Array]:
+    hi_sums, lo_sums = (plane @ part.astype(np.int64) for part in (hi, lo))
     return hi_sums.astype(np.int32), lo_sums.astype(np.int32)
-
-
-def int8_logits(weights: Array, scales: Array, hi: Array, lo: Array, scale: Any) -> Array:
-    """Returns float32[rows], step 4 for one token."""
-    high, low = ((weights.astype(np.int64) @ part.astype(np.int64)).astype(F) for part in (hi, lo))
-    return (high * F(128.0) + low) * (scales * scale)
 
 
 def _tree(lanes: Array) -> Any:

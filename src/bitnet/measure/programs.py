@@ -165,11 +165,15 @@ class MeasuringProgram:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DecodeTimes:
-    """Nanoseconds of each token; pages mapped meanwhile, and how many of them came from a disk."""
+    """Nanoseconds of each token; pages mapped meanwhile, and how many of them came from a disk.
+
+    `head_bytes`: what the choices of all tokens have read of the head, None where nothing tells.
+    """
 
     ns: tuple[int, ...]
     faults: int
     disk_reads: int
+    head_bytes: int | None = None
 
 
 class SpeedProgram(MeasuringProgram):
@@ -178,7 +182,8 @@ class SpeedProgram(MeasuringProgram):
     def decode(self, position: int, count: int) -> DecodeTimes:
         """Returns the times of `count` tokens from `position` on."""
         answer = self.ask("decode", position, count)
-        return DecodeTimes(tuple(answer["ns"]), answer["faults"], answer["reads"])
+        times, head_bytes = tuple(answer["ns"]), answer.get("head_bytes")
+        return DecodeTimes(times, answer["faults"], answer["reads"], head_bytes)
 
     def prefill(self, position: int, count: int) -> int:
         """Returns the nanoseconds of `count` tokens, from `position` on, in chunks."""

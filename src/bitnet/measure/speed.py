@@ -165,8 +165,9 @@ class LimitResult:
 class DecodeResult:
     """Decoding at one position.
 
-    `bytes_per_token` at the mean position of the run; `fraction_of_limit` is None where the model
-    fits the caches, so that memory is not its limit. Latencies in ns, over all rounds. `faults` are
+    `bytes_per_token` at the mean position of the run, with what the choices have read of the head;
+    `fraction_of_limit` is None where the model fits the caches, so that memory is not its limit.
+    Latencies in ns, over all rounds. `faults` are
     pages mapped while tokens were timed, all rounds together; where any of them came from a disk
     (`disk_reads`), the model was not in memory and the times are not the engine's.
     """
@@ -402,7 +403,11 @@ def _decode_result(
 ) -> DecodeResult:
     rounds = variant.decode[position]
     token_count = len(rounds[0].ns)
-    token_bytes = cost.decode_bytes(position + (token_count - 1) / 2)
+    head_bytes = [times.head_bytes for times in rounds if times.head_bytes is not None]
+    token_bytes = cost.decode_bytes(
+        position + (token_count - 1) / 2,
+        sum(head_bytes) / (len(head_bytes) * token_count) if head_bytes else None,
+    )
     per_second = [1e9 * token_count / sum(times.ns) for times in rounds]
     fractions = [
         token_bytes * rate / (1e9 * limit) for rate, limit in zip(per_second, limits.best_read())

@@ -40,13 +40,15 @@ class TokenCost:
         """What every token must read, wherever it stands."""
         return self.body_bytes + self.screen_bytes + self.embedding_bytes
 
-    def decode_bytes(self, position: float) -> float:
+    def decode_bytes(self, position: float, head_bytes: float | None = None) -> float:
         """Returns the bytes read by a token at `position`, which attends to itself too.
 
         Its own key and value are written, not read from memory; `position` may be the mean of a
-        run of positions, as the cost is linear in it.
+        run of positions, as the cost is linear in it. `head_bytes` is what a choice was found to
+        read of the head, where it is known; else it is the least.
         """
-        return self.weight_bytes + position * self.kv_position_bytes
+        more = 0 if head_bytes is None else head_bytes - self.screen_bytes
+        return self.weight_bytes + more + position * self.kv_position_bytes
 
 
 def token_cost(spec: ModelSpec, layout: Layout, kv_cache: str = "f32") -> TokenCost:

@@ -50,6 +50,9 @@ __all__ = [
 
 COMPILER_VERSION: Final = "0.17.1"
 
+# Rooms that run once, or wait for the system: compiled for size.
+_COLD: Final = ("format/", "platform/", "programs/", "release/")
+
 # Stands in a command line for the name of its output, which `run` fills in.
 OUTPUT: Final = "@output@"
 
@@ -229,7 +232,8 @@ def _compile_arguments(source: Source, target: Target) -> tuple[str, ...]:
         if target.coverage:
             mode.append("-fsanitize-coverage=trace-pc-guard,trace-cmp")
     else:
-        mode = ["-O3", "-fPIC" if target.library else "-fPIE", "-fno-sanitize=all"]
+        level = "-Os" if source.path.startswith(_COLD) else "-O3"
+        mode = [level, "-fPIC" if target.library else "-fPIE", "-fno-sanitize=all"]
     place = ("-ffile-prefix-map=.=.", "-I.", "-c", source.path, "-o", OUTPUT)
     return ("c++", "-target", target.triple, *_COMPILE, *mode, *source.flags, *place)
 

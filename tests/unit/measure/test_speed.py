@@ -241,7 +241,10 @@ def test_measure_speed_one_round_fractions_follow_from_the_rates(
     assert ("read", "file, 1 stream") in limits
     (decode,) = report.decode
     # Four tokens from position 9 on: 9, 10, 11, 12.
-    assert decode.bytes_per_token == report.cost.decode_bytes(10.5)
+    # The choices have read the screen of the head, and no more than all of it and the norms.
+    cost = report.cost
+    least = cost.decode_bytes(10.5) - 4 * TINY_UNTIED.hidden_size  # the final norm is not counted
+    assert least <= decode.bytes_per_token <= cost.decode_bytes(10.5, cost.head_bytes)
     rate = decode.bytes_per_token * decode.tokens_per_second.median / 1e9
     assert decode.gigabytes_per_second == pytest.approx(rate)
     assert decode.tokens_per_second.median == pytest.approx(1e9 / decode.latency_ns.mean)

@@ -61,6 +61,8 @@ def test_token_cost_position_adds_its_keys_and_values() -> None:
     row_bytes = 16 * 4
     assert cost.decode_bytes(0) == cost.weight_bytes
     assert cost.decode_bytes(7) - cost.decode_bytes(0) == 7 * 2 * 3 * 2 * row_bytes
+    more = cost.decode_bytes(7, cost.screen_bytes + 100.5) - cost.decode_bytes(7)
+    assert more == 100.5
     assert cost.decode_bytes(7.5) == (cost.decode_bytes(7) + cost.decode_bytes(8)) / 2
 
 
