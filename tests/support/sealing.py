@@ -55,7 +55,7 @@ def make_model(path: Path, size: int, *, seed: int = 1) -> bytes:
 
 def model_head(size: int) -> bytes:
     """Returns the first 24 bytes of docs/formats/model.md: magic, version, header and file size."""
-    return struct.pack("<8sIIQ", b"BNAGMODL", 0, 4096, size)
+    return struct.pack("<8sIIQ", b"BNAGMODL", 1, 4096, size)
 
 
 def run_on(arch: str, executable: Path, *arguments: str, stdin: bytes = b"") -> bytes:
