@@ -54,7 +54,7 @@ class RandomWeights:
     choice with hardly a doubt, which no trained model makes, and the screen of the head would read
     less than it does for them. Signs of the final norm's weights are therefore turned at random
     until `margin` is left of it, in deviations of a random row's cosine; none turned where it is
-    more than there is. An untied head has no margin.
+    more than there is. An untied head has the embedding's values, and so the same margin.
 
     Source: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (Philox 4x64-10), as NumPy's
     `Philox` gives its raw output, which NumPy keeps the same in all versions.
@@ -96,9 +96,10 @@ class RandomWeights:
         return np.float32(spread * (0.9 + 0.2 * self._unit(role, layer)))
 
     def table_rows(self, role: str, begin: int, end: int) -> F32:
-        """Returns float32[end - begin, hidden]."""
+        """Returns float32[end - begin, hidden]; `embedding` and `head` are equal."""
         cols = self._spec.hidden_size
-        words = self._words(role, None, begin, end, _WORDS_PER_VALUE * cols)
+        source = "embedding" if role == "head" else role
+        words = self._words(source, None, begin, end, _WORDS_PER_VALUE * cols)
         values: F32 = words[:, :cols].astype(np.float32)
         for part in range(1, _WORDS_PER_VALUE):
             values += words[:, part * cols : (part + 1) * cols]
