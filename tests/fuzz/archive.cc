@@ -1,5 +1,6 @@
-// Archive reader: a right archive with edits is accepted only where the edits changed nothing. And
-// the decompressor in front of it: any bytes end in an error or in what they announced.
+// Archive reader: a right archive with edits is accepted only where the edits changed nothing, and
+// any frame only where the right archive stands in it. And the decompressor alone, which is
+// compiled to count its edges too: any bytes end in an error or in what they announced.
 // SPDX-License-Identifier: Apache-2.0
 #include "release/archive.h"
 
@@ -80,10 +81,11 @@ Bytes archive;
 Bytes edited;
 Bytes frame;
 Feed feed;
+uint8_t content[2][700];
 uint64_t created;
+bool right;
 
 void make_archive() {
-  static uint8_t content[2][700];
   const auto* text = reinterpret_cast<const uint8_t*>(kManifest);
   manifest.text = {text, sizeof kManifest - 1};
   add_entry(&archive, "MANIFEST", text, sizeof kManifest - 1);
@@ -142,7 +144,11 @@ Error reserve_space(int, uint64_t bytes) {
   must(bytes == kFileBytes[created - 1]);
   return kNoError;
 }
-Error write_at(int, uint64_t, std::span<const uint8_t>) { return kNoError; }
+Error write_at(int, uint64_t offset, std::span<const uint8_t> data) {
+  must(offset + data.size() <= kFileBytes[created - 1]);
+  right = right && std::memcmp(content[created - 1] + offset, data.data(), data.size()) == 0;
+  return kNoError;
+}
 Error set_mode(int, uint32_t mode) {
   must(mode == 0444 || mode == 0555);
   return kNoError;
@@ -151,9 +157,38 @@ Error sync_file(int) { return kNoError; }
 
 }  // namespace bitnet::platform
 
+namespace {
+
+uint8_t buffer[4096];
+alignas(64) uint8_t memory[kZstdMemoryBytes];
+
+/// Opens and unpacks what is fed; returns whether it was accepted.
+bool unpack() {
+  created = 0;
+  right = true;
+  release::Archive reader;
+  Error error = release::open_archive(manifest, nullptr, memory, buffer, &reader);
+  must(created == 0);
+  if (!failed(error)) error = release::unpack_archive(&reader, 3);
+  must(created <= 2 && feed.at <= feed.count);
+  must(failed(error) || (created == 2 && right));
+  return !failed(error);
+}
+
+void decompress() {
+  uint64_t content_bytes = 0;
+  BitnetZstd* stream = bitnet_zstd_open(memory, give_source, &feed, &content_bytes);
+  int64_t got = stream == nullptr ? 0 : 1;
+  for (uint64_t total = 0; got > 0 && total < 1u << 20; total += static_cast<uint64_t>(got)) {
+    got = bitnet_zstd_read(stream, buffer, sizeof buffer);
+    must(got <= static_cast<int64_t>(sizeof buffer));
+  }
+}
+
+}  // namespace
+
+/// The first byte chooses: 1 and 3 edits in a raw block, 4 a frame as it comes, 0 no archive.
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
-  static uint8_t buffer[4096];
-  alignas(64) static uint8_t memory[kZstdMemoryBytes];
   if (archive.count == 0) make_archive();
   if (bytes < 2) return 0;
   const size_t chunk = 1 + data[1] * 4u;
@@ -163,22 +198,14 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
     feed = {frame.data, frame.count, 0, chunk};
     const bool unchanged =
         edited.count == archive.count && std::memcmp(edited.data, archive.data, archive.count) == 0;
-    created = 0;
-    release::Archive reader;
-    Error error = release::open_archive(manifest, nullptr, memory, buffer, &reader);
-    must(created == 0);
-    if (!failed(error)) error = release::unpack_archive(&reader, 3);
-    must(failed(error) != unchanged);
-    must(created <= 2 && feed.at <= frame.count);
+    must(unpack() == unchanged);
     return 0;
   }
   feed = {data + 2, bytes - 2, 0, chunk};
-  uint64_t content_bytes = 0;
-  BitnetZstd* stream = bitnet_zstd_open(memory, give_source, &feed, &content_bytes);
-  int64_t got = stream == nullptr ? 0 : 1;
-  for (uint64_t total = 0; got > 0 && total < 1u << 20; total += static_cast<uint64_t>(got)) {
-    got = bitnet_zstd_read(stream, buffer, sizeof buffer);
-    must(got <= static_cast<int64_t>(sizeof buffer));
+  if (data[0] & 4) {
+    unpack();
+  } else {
+    decompress();
   }
   return 0;
 }

@@ -10,8 +10,8 @@
 // input under way stands in memory shared with the parent, so that no way of dying loses it: the
 // parent saves it under --crashes and exits with 1. With the same corpus, seed and --runs two runs
 // do the same. Numbers and texts that the code compares with (trace-cmp, memcmp) are put into
-// inputs, so that magic numbers and keys are found. This file itself is not instrumented: g++
-// compiles it.
+// inputs, so that magic numbers and keys are found. What the compiler instruments of Zig counts by
+// itself, in a section of bytes. This file itself is not instrumented: g++ compiles it.
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
@@ -53,8 +53,15 @@ struct Options {
 };
 
 uint8_t counters[kEdgesMax];
-uint8_t seen[kEdgesMax];  // a bit for each order of magnitude of an edge's count
 uint32_t edge_count = 1;
+
+/// Bytes that count edges, and for each a bit for each order of magnitude that it has reached.
+struct Edges {
+  uint8_t* counts;
+  size_t count;
+  std::vector<uint8_t> seen;
+};
+Edges all_edges[2];  // through the calls below; by the code itself
 Shared* shared;
 Options options;
 
@@ -79,6 +86,10 @@ void note(const void* a, const void* b, size_t count) {
 }  // namespace
 
 extern "C" {
+extern uint8_t __start___sancov_cntrs[] __attribute__((weak));
+extern uint8_t __stop___sancov_cntrs[] __attribute__((weak));
+thread_local uintptr_t __sancov_lowest_stack = UINTPTR_MAX;
+
 void __sanitizer_cov_trace_pc_guard_init(uint32_t* begin, uint32_t* end) {
   for (uint32_t* guard = begin; guard < end; ++guard) {
     if (*guard == 0 && edge_count < kEdgesMax) *guard = edge_count++;
@@ -220,11 +231,31 @@ uint8_t magnitude(uint8_t count) {
   return count == 0 ? 0 : static_cast<uint8_t>(1u << (31 - __builtin_clz(count)));
 }
 
-/// Runs the harness; returns whether an edge, or a number of times of an edge, was new.
+void find_edges() {
+  all_edges[0] = {counters, edge_count, std::vector<uint8_t>(edge_count)};
+  const auto inside = static_cast<size_t>(__stop___sancov_cntrs - __start___sancov_cntrs);
+  all_edges[1] = {__start___sancov_cntrs, inside, std::vector<uint8_t>(inside)};
+}
+
+/// Returns whether an edge, or a number of times of an edge, was new.
+bool note_new(Edges& edges) {
+  bool found = false;
+  for (size_t i = 0; i < edges.count; ++i) {
+    const uint8_t bit = magnitude(edges.counts[i]);
+    if ((bit & ~edges.seen[i]) == 0) continue;
+    shared->edges += edges.seen[i] == 0;
+    ++shared->features;
+    edges.seen[i] |= bit;
+    found = true;
+  }
+  return found;
+}
+
+/// Runs the harness; returns whether it did anything new.
 bool execute(const Bytes& input) {
   shared->bytes = input.size();
   std::copy(input.begin(), input.end(), shared->input);
-  std::memset(counters, 0, edge_count);
+  for (Edges& edges : all_edges) std::fill_n(edges.counts, edges.count, 0);
   // A block of its own and of the exact size, so that a sanitizer sees a read past its end.
   auto* data = static_cast<uint8_t*>(std::malloc(input.empty() ? 1 : input.size()));
   std::copy(input.begin(), input.end(), data);
@@ -234,14 +265,7 @@ bool execute(const Bytes& input) {
   std::free(data);
   ++shared->executions;
   bool found = false;
-  for (uint32_t i = 1; i < edge_count; ++i) {
-    const uint8_t bit = magnitude(counters[i]);
-    if ((bit & ~seen[i]) == 0) continue;
-    shared->edges += seen[i] == 0;
-    ++shared->features;
-    seen[i] |= bit;
-    found = true;
-  }
+  for (Edges& edges : all_edges) found = note_new(edges) || found;
   return found;
 }
 
@@ -349,11 +373,11 @@ int fuzz() {
   struct rusage used;
   getrusage(RUSAGE_CHILDREN, &used);
   std::printf(
-      "{\"seconds\": %llu, \"executions\": %llu, \"edges\": %llu, \"edges_in_all\": %u, "
+      "{\"seconds\": %llu, \"executions\": %llu, \"edges\": %llu, \"edges_in_all\": %zu, "
       "\"features\": %llu, \"corpus\": %llu, \"crashes\": %d}\n",
       static_cast<unsigned long long>(used.ru_utime.tv_sec + used.ru_stime.tv_sec),
       static_cast<unsigned long long>(shared->executions),
-      static_cast<unsigned long long>(shared->edges), edge_count - 1,
+      static_cast<unsigned long long>(shared->edges), all_edges[0].count - 1 + all_edges[1].count,
       static_cast<unsigned long long>(shared->features),
       static_cast<unsigned long long>(shared->corpus), clean ? 0 : 1);
   return clean ? 0 : 1;
@@ -402,6 +426,7 @@ int main(int count, char** values) {
       mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return 2;
   shared = static_cast<Shared*>(memory);
+  find_edges();
   if (first_file == count) return fuzz();
   for (int i = first_file; i < count; ++i) execute(load(values[i]));
   return 0;

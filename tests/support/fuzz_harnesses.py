@@ -5,12 +5,21 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import zstandard
+
 from bitnet.seal.sources import build_root
 from bitnet.tokenizer import compile_tokenizer, emit_cpp
 from tests.support.engine import DEMO_TOKENIZER, small_model, small_model_parts
 from tests.support.fuzzing import Harness
 from tests.support.infer import demo_config
-from tests.support.publisher import Release, Signer, container, rollback_order, trust_root
+from tests.support.publisher import (
+    Release,
+    Signer,
+    container,
+    rollback_order,
+    tar_header,
+    trust_root,
+)
 
 __all__ = ["HARNESSES"]
 
@@ -63,8 +72,28 @@ def root_seeds() -> Iterator[bytes]:
 def archive_seeds() -> Iterator[bytes]:
     yield b"\1\xff"
     yield b"\3\x80" + bytes([0, 156, 0x32]) + bytes([2])
+    # What archive.cc holds for right, and content for every kind of block and table.
+    members = {"MANIFEST": b"# stands for a manifest\n", "empty": b"", "some.bin": b"b" * 700}
+    right = b"".join(
+        tar_header(name.encode(), 0o644, len(data)) + data + bytes(-len(data) % 512)
+        for name, data in members.items()
+    )
+    for level in (-5, 1, 3, 19):
+        yield b"\4\xff" + frame(right.ljust(10240, b"\0"), level)
+    words = Path(__file__).read_bytes()
+    for content in (words, bytes(range(256)) * 9, hashlib.shake_256(words).digest(3000), b""):
+        yield b"\0\xff" + frame(content, 1)
+        yield b"\0\x20" + frame(content, 19, write_checksum=0)
     for release in (Release(7, files={"a": (0o644, b"x" * 2000)}), Release(8)):
         yield b"\0\xff" + release.compressed()
+
+
+def frame(content: bytes, level: int, **options: int) -> bytes:
+    """Returns one zstd frame, by the reference implementation."""
+    settings = zstandard.ZstdCompressionParameters.from_level(
+        level, **({"window_log": 21, "write_content_size": 1, "write_checksum": 1} | options)
+    )
+    return zstandard.ZstdCompressor(compression_params=settings).compress(content)
 
 
 def state_seeds() -> Iterator[bytes]:
@@ -123,7 +152,7 @@ def region_seeds() -> Iterator[bytes]:
 # A further harness is one more row.
 HARNESSES = (
     Harness("archive", ("base", "crypto/crypto.zig", "release/archive.cc", "release/text.cc"),
-            archive_seeds, edges_min=40),
+            archive_seeds, edges_min=400, bytes_max=8192),
     Harness("arguments", ("base", "platform/os_linux.cc", "programs/arguments.cc"),
             argument_seeds),
     Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],

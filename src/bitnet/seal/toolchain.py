@@ -222,7 +222,7 @@ def plan(
 def _compile_arguments(source: Source, target: Target) -> tuple[str, ...]:
     """Returns what follows the compiler's path, without folders that depend on the machine."""
     if source.path.endswith(".zig"):
-        options = ("-O", "ReleaseSafe", *_COMPILE_ZIG)
+        options = ("-O", "ReleaseSafe", *_COMPILE_ZIG, *(("-ffuzz",) if target.coverage else ()))
         output = f"-femit-bin={OUTPUT}"
         return ("build-obj", "-target", target.triple, *options, source.path, output)
     if target.sanitize:
