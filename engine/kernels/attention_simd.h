@@ -1,17 +1,15 @@
-// Attention of the query heads of a group over the cache, and the exponentials that the sampler
-// shares with it.
+// Attention of the query heads of a group over a cache of floats, and the exponentials that the
+// sampler shares with it.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `attention`, `attention_f16`, `attention_int8` and `exp_sum` in table.h; definition:
-// docs/numerics.md, `exp`, step 2.5 and "The KV cache".
+// Contract: `attention`, `attention_f16` and `exp_sum` in table.h; definition: docs/numerics.md,
+// `exp`, step 2.5 and "The KV cache".
 // Ordered float: a score is summed in sixteen lanes and a tree, as is the normaliser; positions are
 // summed in order. So a row does not depend on which other rows are in the call.
-// On return row r of `scores` holds the weights of its n positions (e[t], for int8 times the scale
-// of the value), then +0 up to pad_lanes(n) where the scales are finite.
+// On return row r of `scores` holds the weights e[t] of its n positions, then +0 up to
+// pad_lanes(n).
 // `exp_sum` reads nothing at and after `n`: what lies there may be anything, NaN included.
 #pragma once
-
-#include <type_traits>
 
 #include "kernels/lanes_simd.h"
 
@@ -42,19 +40,6 @@ constexpr uint32_t kValuePositions = 32;
 /// Bytes ahead that keys are asked for: they are read in strides. Values are read in order, which
 /// the processor foresees itself.
 constexpr size_t kPrefetchBytes = 8192;
-
-/// Keys or values as `load_lanes` reads them; int8 alone has a scale for each position.
-template <typename Element>
-struct Cached {
-  const Element* data;
-  const float* scales;
-
-  /// `value` of sixteen positions from t on.
-  f32x16 scaled(f32x16 value, uint32_t t) const {
-    if constexpr (std::is_same_v<Element, int8_t>) return value * load_lanes(scales + t);
-    return value;
-  }
-};
 
 template <uint32_t kCount>
 struct Count {
@@ -122,15 +107,15 @@ inline void dot16_block(const float* q, const Element* keys, uint32_t dim, f32x1
 
 /// Scores of all rows with the positions of the last one. packed: from pack_queries.
 template <typename Element>
-inline void score_positions(const float* packed, const Cached<Element>& k, uint32_t row_count,
+inline void score_positions(const float* packed, const Element* k, uint32_t row_count,
                             uint32_t position_count, uint32_t dim, float scale,
                             const AttentionRows& to) {
   for (uint32_t t = 0; t < position_count; t += kLanes) {
     each_rows<kRowsAtOnce>(0, row_count, [&](auto rows, uint32_t row) {
       f32x16 sums[rows.value];
-      dot16_block<rows.value>(packed + row * dim, k.data + size_t{t} * dim, dim, sums);
+      dot16_block<rows.value>(packed + row * dim, k + size_t{t} * dim, dim, sums);
       for (uint32_t r = 0; r < rows.value; ++r) {
-        store_lanes(to.scores + (row + r) * to.score_stride + t, k.scaled(sums[r], t) * scale);
+        store_lanes(to.scores + (row + r) * to.score_stride + t, sums[r] * scale);
       }
     });
   }
@@ -149,8 +134,7 @@ float exp_sum(const float* x, float max, uint32_t n, uint32_t n_padded, float* e
 }
 
 /// The weights of one row in place of its scores, and 1 / z.
-template <typename Element>
-inline float weights_of_scores(float* scores, const Cached<Element>& v, uint32_t position_count) {
+inline float weights_of_scores(float* scores, uint32_t position_count) {
   f32x16 largest = splat(scores[0]);
   for (uint32_t t = 0; t < position_count; t += kLanes) {
     const i32x16 inside = lane_numbers() < static_cast<int32_t>(position_count - t);
@@ -158,13 +142,29 @@ inline float weights_of_scores(float* scores, const Cached<Element>& v, uint32_t
   }
   float max = largest[0];
   for (uint32_t lane = 1; lane < kLanes; ++lane) max = largest[lane] > max ? largest[lane] : max;
-  const float z = exp_sum(scores, max, position_count, pad_lanes(position_count), scores);
-  if constexpr (std::is_same_v<Element, int8_t>) {
-    for (uint32_t t = 0; t < position_count; t += kLanes) {
-      store_lanes(scores + t, v.scaled(load_lanes(scores + t), t));
+  return 1.0f / exp_sum(scores, max, position_count, pad_lanes(position_count), scores);
+}
+
+/// The weights of all rows in place of their scores, 1 / z of each, and +0 in all outputs.
+inline void weights_of_rows(const AttentionQueries& queries, uint32_t row_count,
+                            const AttentionRows& to, float* inverse) {
+  for (uint32_t row = 0; row < row_count; ++row) {
+    inverse[row] = weights_of_scores(to.scores + row * to.score_stride,
+                                     queries.position_count + row / queries.head_count);
+  }
+  for (uint32_t i = 0; i < row_count * queries.head_dim_padded; i += kLanes) {
+    store_lanes(to.out + i, f32x16{});
+  }
+}
+
+inline void scale_rows(const AttentionQueries& queries, uint32_t row_count, const AttentionRows& to,
+                       const float* inverse) {
+  const uint32_t dim = queries.head_dim_padded;
+  for (uint32_t row = 0; row < row_count; ++row) {
+    for (uint32_t i = row * dim; i < (row + 1) * dim; i += kLanes) {
+      store_lanes(to.out + i, load_lanes(to.out + i) * inverse[row]);
     }
   }
-  return 1.0f / z;
 }
 
 /// Positions [begin, end).
@@ -224,8 +224,8 @@ inline void weigh_values(const AttentionRows& to, const Element* values, uint32_
 }
 
 template <typename Element>
-inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
-                   const Cached<Element>& v, const AttentionRows& to) {
+inline void attend(const AttentionQueries& queries, const Element* k, const Element* v,
+                   const AttentionRows& to) {
   const uint32_t heads = queries.head_count;
   const uint32_t row_count = heads * queries.token_count;
   const uint32_t common = queries.position_count;
@@ -233,35 +233,22 @@ inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
   pack_queries(queries, row_count, to.out);  // the result comes later
   score_positions(to.out, k, row_count, common + queries.token_count - 1, dim, queries.scale, to);
   float inverse[kAttentionRowsMax];
-  for (uint32_t row = 0; row < row_count; ++row) {
-    float* scores = to.scores + row * to.score_stride;
-    inverse[row] = weights_of_scores(scores, v, common + row / heads);
-  }
-  for (uint32_t i = 0; i < row_count * dim; i += kLanes) store_lanes(to.out + i, f32x16{});
-  weigh_values(to, v.data, dim, 0, row_count, {0, common});
+  weights_of_rows(queries, row_count, to, inverse);
+  weigh_values(to, v, dim, 0, row_count, {0, common});
   for (uint32_t t = 1; t < queries.token_count; ++t) {
-    weigh_values(to, v.data, dim, t * heads, (t + 1) * heads, {common, common + t});
+    weigh_values(to, v, dim, t * heads, (t + 1) * heads, {common, common + t});
   }
-  for (uint32_t row = 0; row < row_count; ++row) {
-    for (uint32_t i = row * dim; i < (row + 1) * dim; i += kLanes) {
-      store_lanes(to.out + i, load_lanes(to.out + i) * inverse[row]);
-    }
-  }
+  scale_rows(queries, row_count, to, inverse);
 }
 
 void attention(const AttentionQueries& queries, const float* k, const float* v,
                const AttentionRows& rows) {
-  attend<float>(queries, {k, nullptr}, {v, nullptr}, rows);
+  attend(queries, k, v, rows);
 }
 
 void attention_f16(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
                    const AttentionRows& rows) {
-  attend<uint16_t>(queries, {k, nullptr}, {v, nullptr}, rows);
-}
-
-void attention_int8(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
-                    const AttentionRows& rows) {
-  attend<int8_t>(queries, {k.codes, k.scales}, {v.codes, v.scales}, rows);
+  attend(queries, k, v, rows);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// All float operations on sixteen lanes, as the part of a table that one instruction set fills;
-// included by float_<isa>.cc, which names the function (KERNEL_SET).
+// All operations but the matrices', on sixteen lanes: the part of a table that one instruction set
+// fills; included by float_<isa>.cc, which names the function (KERNEL_SET).
 // SPDX-License-Identifier: Apache-2.0
+#include "kernels/attention_int8_simd.h"
 #include "kernels/attention_simd.h"
 #include "kernels/cache_rows_simd.h"
 #include "kernels/elementwise_simd.h"

@@ -40,13 +40,6 @@ static inline f32x16 load_lanes(const uint16_t* from) {
   return __builtin_convertvector(value, f32x16);
 }
 
-/// Sixteen int8 codes as floats.
-static inline f32x16 load_lanes(const int8_t* from) {
-  i8x16 value;
-  __builtin_memcpy(&value, from, sizeof value);
-  return __builtin_convertvector(__builtin_convertvector(value, i32x16), f32x16);
-}
-
 template <typename Vector, typename Element>
 static inline void store_lanes(Element* to, const Vector& value) {
   __builtin_memcpy(to, &value, sizeof value);

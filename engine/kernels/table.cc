@@ -17,6 +17,7 @@ namespace bitnet::kernels {
 void float_ref(KernelTable& table);
 void float_avx2(KernelTable& table);
 void float_avx512vnni(KernelTable& table);
+void float_dotprod(KernelTable& table);
 
 namespace {
 
@@ -38,9 +39,10 @@ constexpr Level kLevels[] = {
      int8_low_avx512vnni, &Processor::avx512vnni},
 #else
     {"neon", float_ref, ternary_matmul_neon, int8_high_neon, int8_low_neon, &Processor::neon},
-    {"dotprod", float_ref, ternary_matmul_dotprod, int8_high_dotprod, int8_low_dotprod,
+    {"dotprod", float_dotprod, ternary_matmul_dotprod, int8_high_dotprod, int8_low_dotprod,
      &Processor::dotprod},
-    {"i8mm", float_ref, ternary_matmul_i8mm, int8_high_dotprod, int8_low_dotprod, &Processor::i8mm},
+    {"i8mm", float_dotprod, ternary_matmul_i8mm, int8_high_dotprod, int8_low_dotprod,
+     &Processor::i8mm},
 #endif
 };
 constexpr uint32_t kLevelCount = sizeof kLevels / sizeof kLevels[0];

@@ -99,10 +99,12 @@ struct AttentionRows {
   float* out;           ///< float[row_count][head_dim_padded]
 };
 
-/// Keys or values of one kv head in int8, laid out as `attention` says, and a scale for each
-/// position.
+/// Positions whose weights share a scale in `attention_int8`, and whose values are one block.
+inline constexpr uint32_t kValueBlock = 128;
+
+/// Keys or values of one kv head in int8, and a scale for each position.
 struct Int8Rows {
-  const int8_t* codes;  ///< aligned to 16 bytes
+  const int8_t* codes;  ///< as `attention_int8` has them, 64-byte aligned
   const float* scales;  ///< [pad_lanes(n)], 64-byte aligned
 };
 
@@ -164,7 +166,9 @@ struct KernelTable {
   void (*attention_f16)(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
                         const AttentionRows& rows);
 
-  /// `attention` over int8.
+  /// `attention` over int8, n positions as there.
+  /// k: [ceil(n / 16)][head_dim_padded / 4][16 positions][4 elements];
+  /// v: [ceil(n / 128)][head_dim_padded / 16][32][16 elements][4 positions].
   void (*attention_int8)(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
                          const AttentionRows& rows);
 };

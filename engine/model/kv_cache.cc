@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/kv_cache.h"
 
-#include <cstring>
-
 namespace bitnet::model {
 
 using format::KvCacheKind;
@@ -15,13 +13,18 @@ size_t element_bytes(KvCacheKind kind) {
                                      : sizeof(int8_t);
 }
 
+uint32_t pad_positions(uint32_t context, KvCacheKind kind) {
+  constexpr uint32_t kBlock = kernels::kValueBlock;
+  return kind == KvCacheKind::kInt8 ? (context + kBlock - 1) / kBlock * kBlock : pad_lanes(context);
+}
+
 }  // namespace
 
 KvCache::KvCache(Arena& arena, const format::ModelHeader& header, uint32_t context,
                  KvCacheKind kind)
     : kind_(kind),
       kv_head_count_(header.kv_head_count),
-      context_padded_(pad_lanes(context)),
+      context_padded_(pad_positions(context, kind)),
       head_dim_padded_(pad_lanes(header.head_dim)) {
   const size_t row_count = size_t{header.layer_count} * kv_head_count_ * context_padded_;
   for (Rows& rows : rows_) {
@@ -30,15 +33,27 @@ KvCache::KvCache(Arena& arena, const format::ModelHeader& header, uint32_t conte
   }
 }
 
+KvCache::Place KvCache::place(Part part, uint32_t position) const {
+  using kernels::kValueBlock;
+  const uint32_t dim = head_dim_padded_;
+  const bool codes = kind_ == KvCacheKind::kInt8;
+  if (part == kValues && !codes) return {size_t{position} * dim, dim, 0, 1};
+  const uint32_t positions = part == kKeys ? kLanes : kValueBlock;
+  const uint32_t inside = position % positions;
+  const size_t block = size_t{position - inside} * dim;
+  if (!codes) return {block + inside, 1, kLanes, 0};
+  if (part == kKeys) return {block + inside * 4, 4, 4 * kLanes, 1};
+  return {block + inside / 4 * (4 * kLanes) + inside % 4, kLanes, kLanes * kValueBlock, 4};
+}
+
 template <typename Element>
 void KvCache::store_row(Part part, Head head, uint32_t position, const Element* from) {
-  Element* to = rows<Element>(part, head);
-  if (part == kValues) {
-    std::memcpy(to + size_t{position} * head_dim_padded_, from, head_dim_padded_ * sizeof(Element));
-    return;
+  const Place to = place(part, position);
+  Element* unit = rows<Element>(part, head) + to.first;
+  for (const Element* end = from + head_dim_padded_; from < end; from += to.unit) {
+    for (uint32_t i = 0; i < to.unit; ++i) unit[i * to.step] = from[i];
+    unit += to.stride;
   }
-  to += size_t{position / kLanes} * kLanes * head_dim_padded_ + position % kLanes;
-  for (uint32_t i = 0; i < head_dim_padded_; ++i) to[size_t{i} * kLanes] = from[i];
 }
 
 void KvCache::store(const kernels::KernelTable& kernels, Part part, Head head, uint32_t position,

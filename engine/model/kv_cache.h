@@ -12,11 +12,13 @@
 
 namespace bitnet::model {
 
-/// Layout    values: [layer][kv_head][position][head_dim_padded] of f32, binary16 or int8. Keys:
-///           [layer][kv_head][position / 16][head_dim_padded][16 positions]. int8 has a float scale
-///           for each key and value, [layer][kv_head][position]. Positions are padded to 16.
+/// Layout    values: [layer][kv_head][position][head_dim_padded] of f32 or binary16. Keys:
+///           [layer][kv_head][position / 16][head_dim_padded][16 positions]. int8: as
+///           `KernelTable::attention_int8` has one head, and a float scale for each key and value,
+///           [layer][kv_head][position]. Positions are padded to 16, for int8 to kValueBlock.
 /// Why       the keys and values of one head follow one another, as attention reads them. A vector
-///           of keys is one element of sixteen positions, so each lane sums a dot16 of its own.
+///           of keys is one element of sixteen positions, so each lane sums a dot16 of its own; of
+///           codes it is four elements, as instructions that add four products want them.
 /// Exact     f32 yes; the others are defined by docs/numerics.md, "The KV cache".
 class KvCache {
  public:
@@ -50,6 +52,15 @@ class KvCache {
   size_t row_index(Head head, uint32_t position) const {
     return (size_t{head.layer} * kv_head_count_ + head.kv_head) * context_padded_ + position;
   }
+  /// A row stands in units of elements: from `first` on, `stride` from one unit to the next and
+  /// `step` from one element to the next.
+  struct Place {
+    size_t first;
+    uint32_t unit;
+    uint32_t stride;
+    uint32_t step;
+  };
+  Place place(Part part, uint32_t position) const;
   template <typename Element>
   void store_row(Part part, Head head, uint32_t position, const Element* from);
   template <typename Element>

@@ -67,7 +67,8 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
 Error Session::open(std::span<const uint8_t> given, const SessionOptions& options,
                     const ExtraMemory& extra) {
   std::span<const uint8_t> file = given;
-  if (options.weights == format::WeightsPlace::kResident) {
+  const bool resident = options.weights == format::WeightsPlace::kResident;
+  if (resident) {
     const Result<std::span<const uint8_t>> copy = platform::copy_to_huge_pages(given);
     if (!copy.ok()) return copy.error();
     file = copy.value();
@@ -83,7 +84,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   Arena counting;
   take_memory(counting, options, extra);
   if (counting.overflowed()) return Error{Status::kNoMemory, "arena"};
-  const Result<std::span<uint8_t>> memory = platform::reserve_memory(counting.used());
+  const Result<std::span<uint8_t>> memory = platform::reserve_memory(counting.used(), resident);
   if (!memory.ok()) return memory.error();
   memory_ = memory.value();
   Arena arena(memory_);

@@ -22,8 +22,8 @@ void unmap(std::span<const uint8_t> memory);
 /// kConfigMissing (value = errno), kConfigTooLarge (limit = buffer size), kReadFailed.
 Result<size_t> read_file(const char* path, std::span<uint8_t> buffer);
 
-/// Zeroed private memory. kNoMemory (value = bytes).
-Result<std::span<uint8_t>> reserve_memory(size_t bytes);
+/// Zeroed private memory, which asks for pages of 2 MiB if it shall. kNoMemory (value = bytes).
+Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages = false);
 void release_memory(std::span<uint8_t> memory);
 
 /// A read-only copy of `bytes`, a mapped file, in private memory that asks for pages of 2 MiB. It

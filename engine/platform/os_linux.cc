@@ -74,9 +74,11 @@ Result<size_t> read_file(const char* path, std::span<uint8_t> buffer) {
   return count;
 }
 
-Result<std::span<uint8_t>> reserve_memory(size_t bytes) {
+Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return Error{Status::kNoMemory, "arena", 0, bytes, 0};
+  // Without them everything is as right and perhaps slower.
+  if (huge_pages) (void)madvise(memory, bytes, MADV_HUGEPAGE);
   return std::span<uint8_t>(static_cast<uint8_t*>(memory), bytes);
 }
 
@@ -88,12 +90,10 @@ Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> byt
   const Error no_memory{Status::kNoMemory, "weights", 0, bytes.size(), 0};
   if (bytes.size() > SIZE_MAX / 2) return no_memory;
   const size_t room = (bytes.size() + 2 * kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  const Result<std::span<uint8_t>> memory = reserve_memory(room);
+  const Result<std::span<uint8_t>> memory = reserve_memory(room, true);
   if (!memory.ok()) return no_memory;
   uint8_t* const begin = memory.value().data();
   const size_t gap = -reinterpret_cast<uintptr_t>(begin) % kHugePageBytes;
-  // Without pages of 2 MiB the copy is as right and perhaps slower.
-  (void)madvise(begin, room, MADV_HUGEPAGE);
   // Step by step, each giving the pages of the source back, so that both never count together.
   for (size_t at = 0; at < bytes.size(); at += kCopyStepBytes) {
     const size_t left = bytes.size() - at;

@@ -27,9 +27,8 @@ inline float sum_lanes(float (&acc)[kLanes]) {
   return acc[0];
 }
 
-/// What a stored element stands for, exactly: itself, a binary16, an int8 code before its scale.
+/// What a stored element stands for, exactly: itself, or a binary16.
 inline float widen(float value) { return value; }
-inline float widen(int8_t code) { return static_cast<float>(code); }
 inline float widen(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
   const uint32_t exponent = half >> 10 & 0x1fu;
@@ -234,45 +233,78 @@ inline float exp_sum(const float* x, float max, uint32_t n, uint32_t n_padded, f
   return sum16(e, n_padded);
 }
 
-/// Keys or values, element by element as `widen` has them; int8 alone has a scale for each
-/// position.
-template <typename Element>
-struct Cached {
-  const Element* data;
-  const float* scales;
-
-  float scaled(float value, uint32_t t) const {
-    return scales == nullptr ? value : value * scales[t];
-  }
-};
-
-/// One row: the query `q` against positions [0, position_count).
-template <typename Element>
-inline void attend_row(const float* q, const Cached<Element>& k, const Cached<Element>& v,
-                       uint32_t position_count, uint32_t dim, float scale, float* scores,
-                       float* out) {
-  for (uint32_t t = 0; t < position_count; ++t) {
-    const Element* key = k.data + size_t{t / kLanes} * kLanes * dim + t % kLanes;
-    scores[t] = k.scaled(dot16(q, key, dim, kLanes), t) * scale;
-  }
+/// The weights of a row in place of its scores; returns 1 / z.
+inline float weigh_scores(float* scores, uint32_t position_count) {
   float max = scores[0];
   for (uint32_t t = 1; t < position_count; ++t) {
     if (scores[t] > max) max = scores[t];
   }
-  const float z = exp_sum(scores, max, position_count, pad_lanes(position_count), scores);
+  return 1.0f / exp_sum(scores, max, position_count, pad_lanes(position_count), scores);
+}
+
+/// One row: the query `q` against positions [0, position_count).
+template <typename Element>
+inline void attend_row(const float* q, const Element* k, const Element* v, uint32_t position_count,
+                       uint32_t dim, float scale, float* scores, float* out) {
+  for (uint32_t t = 0; t < position_count; ++t) {
+    const Element* key = k + size_t{t / kLanes} * kLanes * dim + t % kLanes;
+    scores[t] = dot16(q, key, dim, kLanes) * scale;
+  }
+  const float inverse = weigh_scores(scores, position_count);
   for (uint32_t i = 0; i < dim; ++i) out[i] = 0.0f;
   for (uint32_t t = 0; t < position_count; ++t) {
-    const Element* value = v.data + size_t{t} * dim;
-    scores[t] = v.scaled(scores[t], t);
+    const Element* value = v + size_t{t} * dim;
     for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] + scores[t] * widen(value[i]);
   }
-  const float inverse = 1.0f / z;
   for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] * inverse;
 }
 
-template <typename Element>
-inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
-                   const Cached<Element>& v, const AttentionRows& rows) {
+/// x as 15-bit integers; returns what one of them is worth, NaN where x is not finite.
+inline float integers_of(const float* x, uint32_t n, float least, int32_t* integers) {
+  const float found = amax(x, n);
+  const float largest = found < least ? least : found;
+  const float s = 16256.0f / largest;
+  const bool finite = largest - largest == 0.0f;
+  for (uint32_t i = 0; i < n; ++i) integers[i] = finite ? rne(x[i] * s) : 0;
+  return ((largest - largest) + largest) / 16256.0f;
+}
+
+/// One row over keys and values in int8, laid out as table.h says.
+inline void attend_row(const float* q, const Int8Rows& k, const Int8Rows& v,
+                       uint32_t position_count, uint32_t dim, float scale, float* scores,
+                       float* out) {
+  constexpr uint32_t kBlock = 128;
+  int32_t query[kHeadDimMax];
+  const float unit = integers_of(q, dim, 1e-5f, query) * scale;
+  for (uint32_t t = 0; t < position_count; ++t) {
+    const int8_t* key = k.codes + size_t{t / kLanes} * kLanes * dim + t % kLanes * 4;
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < dim; ++i) sum += query[i] * key[i / 4 * 4 * kLanes + i % 4];
+    scores[t] = (static_cast<float>(sum) * unit) * k.scales[t];
+  }
+  const float inverse = weigh_scores(scores, position_count);
+  for (uint32_t i = 0; i < dim; ++i) out[i] = 0.0f;
+  for (uint32_t begin = 0; begin < position_count; begin += kBlock) {
+    const uint32_t count = position_count - begin < kBlock ? position_count - begin : kBlock;
+    float scaled[kBlock];
+    int32_t weights[kBlock];
+    for (uint32_t t = 0; t < count; ++t) scaled[t] = scores[begin + t] * v.scales[begin + t];
+    const float worth = integers_of(scaled, count, 1e-30f, weights);
+    for (uint32_t i = 0; i < dim; ++i) {
+      int32_t sum = 0;
+      for (uint32_t t = 0; t < count; ++t) {
+        const size_t tile = size_t{begin} * dim + i / kLanes * kLanes * kBlock;
+        sum += weights[t] * v.codes[tile + t / 4 * 4 * kLanes + i % kLanes * 4 + t % 4];
+      }
+      out[i] = out[i] + static_cast<float>(sum) * worth;
+    }
+  }
+  for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] * inverse;
+}
+
+template <typename Rows>
+inline void attend(const AttentionQueries& queries, const Rows& k, const Rows& v,
+                   const AttentionRows& rows) {
   const uint32_t dim = queries.head_dim_padded;
   for (uint32_t t = 0; t < queries.token_count; ++t) {
     for (uint32_t head = 0; head < queries.head_count; ++head) {
@@ -286,17 +318,17 @@ inline void attend(const AttentionQueries& queries, const Cached<Element>& k,
 
 inline void attention(const AttentionQueries& queries, const float* k, const float* v,
                       const AttentionRows& rows) {
-  attend<float>(queries, {k, nullptr}, {v, nullptr}, rows);
+  attend(queries, k, v, rows);
 }
 
 inline void attention_f16(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
                           const AttentionRows& rows) {
-  attend<uint16_t>(queries, {k, nullptr}, {v, nullptr}, rows);
+  attend(queries, k, v, rows);
 }
 
 inline void attention_int8(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
                            const AttentionRows& rows) {
-  attend<int8_t>(queries, {k.codes, k.scales}, {v.codes, v.scales}, rows);
+  attend(queries, k, v, rows);
 }
 
 /// `value` in units of 2^-`shift`, rounded to the nearest integer, ties to even. shift is 1 ... 24.

@@ -206,6 +206,19 @@ inline void spoil_keys(const Slot& slot, uint32_t count, uint32_t dim, Element a
   }
 }
 
+/// The same for codes, of which four lie together, and for values in blocks of 128 positions.
+inline void spoil_codes(const Slot& keys, const Slot& values, uint32_t count, uint32_t dim) {
+  int8_t* block = keys.as<int8_t>() + size_t{(count - 1) / 16} * 16 * dim;
+  for (uint32_t i = 0; i < dim; ++i) {
+    for (uint32_t t = (count - 1) % 16 + 1; t < 16; ++t) block[i / 4 * 64 + t * 4 + i % 4] = -128;
+  }
+  block = values.as<int8_t>() + size_t{(count - 1) / 128} * 128 * dim;
+  for (uint32_t i = 0; i < dim; ++i) {
+    int8_t* column = block + i / 16 * (128 * 16) + i % 16 * 4;
+    for (uint32_t t = (count - 1) % 128 + 1; t < 128; ++t) column[t / 4 * 64 + t % 4] = -128;
+  }
+}
+
 inline void fill_attention(Case& c, Filler& fill) {
   const uint32_t* s = c.size;
   const uint32_t count = s[0] + s[3] - 1;
@@ -224,13 +237,13 @@ inline void fill_attention(Case& c, Filler& fill) {
     spoil_keys(c.inputs[1], count, s[1], uint16_t{0x7e00});
   } else {
     for (uint32_t part = 0; part < 2; ++part) {
-      fill.activations(part == 0 ? keys : values, -127, 127, 0);
+      fill.activations(part == 0 ? keys : size_t{(count + 127) / 128 * 128} * s[1], -127, 127, 0);
       fill.positive_floats(padded);
       for (uint32_t t = count; t < padded; ++t) {
         c.inputs[2 + 2 * part].as<float>()[t] = __builtin_nanf("");
       }
     }
-    spoil_keys(c.inputs[1], count, s[1], int8_t{-128});
+    spoil_codes(c.inputs[1], c.inputs[3], count, s[1]);
   }
 }
 

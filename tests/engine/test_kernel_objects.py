@@ -105,7 +105,12 @@ def test_objects_have_no_fused_multiply_add(arch: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "name"), [("x86_64", "float_avx512vnni.cc"), ("aarch64", "float_ref.cc")]
+    ("arch", "name"),
+    [
+        ("x86_64", "float_avx512vnni.cc"),
+        ("aarch64", "float_ref.cc"),
+        ("aarch64", "float_dotprod.cc"),
+    ],
 )
 def test_fused_multiply_add_is_recognised_where_allowed(
     arch: str, name: str, tmp_path: Path

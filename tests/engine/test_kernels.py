@@ -216,8 +216,8 @@ def test_attention_int8_row_not_finite_gives_nan_everywhere() -> None:
                     (bad_rows, bad_scales, fine_rows, fine_scales),
                     (fine_rows, fine_scales, bad_rows, bad_scales),
                 ):
-                    blocks = oracle.key_blocks(keys, 0)
-                    inputs = [q, blocks, key_scales, values, value_scales]
+                    arranged = oracle.key_codes(keys, 0), oracle.value_codes(values, 0)
+                    inputs = [q, arranged[0], key_scales, arranged[1], value_scales]
                     case = Case("attention_int8", [count, dim, 1, 1, dim, 16], inputs, 0.125)
                     [[_, out]] = driver.evaluate(path, arch, table, [case])
                     assert np.isnan(np.frombuffer(out, F)).all(), (table, at, bad_value)

@@ -221,6 +221,9 @@ ATTENTION_SHAPES = [  # head_count, token_count, position_count, dim, kind of fl
     (16, 1, 49, 96, 0),
     (1, 16, 1, 32, 0),
     (7, 2, 32, 48, 0),
+    (2, 2, 128, 32, 0),
+    (4, 3, 255, 64, 1),
+    (1, 2, 700, 128, 2),
 ]
 
 Attend = Callable[[Array, Any, Any, float], tuple[Array, Array]]
@@ -248,13 +251,15 @@ def attention_case(
         query = q[token, head * dim : (head + 1) * dim]
         scores[row, :n], out[row] = attend(query, k, v, SCALE)
     inputs = [q.reshape(-1)[: (tokens - 1) * q.shape[1] + heads * dim]]
-    for part, arrange in zip(kept, (oracle.key_blocks, lambda values, _: values), strict=True):
-        if isinstance(part, tuple):
+    if isinstance(kept[0], tuple):
+        for (codes, scales), arrange in zip(
+            kept, (oracle.key_codes, oracle.value_codes), strict=True
+        ):
             row_scales = np.full(pad(last), np.nan, F)
-            row_scales[:last] = part[1]
-            inputs += [arrange(part[0], -128), row_scales]
-        else:
-            inputs.append(arrange(part, np.nan))
+            row_scales[:last] = scales
+            inputs += [arrange(codes, -128), row_scales]
+    else:
+        inputs += [oracle.key_blocks(kept[0], np.nan), kept[1]]
     size = [count, dim, heads, tokens, q.shape[1], score_stride]
     return Case(name, size, inputs, SCALE, [scores, out])
 

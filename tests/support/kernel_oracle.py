@@ -269,23 +269,34 @@ def attention_f16(q: Array, k: Array, v: Array, scale: float) -> tuple[Array, Ar
     return attention(q, k.astype(F), v.astype(F), scale)
 
 
+def integers(x: Array, least: float) -> tuple[Array, Any]:
+    """15-bit integers of a row as int64, and what one of them is worth."""
+    amax = max(np.abs(x).max(), F(least))
+    codes = _rne(x * (F(16256.0) / amax))
+    assert np.abs(codes).max() <= 16256
+    return codes.astype(np.int64), amax / F(16256.0)
+
+
 def attention_int8(
     q: Array, k: tuple[Array, Array], v: tuple[Array, Array], scale: float
 ) -> tuple[Array, Array]:
     """Step 2.5 over a cache in int8: (codes: int8[n, dim], scales: float32[n]) each.
 
-    Returns the weights e[t] * v_scale[t], and the output.
+    Returns the weights e[t], and the output.
     """
-    dots = [dot16(q, codes.astype(F)) * row_scale for codes, row_scale in zip(*k, strict=True)]
-    count = len(dots)
+    query, unit = integers(q, 1e-5)
+    sums = (k[0].astype(np.int64) @ query).astype(F)
+    scores = sums * (unit * F(scale)) * k[1]
+    count = len(scores)
     padded = np.zeros((count + 15) // 16 * 16, F)
-    padded[:count] = np.array(dots, F) * F(scale)
-    e, z = exp_sum(padded, padded[:count].max(), count)
-    weights = e[:count] * v[1]
+    padded[:count] = scores
+    e, z = exp_sum(padded, scores.max(), count)
     acc = np.zeros(len(q), F)
-    for weight, codes in zip(weights, v[0], strict=True):
-        acc = acc + weight * codes.astype(F)
-    return weights, acc * (F(1.0) / z)
+    for begin in range(0, count, 128):
+        block = slice(begin, min(begin + 128, count))
+        weights, worth = integers(e[block] * v[1][block], 1e-30)
+        acc = acc + (weights @ v[0][block].astype(np.int64)).astype(F) * worth
+    return e[:count], acc * (F(1.0) / z)
 
 
 def key_blocks(k: Array, spare: Any) -> Array:
@@ -294,3 +305,17 @@ def key_blocks(k: Array, spare: Any) -> Array:
     padded = np.full(((count + 15) // 16 * 16, dim), spare, k.dtype)
     padded[:count] = k
     return np.ascontiguousarray(padded.reshape(-1, 16, dim).swapaxes(1, 2))
+
+
+def key_codes(k: Array, spare: Any) -> Array:
+    """Keys [n, dim] as an int8 cache keeps them: [ceil(n / 16)][dim / 4][16][4]."""
+    blocks = key_blocks(k, spare)
+    return np.ascontiguousarray(blocks.reshape(len(blocks), -1, 4, 16).swapaxes(2, 3))
+
+
+def value_codes(v: Array, spare: Any) -> Array:
+    """Values [n, dim] as an int8 cache keeps them: [ceil(n / 128)][dim / 16][32][16][4]."""
+    count, dim = v.shape
+    padded = np.full(((count + 127) // 128 * 128, dim), spare, v.dtype)
+    padded[:count] = v
+    return np.ascontiguousarray(padded.reshape(-1, 32, 4, dim // 16, 16).transpose(0, 3, 1, 4, 2))

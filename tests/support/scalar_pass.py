@@ -96,12 +96,37 @@ def kept_row(x: Vector, kind: str) -> tuple[Vector, float | None]:
     return x, None
 
 
-def scaled(value: float, scale: float | None) -> float:
-    return value if scale is None else f32(value * scale)
+def integers(x: Vector, least: float) -> tuple[list[int], float]:
+    """15-bit integers of a finite row, and what one of them is worth."""
+    amax = max(*(abs(a) for a in x), f32(least))
+    s = f32(16256.0 / amax)
+    return [rne(f32(a * s)) for a in x], f32(amax / 16256.0)
+
+
+def codes_dot(integer: Sequence[int], codes: Sequence[float]) -> float:
+    return f32(float(sum(a * int(b) for a, b in zip(integer, codes, strict=True))))
 
 
 def silu(g: float) -> float:
     return f32(g / f32(1.0 + exp(-g)))
+
+
+def weigh_codes(e: Vector, rows: list[Row]) -> Vector:
+    out = [0.0] * len(rows[0][0])
+    scaled = [f32(a * scale) for a, (_, scale) in zip(e, rows, strict=True) if scale is not None]
+    for begin in range(0, len(rows), 128):
+        integer, unit = integers(scaled[begin : begin + 128], 1e-30)
+        for i in range(len(out)):
+            codes = [v[i] for v, _ in rows[begin : begin + 128]]
+            out[i] = f32(out[i] + f32(codes_dot(integer, codes) * unit))
+    return out
+
+
+def weigh_floats(e: Vector, rows: list[Row]) -> Vector:
+    out = [0.0] * len(rows[0][0])
+    for weight, (v, _) in zip(e, rows, strict=True):
+        out = [f32(acc + f32(weight * a)) for acc, a in zip(out, v, strict=True)]
+    return out
 
 
 class ScalarPass:
@@ -143,16 +168,20 @@ class ScalarPass:
 
     def attend(self, q: Vector, seen: list[tuple[Row, Row]]) -> Vector:
         scale = f32(1.0 / math.sqrt(self.spec.head_dim))
-        scores = [f32(scaled(dot16(q, k), k_scale) * scale) for (k, k_scale), _ in seen]
+        if self.kv_cache == "int8":
+            integer, unit = integers(q, 1e-5)
+            factor = f32(unit * scale)
+            scores = [
+                f32(f32(codes_dot(integer, k) * factor) * k_scale)
+                for (k, k_scale), _ in seen
+                if k_scale is not None
+            ]
+        else:
+            scores = [f32(dot16(q, k) * scale) for (k, _), _ in seen]
         e = [exp(f32(score - max(scores))) for score in scores]
         share = f32(1.0 / sum16(e))
-        out = []
-        for i in range(self.spec.head_dim):
-            acc = 0.0
-            for weight, (_, (v, v_scale)) in zip(e, seen, strict=True):
-                acc = f32(acc + f32(scaled(weight, v_scale) * v[i]))
-            out.append(f32(acc * share))
-        return out
+        weigh = weigh_codes if self.kv_cache == "int8" else weigh_floats
+        return [f32(acc * share) for acc in weigh(e, [value for _, value in seen])]
 
     def attention(self, x: Vector, layer: int) -> Vector:
         spec = self.spec

@@ -25,6 +25,7 @@ __all__ = [
     "gate_relu2",
     "gate_silu",
     "int8_head",
+    "integers",
     "kept_rows",
     "quantize",
     "quantize_split",
@@ -38,6 +39,7 @@ __all__ = [
 
 F32 = npt.NDArray[np.float32]
 I8 = npt.NDArray[np.int8]
+I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 
 # Adding 1.5 * 2^23 (or 2^52) leaves no bit for a fraction: the addition itself rounds to an
@@ -225,6 +227,24 @@ def kept_rows(x: F32, kind: str) -> tuple[F32, F32 | None]:
         amax = np.maximum(np.abs(x).max(axis=-1), np.float32(1e-5))
         return rne(values).astype(np.int8).astype(np.float32), amax / np.float32(127.0)
     return x, None
+
+
+def integers(x: F32, least: float) -> tuple[I64, F32]:
+    """Returns rows x: float32[..., n] as 15-bit integers, and what one of each row is worth.
+
+    Attention over an int8 cache has queries and the weights of values so. The second is NaN where
+    the row is not finite, whatever the integers are.
+
+    Args:
+        x: The rows.
+        least: A largest magnitude below this is taken as this.
+
+    Source: docs/numerics.md, "The KV cache", int8.
+    """
+    amax = np.maximum(np.abs(x).max(axis=-1), np.float32(least))
+    finite = np.isfinite(amax)[..., None]
+    codes = rne(np.where(finite, x, np.float32(0.0)) * (np.float32(16256.0) / amax)[..., None])
+    return codes.astype(np.int64), ((amax - amax) + amax) / np.float32(16256.0)
 
 
 def quantize_split(x: F32) -> tuple[I8, I8, F32]:

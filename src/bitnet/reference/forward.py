@@ -29,6 +29,11 @@ the order of one layer: "qkv", "o", "gate_up", "down", after the matrices that r
 
 # Rows of an int8 head converted at a time: 8192 rows of 4096 columns take 256 MiB as binary64.
 _HEAD_ROWS = 8192
+# docs/numerics.md, "The KV cache", int8: positions whose weights share a scale, and the smallest
+# largest magnitudes of a query and of such weights.
+_VALUE_BLOCK = 128
+_AMAX_MIN = 1e-5
+_WEIGHT_MIN = 1e-30
 
 
 class Reference:
@@ -152,24 +157,39 @@ class Reference:
 
         q, k, v: float32[tokens, head_dim].
         """
-        count = len(q)
         keys, key_scales = arithmetic.kept_rows(k, self.kv_cache)
         values, value_scales = arithmetic.kept_rows(v, self.kv_cache)
-        dots = arithmetic.dot16_pairs(q, keys)
-        if key_scales is not None:
-            dots = dots * key_scales[None, :]
-        scores = dots * self._attention_scale
-        seen = np.tri(count, dtype=np.bool_)
+        if key_scales is None:
+            scores = arithmetic.dot16_pairs(q, keys) * self._attention_scale
+        else:
+            codes, units = arithmetic.integers(q, _AMAX_MIN)
+            sums = (codes @ keys.astype(np.int64).T).astype(np.float32)
+            scores = sums * (units * self._attention_scale)[:, None] * key_scales[None, :]
+        seen = np.tri(len(q), dtype=np.bool_)
         peak = np.where(seen, scores, -np.inf).max(axis=-1)
         # A position that is not seen weighs +0, as padding does: that changes no bit of the sums.
         weights = np.where(seen, arithmetic.exp(scores - peak[:, None]), np.float32(0.0))
-        acc = np.zeros_like(q)
-        for t in range(count):
-            share = weights[t:, t, None]
-            if value_scales is not None:
-                share = share * value_scales[t]
-            acc[t:] = acc[t:] + share * values[t]
+        if value_scales is None:
+            acc = np.zeros_like(q)
+            for t in range(len(q)):
+                acc[t:] = acc[t:] + weights[t:, t, None] * values[t]
+        else:
+            scaled = np.where(seen, weights * value_scales[None, :], np.float32(0.0))
+            acc = self._weigh_codes(scaled, values)
         return acc * (np.float32(1.0) / arithmetic.sum16(weights))[:, None]
+
+    def _weigh_codes(self, weights: F32, codes: F32) -> F32:
+        """Returns float32[tokens, head_dim], the sum of int8 values, block after block.
+
+        weights: float32[tokens, n], the scale of the value in it; codes: float32[n, head_dim].
+        """
+        acc = np.zeros((len(weights), codes.shape[1]), np.float32)
+        for begin in range(0, len(codes), _VALUE_BLOCK):
+            block = slice(begin, begin + _VALUE_BLOCK)
+            shares, units = arithmetic.integers(weights[:, block], _WEIGHT_MIN)
+            sums = shares @ codes[block].astype(np.int64)
+            acc = acc + sums.astype(np.float32) * units[:, None]
+        return acc
 
     def _ffn_block(self, x: F32, layer: int) -> F32:
         """Returns what the feed-forward part adds to x: float32[tokens, hidden_size]."""
