@@ -20,8 +20,8 @@ bool equals(Text text, const char* word);
 enum class KvCacheKind : uint32_t { kF32 = 0, kF16 = 1, kInt8 = 2 };
 inline constexpr uint32_t kKvCacheKindCount = 3;
 
-/// Where the weights are read from: the file's own pages, or a copy in huge pages, where the KV cache
-/// then is, too.
+/// Where the weights are read from: the file's own pages, or a copy in huge pages, where the KV
+/// cache then is, too.
 enum class WeightsPlace : uint32_t { kMapped = 0, kResident = 1 };
 /// What is kept from being swapped: the arena and the weights, or the arena alone.
 enum class LockScope : uint32_t { kAll = 0, kArena = 1 };

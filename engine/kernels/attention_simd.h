@@ -16,18 +16,19 @@
 namespace bitnet::kernels {
 namespace {
 
-// Rows and columns of values whose sums stay in registers together. Each key and value is widened
-// once for that many rows.
+// Rows whose sums stay in registers together. Each key and value is widened once for that many.
 #if defined(__AVX512F__)
 constexpr uint32_t kRowsAtOnce = 8;
-constexpr uint32_t kSumsAtOnce = 16;
 #elif defined(__AVX2__) || defined(__aarch64__)
 constexpr uint32_t kRowsAtOnce = 4;
-constexpr uint32_t kSumsAtOnce = 4;
 #else  // sixteen registers of four lanes have no room for more
 constexpr uint32_t kRowsAtOnce = 1;
-constexpr uint32_t kSumsAtOnce = 1;
 #endif
+/// Sums that hide the latency of an addition: fewer rows take several lanes or columns together,
+/// each a stream of its own, which memory delivers more slowly than one.
+template <uint32_t kRows>
+constexpr uint32_t kStreams = kRowsAtOnce >= 4 && kRows < 4 ? 4 / kRows : 1;
+
 /// Hides that *from is the same as before, so that each product with it takes it from memory, as
 /// AVX-512 does at no cost; held in a register it takes a slot of the multiplications to get there.
 inline void read_again([[maybe_unused]] const float*& from) {
@@ -35,10 +36,7 @@ inline void read_again([[maybe_unused]] const float*& from) {
   __asm__("" : "+r"(from));
 #endif
 }
-/// Positions whose values pass by all rows and columns before the next: they stay in the L1 cache.
-constexpr uint32_t kValuePositions = 32;
-/// Bytes ahead that keys are asked for: they are read in strides. Values are read in order, which
-/// the processor foresees itself.
+/// Bytes ahead that keys are asked for.
 constexpr size_t kPrefetchBytes = 8192;
 
 template <uint32_t kCount>
@@ -54,7 +52,8 @@ inline void each_rows(uint32_t row, uint32_t count, const Use& use) {
   if constexpr (kCount > 1) each_rows<kCount / 2>(row, count, use);
 }
 
-/// Packs queries [dim][n] for each n rows that each_rows takes together, those after one another.
+/// Packs queries [lane][dim / 16][n] for each n rows that each_rows takes together, those after one
+/// another.
 inline void pack_queries(const AttentionQueries& queries, uint32_t row_count, float* packed) {
   const uint32_t dim = queries.head_dim_padded;
   uint32_t at_once = kRowsAtOnce;
@@ -64,7 +63,10 @@ inline void pack_queries(const AttentionQueries& queries, uint32_t row_count, fl
       const uint32_t token = (row + r) / queries.head_count;
       const uint32_t head = (row + r) % queries.head_count;
       const float* q = queries.q + token * queries.stride + size_t{head} * dim;
-      for (uint32_t i = 0; i < dim; ++i) packed[row * dim + i * at_once + r] = q[i];
+      for (uint32_t i = 0; i < dim; ++i) {
+        const uint32_t place = i % kLanes * (dim / kLanes) + i / kLanes;
+        packed[row * dim + place * at_once + r] = q[i];
+      }
     }
   }
 }
@@ -81,18 +83,19 @@ inline void add_tree(f32x16 (&sums)[kCount][kRows]) {
 
 /// sums[r] = dot16 of each row with sixteen keys, one in each lane of the vectors here. The lanes
 /// of dot16 are summed a few at a time: those that its tree adds first, so that they meet in
-/// registers. q: [dim][kRows]; keys: [dim][16].
+/// registers. q: [lane][dim / 16][kRows]; keys: [lane][dim / 16][16].
 template <uint32_t kRows, typename Element>
 inline void dot16_block(const float* q, const Element* keys, uint32_t dim, f32x16 (&sums)[kRows]) {
-  constexpr uint32_t kAtOnce = kSumsAtOnce / kRows;
+  constexpr uint32_t kAtOnce = kStreams<kRows>;
   constexpr uint32_t kApart = kLanes / kAtOnce;
+  const uint32_t steps = dim / kLanes;
   f32x16 partial[kApart][kRows];
   for (uint32_t first = 0; first < kApart; ++first) {
     f32x16 acc[kAtOnce][kRows] = {};
-    for (uint32_t base = first; base < dim; base += kLanes) {
+    for (uint32_t step = 0; step < steps; ++step) {
 #pragma clang loop unroll(full)
       for (uint32_t j = 0; j < kAtOnce; ++j) {
-        const uint32_t i = base + j * kApart;
+        const uint32_t i = (first + j * kApart) * steps + step;
         __builtin_prefetch(keys + kPrefetchBytes / sizeof(Element) + i * kLanes);
         const f32x16 key = load_lanes(keys + i * kLanes);
         for (uint32_t r = 0; r < kRows; ++r) acc[j][r] = acc[j][r] + q[i * kRows + r] * key;
@@ -173,11 +176,11 @@ struct Positions {
   uint32_t end;
 };
 
-/// Adds the positions to columns [0, 16 * kVectors) of each row: in order, each column a sum of its
-/// own.
+/// Adds positions of a block to columns [0, 16 * kVectors) of each row: in order, each column a sum
+/// of its own. values: [kVectors][kFloatValueBlock][16].
 template <uint32_t kRows, uint32_t kVectors, typename Element>
 inline void add_values(const float* weights, size_t weight_stride, const Element* values,
-                       uint32_t dim, Positions positions, float* out) {
+                       Positions positions, float* out, uint32_t dim) {
   f32x16 acc[kRows][kVectors];
   for (uint32_t r = 0; r < kRows; ++r) {
     for (uint32_t i = 0; i < kVectors; ++i) acc[r][i] = load_lanes(out + r * dim + i * kLanes);
@@ -185,10 +188,9 @@ inline void add_values(const float* weights, size_t weight_stride, const Element
   const float* row_weights[kRows];
   for (uint32_t r = 0; r < kRows; ++r) row_weights[r] = weights + r * weight_stride;
   for (uint32_t t = positions.begin; t < positions.end; ++t) {
-    const Element* row = values + size_t{t} * dim;
 #pragma clang loop unroll(full)
     for (uint32_t i = 0; i < kVectors; ++i) {
-      const f32x16 value = load_lanes(row + i * kLanes);
+      const f32x16 value = load_lanes(values + (i * kFloatValueBlock + t) * kLanes);
       for (uint32_t r = 0; r < kRows; ++r) {
         read_again(row_weights[r]);
         acc[r][i] = acc[r][i] + row_weights[r][t] * value;
@@ -200,24 +202,30 @@ inline void add_values(const float* weights, size_t weight_stride, const Element
   }
 }
 
-/// Adds the positions to rows [row_begin, row_end).
+/// Adds the positions to rows [row_begin, row_end), block by block: values pass by all rows and
+/// columns before the next, so that they stay in the L1 cache.
 template <typename Element>
 inline void weigh_values(const AttentionRows& to, const Element* values, uint32_t dim,
                          uint32_t row_begin, uint32_t row_end, Positions all) {
-  for (uint32_t t = all.begin; t < all.end; t += kValuePositions) {
-    const Positions block{t, all.end - t < kValuePositions ? all.end : t + kValuePositions};
+  for (uint32_t block = all.begin / kFloatValueBlock * kFloatValueBlock; block < all.end;
+       block += kFloatValueBlock) {
+    const uint32_t left = all.end - block;
+    const Positions inside{all.begin > block ? all.begin - block : 0,
+                           left < kFloatValueBlock ? left : kFloatValueBlock};
+    const Element* from = values + size_t{block} * dim;
     each_rows<kRowsAtOnce>(row_begin, row_end, [&](auto rows, uint32_t row) {
       constexpr uint32_t kRows = decltype(rows)::value;
-      constexpr uint32_t kFit = kSumsAtOnce / kRows;
-      constexpr uint32_t kVectors = kFit > 4 ? 4 : kFit;
-      const float* weights = to.scores + row * to.score_stride;
+      constexpr uint32_t kVectors = kStreams<kRows>;
+      const float* weights = to.scores + row * to.score_stride + block;
       float* out = to.out + size_t{row} * dim;
       uint32_t i = 0;
       for (; dim - i >= kVectors * kLanes; i += kVectors * kLanes) {
-        add_values<kRows, kVectors>(weights, to.score_stride, values + i, dim, block, out + i);
+        add_values<kRows, kVectors>(weights, to.score_stride, from + i * kFloatValueBlock, inside,
+                                    out + i, dim);
       }
       for (; i < dim; i += kLanes) {
-        add_values<kRows, 1>(weights, to.score_stride, values + i, dim, block, out + i);
+        add_values<kRows, 1>(weights, to.score_stride, from + i * kFloatValueBlock, inside, out + i,
+                             dim);
       }
     });
   }

@@ -101,6 +101,8 @@ struct AttentionRows {
 
 /// Positions whose weights share a scale in `attention_int8`, and whose values are one block.
 inline constexpr uint32_t kValueBlock = 128;
+/// Positions whose values are one block in f32 and binary16.
+inline constexpr uint32_t kFloatValueBlock = 32;
 
 /// Keys or values of one kv head in int8, and a scale for each position.
 struct Int8Rows {
@@ -146,9 +148,10 @@ struct KernelTable {
                       float* cos);
 
   /// Attention of all rows over the keys and values of one kv head, each read once.
-  /// k: float[ceil(n / 16)][head_dim_padded][16], n = position_count + token_count - 1 positions in
-  /// blocks of 16 (kLanes); what stands for positions at and after n may be anything.
-  /// v: float[n][head_dim_padded].
+  /// n = position_count + token_count - 1 positions stand in blocks; what stands for positions at
+  /// and after n may be anything. Keys lie lane of dot16 by lane, values column by column:
+  /// k: float[ceil(n / 16)][16 lanes][head_dim_padded / 16][16 positions];
+  /// v: float[ceil(n / 32)][head_dim_padded / 16][32 positions][16].
   void (*attention)(const AttentionQueries& queries, const float* k, const float* v,
                     const AttentionRows& rows);
 

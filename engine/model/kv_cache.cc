@@ -13,9 +13,9 @@ size_t element_bytes(KvCacheKind kind) {
                                      : sizeof(int8_t);
 }
 
-uint32_t pad_positions(uint32_t context, KvCacheKind kind) {
-  constexpr uint32_t kBlock = kernels::kValueBlock;
-  return kind == KvCacheKind::kInt8 ? (context + kBlock - 1) / kBlock * kBlock : pad_lanes(context);
+/// Positions whose values are one block: a multiple of those of a block of keys.
+uint32_t value_block(KvCacheKind kind) {
+  return kind == KvCacheKind::kInt8 ? kernels::kValueBlock : kernels::kFloatValueBlock;
 }
 
 }  // namespace
@@ -24,7 +24,7 @@ KvCache::KvCache(Arena& arena, const format::ModelHeader& header, uint32_t conte
                  KvCacheKind kind)
     : kind_(kind),
       kv_head_count_(header.kv_head_count),
-      context_padded_(pad_positions(context, kind)),
+      context_padded_((context + value_block(kind) - 1) / value_block(kind) * value_block(kind)),
       head_dim_padded_(pad_lanes(header.head_dim)) {
   const size_t row_count = size_t{header.layer_count} * kv_head_count_ * context_padded_;
   for (Rows& rows : rows_) {
@@ -34,16 +34,17 @@ KvCache::KvCache(Arena& arena, const format::ModelHeader& header, uint32_t conte
 }
 
 KvCache::Place KvCache::place(Part part, uint32_t position) const {
-  using kernels::kValueBlock;
-  const uint32_t dim = head_dim_padded_;
   const bool codes = kind_ == KvCacheKind::kInt8;
-  if (part == kValues && !codes) return {size_t{position} * dim, dim, 0, 1};
-  const uint32_t positions = part == kKeys ? kLanes : kValueBlock;
+  const uint32_t positions = part == kKeys ? kLanes : value_block(kind_);
   const uint32_t inside = position % positions;
-  const size_t block = size_t{position - inside} * dim;
-  if (!codes) return {block + inside, 1, kLanes, 0};
-  if (part == kKeys) return {block + inside * 4, 4, 4 * kLanes, 1};
-  return {block + inside / 4 * (4 * kLanes) + inside % 4, kLanes, kLanes * kValueBlock, 4};
+  const size_t block = size_t{position - inside} * head_dim_padded_;
+  if (part == kKeys) {
+    return codes ? Place{block + inside * 4, 4, 4 * kLanes, 1}
+                 : Place{block + inside, kLanes, kLanes, head_dim_padded_};
+  }
+  return codes
+             ? Place{block + inside / 4 * (4 * kLanes) + inside % 4, kLanes, kLanes * positions, 4}
+             : Place{block + inside * kLanes, kLanes, kLanes * positions, 1};
 }
 
 template <typename Element>

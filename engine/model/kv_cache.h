@@ -12,13 +12,11 @@
 
 namespace bitnet::model {
 
-/// Layout    values: [layer][kv_head][position][head_dim_padded] of f32 or binary16. Keys:
-///           [layer][kv_head][position / 16][head_dim_padded][16 positions]. int8: as
-///           `KernelTable::attention_int8` has one head, and a float scale for each key and value,
-///           [layer][kv_head][position]. Positions are padded to 16, for int8 to kValueBlock.
-/// Why       the keys and values of one head follow one another, as attention reads them. A vector
-///           of keys is one element of sixteen positions, so each lane sums a dot16 of its own; of
-///           codes it is four elements, as instructions that add four products want them.
+/// Layout    [layer][kv_head] of keys and of values, one head as `KernelTable::attention` and
+///           `attention_int8` have it. int8 has a float scale for each key and value,
+///           [layer][kv_head][position]. Positions are padded to blocks of values.
+/// Why       attention reads the keys and then the values of one head strictly forward, whatever it
+///           keeps in registers: a lane of dot16, or a few columns, of all positions of a block.
 /// Exact     f32 yes; the others are defined by docs/numerics.md, "The KV cache".
 class KvCache {
  public:

@@ -42,13 +42,14 @@ inline float widen(uint16_t half) {
   return float_of(sign | (exponent + (127 - 15)) << 23 | fraction << 13);
 }
 
-/// dot16(x, y); n is a multiple of 16. Element i of y stands at i * stride.
+/// dot16(x, y); n is a multiple of 16. Element i of y stands at i / 16 * step + i % 16 * lane_step.
 template <typename Element>
-inline float dot16(const float* x, const Element* y, uint32_t n, uint32_t stride = 1) {
+inline float dot16(const float* x, const Element* y, uint32_t n, uint32_t step = kLanes,
+                   uint32_t lane_step = 1) {
   float acc[kLanes] = {};
   for (uint32_t base = 0; base < n; base += kLanes) {
     for (uint32_t lane = 0; lane < kLanes; ++lane) {
-      acc[lane] = acc[lane] + x[base + lane] * widen(y[(base + lane) * stride]);
+      acc[lane] = acc[lane] + x[base + lane] * widen(y[base / kLanes * step + lane * lane_step]);
     }
   }
   return sum_lanes(acc);
@@ -248,13 +249,16 @@ inline void attend_row(const float* q, const Element* k, const Element* v, uint3
                        uint32_t dim, float scale, float* scores, float* out) {
   for (uint32_t t = 0; t < position_count; ++t) {
     const Element* key = k + size_t{t / kLanes} * kLanes * dim + t % kLanes;
-    scores[t] = dot16(q, key, dim, kLanes) * scale;
+    scores[t] = dot16(q, key, dim, kLanes, dim) * scale;
   }
   const float inverse = weigh_scores(scores, position_count);
   for (uint32_t i = 0; i < dim; ++i) out[i] = 0.0f;
   for (uint32_t t = 0; t < position_count; ++t) {
-    const Element* value = v + size_t{t} * dim;
-    for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] + scores[t] * widen(value[i]);
+    const Element* block = v + size_t{t / 32} * 32 * dim;
+    for (uint32_t i = 0; i < dim; ++i) {
+      const Element value = block[(i / kLanes * 32 + t % 32) * kLanes + i % kLanes];
+      out[i] = out[i] + scores[t] * widen(value);
+    }
   }
   for (uint32_t i = 0; i < dim; ++i) out[i] = out[i] * inverse;
 }

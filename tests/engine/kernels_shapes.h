@@ -197,12 +197,18 @@ inline void fill_integer_matmul(Case& c, Random& random, uint32_t weights, uint3
   fill.plane_sums(rows, c.size[0]);
 }
 
-/// What stands for positions at and after `count` in the last block of keys may be anything.
+/// What stands for positions at and after `count` in the last blocks may be anything.
 template <typename Element>
-inline void spoil_keys(const Slot& slot, uint32_t count, uint32_t dim, Element any) {
-  Element* block = slot.as<Element>() + size_t{(count - 1) / 16} * 16 * dim;
+inline void spoil_floats(const Slot& keys, const Slot& values, uint32_t count, uint32_t dim,
+                         Element any) {
+  Element* block = keys.as<Element>() + size_t{(count - 1) / 16} * 16 * dim;
   for (uint32_t i = 0; i < dim; ++i) {
     for (uint32_t t = (count - 1) % 16 + 1; t < 16; ++t) block[i * 16 + t] = any;
+  }
+  block = values.as<Element>() + size_t{(count - 1) / 32} * 32 * dim;
+  for (uint32_t i = 0; i < dim; ++i) {
+    Element* column = block + i / 16 * (32 * 16) + i % 16;
+    for (uint32_t t = (count - 1) % 32 + 1; t < 32; ++t) column[t * 16] = any;
   }
 }
 
@@ -224,17 +230,17 @@ inline void fill_attention(Case& c, Filler& fill) {
   const uint32_t count = s[0] + s[3] - 1;
   const uint32_t padded = (count + 15) / 16 * 16;
   const size_t keys = size_t{padded} * s[1];
-  const size_t values = size_t{count} * s[1];
+  const size_t values = size_t{(count + 31) / 32 * 32} * s[1];
   c.scalar = 0.125f;
   fill.floats(size_t{s[3] - 1} * s[4] + s[2] * s[1]);
   if (c.operation == Operation::kAttention) {
     fill.floats_times(keys, 4.0f);
     fill.floats(values);
-    spoil_keys(c.inputs[1], count, s[1], __builtin_nanf(""));
+    spoil_floats(c.inputs[1], c.inputs[2], count, s[1], __builtin_nanf(""));
   } else if (c.operation == Operation::kAttentionF16) {
     fill.halves(keys);
     fill.halves(values);
-    spoil_keys(c.inputs[1], count, s[1], uint16_t{0x7e00});
+    spoil_floats(c.inputs[1], c.inputs[2], count, s[1], uint16_t{0x7e00});
   } else {
     for (uint32_t part = 0; part < 2; ++part) {
       fill.activations(part == 0 ? keys : size_t{(count + 127) / 128 * 128} * s[1], -127, 127, 0);

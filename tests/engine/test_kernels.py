@@ -179,8 +179,9 @@ def test_attention_f16_every_half_is_widened_like_numpy() -> None:
     halves = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
     expected = halves.view(np.float16).astype(F)
     zeros = np.zeros(16 << 16, np.uint16)
+    values = oracle.value_blocks(halves[None], 0)
     size = [1, 1 << 16, 1, 1, 1 << 16, 16]
-    case = Case("attention_f16", size, [np.zeros(1 << 16, F), zeros, halves], 1.0)
+    case = Case("attention_f16", size, [np.zeros(1 << 16, F), zeros, values], 1.0)
     for arch, table in _runnable_tables():
         [[_, out]] = driver.evaluate(driver.build(arch), arch, table, [case])
         values = np.frombuffer(out, F)
@@ -238,7 +239,7 @@ def test_attention_later_position_not_finite_leaves_earlier_tokens_alone(
     for kind in (F, np.float16):
         kept = [k.astype(kind), v.astype(kind)]
         size = [count, dim, heads, tokens, heads * dim, 32]
-        inputs = [q, oracle.key_blocks(kept[0], bad), kept[1]]
+        inputs = [q, oracle.key_blocks(kept[0], bad), oracle.value_blocks(kept[1], bad)]
         name = "attention" if kind is F else "attention_f16"
         for arch, table in _runnable_tables():
             case = Case(name, size, inputs, 0.125)

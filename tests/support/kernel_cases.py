@@ -259,7 +259,7 @@ def attention_case(
             row_scales[:last] = scales
             inputs += [arrange(codes, -128), row_scales]
     else:
-        inputs += [oracle.key_blocks(kept[0], np.nan), kept[1]]
+        inputs += [oracle.key_blocks(kept[0], np.nan), oracle.value_blocks(kept[1], np.nan)]
     size = [count, dim, heads, tokens, q.shape[1], score_stride]
     return Case(name, size, inputs, SCALE, [scores, out])
 

@@ -299,23 +299,34 @@ def attention_int8(
     return e[:count], acc * (F(1.0) / z)
 
 
+def _blocks(rows: Array, size: int, spare: Any) -> Array:
+    """Rows [n, dim] as [ceil(n / size)][size][dim], `spare` after the last."""
+    count, dim = rows.shape
+    padded = np.full(((count + size - 1) // size * size, dim), spare, rows.dtype)
+    padded[:count] = rows
+    return padded.reshape(-1, size, dim)
+
+
 def key_blocks(k: Array, spare: Any) -> Array:
-    """Keys [n, dim] as the cache keeps them: [ceil(n / 16)][dim][16], `spare` after the last."""
-    count, dim = k.shape
-    padded = np.full(((count + 15) // 16 * 16, dim), spare, k.dtype)
-    padded[:count] = k
-    return np.ascontiguousarray(padded.reshape(-1, 16, dim).swapaxes(1, 2))
+    """Keys [n, dim] as a cache of floats keeps them: [ceil(n / 16)][16 lanes][dim / 16][16]."""
+    blocks = _blocks(k, 16, spare)
+    return np.ascontiguousarray(blocks.reshape(len(blocks), 16, -1, 16).transpose(0, 3, 2, 1))
+
+
+def value_blocks(v: Array, spare: Any) -> Array:
+    """Values [n, dim] as a cache of floats keeps them: [ceil(n / 32)][dim / 16][32][16]."""
+    blocks = _blocks(v, 32, spare)
+    return np.ascontiguousarray(blocks.reshape(len(blocks), 32, -1, 16).swapaxes(1, 2))
 
 
 def key_codes(k: Array, spare: Any) -> Array:
     """Keys [n, dim] as an int8 cache keeps them: [ceil(n / 16)][dim / 4][16][4]."""
-    blocks = key_blocks(k, spare)
-    return np.ascontiguousarray(blocks.reshape(len(blocks), -1, 4, 16).swapaxes(2, 3))
+    blocks = _blocks(k, 16, spare)
+    return np.ascontiguousarray(blocks.reshape(len(blocks), 16, -1, 4).swapaxes(1, 2))
 
 
 def value_codes(v: Array, spare: Any) -> Array:
     """Values [n, dim] as an int8 cache keeps them: [ceil(n / 128)][dim / 16][32][16][4]."""
-    count, dim = v.shape
-    padded = np.full(((count + 127) // 128 * 128, dim), spare, v.dtype)
-    padded[:count] = v
-    return np.ascontiguousarray(padded.reshape(-1, 32, 4, dim // 16, 16).transpose(0, 3, 1, 4, 2))
+    blocks = _blocks(v, 128, spare)
+    parts = blocks.reshape(len(blocks), 32, 4, -1, 16)
+    return np.ascontiguousarray(parts.transpose(0, 3, 1, 4, 2))
