@@ -24,11 +24,6 @@ constexpr uint32_t kRowsAtOnce = 4;
 #else  // sixteen registers of four lanes have no room for more
 constexpr uint32_t kRowsAtOnce = 1;
 #endif
-/// Sums that hide the latency of an addition: fewer rows take several lanes or columns together,
-/// each a stream of its own, which memory delivers more slowly than one.
-template <uint32_t kRows>
-constexpr uint32_t kStreams = kRowsAtOnce >= 4 && kRows < 4 ? 4 / kRows : 1;
-
 /// Hides that *from is the same as before, so that each product with it takes it from memory, as
 /// AVX-512 does at no cost; held in a register it takes a slot of the multiplications to get there.
 inline void read_again([[maybe_unused]] const float*& from) {
@@ -71,41 +66,35 @@ inline void pack_queries(const AttentionQueries& queries, uint32_t row_count, fl
   }
 }
 
-/// The tree of dot16 over `kCount` sums of each row, from step kCount / 2 on.
-template <uint32_t kCount, uint32_t kRows>
-inline void add_tree(f32x16 (&sums)[kCount][kRows]) {
-  for (uint32_t step = kCount / 2; step >= 1; step /= 2) {
+/// The tree of dot16 over the lanes of each row.
+template <uint32_t kRows>
+inline void add_tree(f32x16 (&lanes)[kLanes][kRows]) {
+  for (uint32_t step = kLanes / 2; step >= 1; step /= 2) {
     for (uint32_t lane = 0; lane < step; ++lane) {
-      for (uint32_t r = 0; r < kRows; ++r) sums[lane][r] = sums[lane][r] + sums[lane + step][r];
+      for (uint32_t r = 0; r < kRows; ++r) lanes[lane][r] = lanes[lane][r] + lanes[lane + step][r];
     }
   }
 }
 
-/// sums[r] = dot16 of each row with sixteen keys, one in each lane of the vectors here. The lanes
-/// of dot16 are summed a few at a time: those that its tree adds first, so that they meet in
-/// registers. q: [lane][dim / 16][kRows]; keys: [lane][dim / 16][16].
+/// sums[r] = dot16 of each row with sixteen keys, one in each lane of the vectors here: a lane of
+/// dot16 after the other, so that keys are read strictly forward. q: [lane][dim / 16][kRows]; keys:
+/// [lane][dim / 16][16].
 template <uint32_t kRows, typename Element>
 inline void dot16_block(const float* q, const Element* keys, uint32_t dim, f32x16 (&sums)[kRows]) {
-  constexpr uint32_t kAtOnce = kStreams<kRows>;
-  constexpr uint32_t kApart = kLanes / kAtOnce;
-  const uint32_t steps = dim / kLanes;
-  f32x16 partial[kApart][kRows];
-  for (uint32_t first = 0; first < kApart; ++first) {
-    f32x16 acc[kAtOnce][kRows] = {};
-    for (uint32_t step = 0; step < steps; ++step) {
-#pragma clang loop unroll(full)
-      for (uint32_t j = 0; j < kAtOnce; ++j) {
-        const uint32_t i = (first + j * kApart) * steps + step;
-        __builtin_prefetch(keys + kPrefetchBytes / sizeof(Element) + i * kLanes);
-        const f32x16 key = load_lanes(keys + i * kLanes);
-        for (uint32_t r = 0; r < kRows; ++r) acc[j][r] = acc[j][r] + q[i * kRows + r] * key;
-      }
+  f32x16 lanes[kLanes][kRows];
+  for (uint32_t lane = 0; lane < kLanes; ++lane) {
+    f32x16 acc[kRows] = {};
+    for (uint32_t step = dim / kLanes; step > 0; --step) {
+      __builtin_prefetch(keys + kPrefetchBytes / sizeof(Element));
+      const f32x16 key = load_lanes(keys);
+      for (uint32_t r = 0; r < kRows; ++r) acc[r] = acc[r] + q[r] * key;
+      keys += kLanes;
+      q += kRows;
     }
-    add_tree<kAtOnce>(acc);
-    for (uint32_t r = 0; r < kRows; ++r) partial[first][r] = acc[0][r];
+    for (uint32_t r = 0; r < kRows; ++r) lanes[lane][r] = acc[r];
   }
-  add_tree<kApart>(partial);
-  for (uint32_t r = 0; r < kRows; ++r) sums[r] = partial[0][r];
+  add_tree(lanes);
+  for (uint32_t r = 0; r < kRows; ++r) sums[r] = lanes[0][r];
 }
 
 /// Scores of all rows with the positions of the last one. packed: from pack_queries.
@@ -176,30 +165,25 @@ struct Positions {
   uint32_t end;
 };
 
-/// Adds positions of a block to columns [0, 16 * kVectors) of each row: in order, each column a sum
-/// of its own. values: [kVectors][kFloatValueBlock][16].
-template <uint32_t kRows, uint32_t kVectors, typename Element>
+/// Adds positions of a block to sixteen columns of each row: in order, each column a sum of its
+/// own. values: [kFloatValueBlock][16].
+template <uint32_t kRows, typename Element>
 inline void add_values(const float* weights, size_t weight_stride, const Element* values,
                        Positions positions, float* out, uint32_t dim) {
-  f32x16 acc[kRows][kVectors];
-  for (uint32_t r = 0; r < kRows; ++r) {
-    for (uint32_t i = 0; i < kVectors; ++i) acc[r][i] = load_lanes(out + r * dim + i * kLanes);
-  }
+  f32x16 acc[kRows];
   const float* row_weights[kRows];
-  for (uint32_t r = 0; r < kRows; ++r) row_weights[r] = weights + r * weight_stride;
+  for (uint32_t r = 0; r < kRows; ++r) {
+    acc[r] = load_lanes(out + r * dim);
+    row_weights[r] = weights + r * weight_stride;
+  }
   for (uint32_t t = positions.begin; t < positions.end; ++t) {
-#pragma clang loop unroll(full)
-    for (uint32_t i = 0; i < kVectors; ++i) {
-      const f32x16 value = load_lanes(values + (i * kFloatValueBlock + t) * kLanes);
-      for (uint32_t r = 0; r < kRows; ++r) {
-        read_again(row_weights[r]);
-        acc[r][i] = acc[r][i] + row_weights[r][t] * value;
-      }
+    const f32x16 value = load_lanes(values + t * kLanes);
+    for (uint32_t r = 0; r < kRows; ++r) {
+      read_again(row_weights[r]);
+      acc[r] = acc[r] + row_weights[r][t] * value;
     }
   }
-  for (uint32_t r = 0; r < kRows; ++r) {
-    for (uint32_t i = 0; i < kVectors; ++i) store_lanes(out + r * dim + i * kLanes, acc[r][i]);
-  }
+  for (uint32_t r = 0; r < kRows; ++r) store_lanes(out + r * dim, acc[r]);
 }
 
 /// Adds the positions to rows [row_begin, row_end), block by block: values pass by all rows and
@@ -214,18 +198,9 @@ inline void weigh_values(const AttentionRows& to, const Element* values, uint32_
                            left < kFloatValueBlock ? left : kFloatValueBlock};
     const Element* from = values + size_t{block} * dim;
     each_rows<kRowsAtOnce>(row_begin, row_end, [&](auto rows, uint32_t row) {
-      constexpr uint32_t kRows = decltype(rows)::value;
-      constexpr uint32_t kVectors = kStreams<kRows>;
-      const float* weights = to.scores + row * to.score_stride + block;
-      float* out = to.out + size_t{row} * dim;
-      uint32_t i = 0;
-      for (; dim - i >= kVectors * kLanes; i += kVectors * kLanes) {
-        add_values<kRows, kVectors>(weights, to.score_stride, from + i * kFloatValueBlock, inside,
-                                    out + i, dim);
-      }
-      for (; i < dim; i += kLanes) {
-        add_values<kRows, 1>(weights, to.score_stride, from + i * kFloatValueBlock, inside, out + i,
-                             dim);
+      for (uint32_t i = 0; i < dim; i += kLanes) {
+        add_values<rows.value>(to.scores + row * to.score_stride + block, to.score_stride,
+                               from + i * kFloatValueBlock, inside, to.out + row * dim + i, dim);
       }
     });
   }
