@@ -159,7 +159,7 @@ template <typename Enum, uint32_t kCount>
 Enum parse_one_of(Parser& parser, const char* const (&words)[kCount]) {
   const Text word = parse_word(parser);
   for (uint32_t i = 0; i < kCount; ++i) {
-    if (equals(word, words[i])) return static_cast<Enum>(i);
+    if (same(word, words[i])) return static_cast<Enum>(i);
   }
   parser.fail(Status::kConfigValue);
   return Enum{};
@@ -214,7 +214,7 @@ void parse_stop(Parser& parser) {
 void parse_protection(Parser& parser) {
   const Text text = parse_quoted(parser);
   for (uint32_t i = 0; i < kProtectionCount; ++i) {
-    if (equals(text, kProtectionNames[i])) {
+    if (same(text, kProtectionNames[i])) {
       parser.config.accept_missing |= 1u << i;
       return;
     }
@@ -247,7 +247,7 @@ void parse_cores(Parser& parser) {
     if (parser.config.core_count == 0) parser.fail(Status::kConfigValue);
     return;
   }
-  if (!equals(parse_word(parser), "any")) parser.fail(Status::kConfigValue);
+  if (!same(parse_word(parser), "any")) parser.fail(Status::kConfigValue);
 }
 
 struct Key {
@@ -303,7 +303,7 @@ uint32_t parse_key(Parser& parser) {
   }
   skip_spaces(line);
   for (uint32_t i = 0; i < kKeyCount; ++i) {
-    if (equals(name, kKeys[i].name)) return i;
+    if (same(name, kKeys[i].name)) return i;
   }
   begin[name.size()] = 0;  // over the colon, so that the error can name the key
   parser.key = reinterpret_cast<const char*>(begin);
@@ -331,10 +331,6 @@ bool next_line(Parser& parser, uint8_t*& cursor, uint8_t* end) {
 }
 
 }  // namespace
-
-bool equals(Text text, const char* word) {
-  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
-}
 
 Result<Config> parse_config(std::span<uint8_t> buffer) {
   Parser parser;

@@ -8,12 +8,9 @@
 
 #include "base/limits.h"
 #include "base/status.h"
+#include "base/text.h"
 
 namespace bitnet::format {
-
-/// Text of a configuration value: bytes inside the buffer that was parsed, unescaped in place.
-using Text = std::span<const uint8_t>;
-bool equals(Text text, const char* word);
 
 /// How the KV cache keeps its rows; docs/numerics.md, "The KV cache". The numbers are those of the
 /// C interface.
@@ -49,7 +46,7 @@ inline constexpr const char* kProtectionNames[kProtectionCount] = {
     "mdwe",        "mseal",     "landlock",     "descriptors", "filter"};
 
 /// Every setting of a run. There is no default: the parser refuses a file in which a key is
-/// missing.
+/// missing. Texts are bytes inside the buffer that was parsed, unescaped in place.
 struct Config {
   Text model;        ///< "sealed", or the path of a model.bin
   uint32_t context;  ///< positions for prompt and answer together

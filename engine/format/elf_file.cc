@@ -3,8 +3,6 @@
 
 #include <cstring>
 
-#include "crypto/crypto.h"
-
 namespace bitnet::format {
 namespace {
 
@@ -50,7 +48,7 @@ Error find_note(ElfFile& elf) {
 }
 
 /// Bytes of the file, with those that sealing or `strip` writes afterwards taken as zero.
-void update_masked(BitnetDigestState* state, const ElfFile& elf, uint64_t begin, uint64_t end) {
+void add_masked(Sha3& hash, const ElfFile& elf, uint64_t begin, uint64_t end) {
   struct Mask {
     uint64_t begin, end;
   };
@@ -58,11 +56,11 @@ void update_masked(BitnetDigestState* state, const ElfFile& elf, uint64_t begin,
   constexpr uint8_t kZero[kNoteBytes] = {};
   for (const Mask& mask : masks) {
     if (mask.begin < begin || mask.end > end) continue;
-    bitnet_sha3_384_update(state, elf.file.data() + begin, mask.begin - begin);
-    bitnet_sha3_384_update(state, kZero, mask.end - mask.begin);
+    hash.add(elf.file.subspan(begin, mask.begin - begin));
+    hash.add(std::span(kZero).first(mask.end - mask.begin));
     begin = mask.end;
   }
-  bitnet_sha3_384_update(state, elf.file.data() + begin, end - begin);
+  hash.add(elf.file.subspan(begin, end - begin));
 }
 
 }  // namespace
@@ -96,18 +94,17 @@ Result<ElfFile> parse_elf(std::span<const uint8_t> file) {
   return elf;
 }
 
-void image_digest(const ElfFile& elf, uint8_t digest[kRootBytes]) {
-  BitnetDigestState state;
-  bitnet_sha3_384_init(&state);
-  bitnet_sha3_384_update(&state, &kImageDomain, 1);
+Digest image_digest(const ElfFile& elf) {
+  Sha3 hash;
+  hash.add({&kImageDomain, 1});
   for (size_t i = 0; i < elf.load_count; ++i) {
     const ProgramHeader& load = elf.loads[i];
     if (is_payload_shaped(load)) continue;
     const uint64_t place[2] = {load.offset, load.file_bytes};
-    bitnet_sha3_384_update(&state, reinterpret_cast<const uint8_t*>(place), sizeof place);
-    update_masked(&state, elf, load.offset, load.offset + load.file_bytes);
+    hash.add({reinterpret_cast<const uint8_t*>(place), sizeof place});
+    add_masked(hash, elf, load.offset, load.offset + load.file_bytes);
   }
-  bitnet_sha3_384_final(&state, digest);
+  return hash.digest();
 }
 
 }  // namespace bitnet::format

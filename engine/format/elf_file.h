@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "crypto/crypto.h"
 #include "format/payload.h"
 
 namespace bitnet::format {
@@ -49,6 +50,6 @@ struct ElfFile {
 Result<ElfFile> parse_elf(std::span<const uint8_t> file);
 
 /// SHA3-384 over all load segments but the payload, as sealing recorded it.
-void image_digest(const ElfFile& elf, uint8_t digest[kRootBytes]);
+Digest image_digest(const ElfFile& elf);
 
 }  // namespace bitnet::format

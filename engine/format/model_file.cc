@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "crypto/crypto.h"
 
 namespace bitnet::format {
@@ -133,19 +134,14 @@ Error check_extent(const ModelHeader& h, size_t file_bytes) {
 /// root = SHA3-384(0x01, header with the root field zero, leaf digests); docs/formats/model.md,
 /// Digests.
 bool root_matches(std::span<const uint8_t> file, const ModelHeader& h) {
-  constexpr uint8_t kRootDomain = 1;
+  constexpr uint8_t kRootDomain[] = {1};
   constexpr uint8_t kZero[kDigestBytes] = {};
   constexpr size_t kAfterRoot = offsetof(ModelHeader, root) + kDigestBytes;
-  BitnetDigestState state;
-  bitnet_sha3_384_init(&state);
-  bitnet_sha3_384_update(&state, &kRootDomain, 1);
-  bitnet_sha3_384_update(&state, file.data(), offsetof(ModelHeader, root));
-  bitnet_sha3_384_update(&state, kZero, kDigestBytes);
-  bitnet_sha3_384_update(&state, file.data() + kAfterRoot, h.header_bytes - kAfterRoot);
-  bitnet_sha3_384_update(&state, file.data() + h.leaves_offset, h.leaf_count * kDigestBytes);
-  uint8_t digest[kDigestBytes];
-  bitnet_sha3_384_final(&state, digest);
-  return std::memcmp(digest, h.root, kDigestBytes) == 0;
+  Sha3 hash;
+  hash.add(kRootDomain).add(file.first(offsetof(ModelHeader, root))).add(kZero);
+  hash.add(file.subspan(kAfterRoot, h.header_bytes - kAfterRoot));
+  hash.add(file.subspan(h.leaves_offset, h.leaf_count * kDigestBytes));
+  return same(hash.digest(), h.root);
 }
 
 }  // namespace
@@ -162,8 +158,8 @@ Result<const ModelHeader*> check_model_header(std::span<const uint8_t> file) {
     return Error{Status::kModelVersion, "version", offsetof(ModelHeader, version), h.version,
                  kModelVersion};
   }
-  if (const Error error = check_geometry(h); failed(error)) return error;
-  if (const Error error = check_extent(h, file.size()); failed(error)) return error;
+  BITNET_TRY(check_geometry(h));
+  BITNET_TRY(check_extent(h, file.size()));
   if (!all_zero(h.reserved_a, sizeof h.reserved_a)) {
     return Error{Status::kModelReserved, "header", offsetof(ModelHeader, reserved_a)};
   }
@@ -318,7 +314,7 @@ Result<Model> load_model(std::span<const uint8_t> file, std::span<Layer> layers)
   model.layers = layers;
   model.final_norm = walk.vector(kFinalNorm, kNoLayer, h.hidden_size);
   model.head = (h.flags & kTiedHead) ? model.embedding : walk.table(kHead, h.head_kind);
-  if (const Error error = walk.finish(); failed(error)) return error;
+  BITNET_TRY(walk.finish());
   return model;
 }
 

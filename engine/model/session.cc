@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/session.h"
 
-#include <cstring>
-
 #include "platform/os.h"
 
 namespace bitnet::model {
 namespace {
-
-bool equals(Text text, const char* word) {
-  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
-}
 
 /// The table of that name, or for "auto" the strongest that this processor has.
 Result<uint32_t> choose_kernels(Text isa) {
@@ -19,11 +13,11 @@ Result<uint32_t> choose_kernels(Text isa) {
   for (uint32_t i = 0; i < kernels::kernel_table_count(); ++i) {
     const bool available = kernels::kernel_table_available(i, hwcap);
     if (available) best = i;
-    if (!equals(isa, kernels::kernel_table_name(i))) continue;
+    if (!same(isa, kernels::kernel_table_name(i))) continue;
     if (available) return i;
     return Error{Status::kIsaUnavailable, kernels::kernel_table_name(i)};
   }
-  if (equals(isa, "auto")) return best;
+  if (same(isa, "auto")) return best;
   return Error{Status::kIsaUnavailable, "isa"};
 }
 
@@ -77,7 +71,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();
-  if (const Error error = check_options(*header_, options); failed(error)) return error;
+  BITNET_TRY(check_options(*header_, options));
   const Result<uint32_t> kernel_index = choose_kernels(options.isa);
   if (!kernel_index.ok()) return kernel_index.error();
 
@@ -91,22 +85,17 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   take_memory(arena, options, extra);
   arena.freeze();
 
-  Error error = team_.start(options.threads, options.cores);
-  if (!failed(error)) error = leaves_.start(team_);
-  const Result<format::Model> model =
-      failed(error) ? Result<format::Model>(error) : format::load_model(file, layers_);
-  if (!model.ok()) {
-    close();
-    return model.error();
-  }
+  BITNET_TRY(team_.start(options.threads, options.cores));
+  BITNET_TRY(leaves_.start(team_));
+  const Result<format::Model> model = format::load_model(file, layers_);
+  if (!model.ok()) return model.error();
   transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_, leaves_);
   return kNoError;
 }
 
 void Session::close() {
   team_.stop();
-  platform::release_memory(memory_);
-  memory_ = {};
+  platform::unmap(memory_);
 }
 
 }  // namespace bitnet::model

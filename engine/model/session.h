@@ -45,7 +45,7 @@ class Session {
   /// kConfigConflict (subject = the option); kIsaUnavailable; kNoMemory; kNoThread.
   Error open(std::span<const uint8_t> file, const SessionOptions& options,
              const ExtraMemory& extra);
-  /// Gives threads and memory back; the file stays the caller's.
+  /// Gives threads and memory back, also after `open` has failed; the file stays the caller's.
   void close();
 
   const format::ModelHeader& header() const { return *header_; }

@@ -25,7 +25,8 @@ inline bool is_denied(const Error& error) {
 
 /// Whether opening failed because the name is missing, a link, or not of the kind that was wanted.
 inline bool is_absent(const Error& error) {
-  return error.value == kErrnoMissing || error.value == 22 || error.value == 40;
+  return error.value == kErrnoMissing || error.value == 21 || error.value == 22 ||
+         error.value == 40;
 }
 
 inline constexpr uint32_t kNameBytesMax = 64;
@@ -120,5 +121,13 @@ struct Finished {
   size_t output_bytes = 0;
 };
 Result<Finished> run_program(const Run& run);
+
+/// Copies at most `bytes` of a file into anonymous memory, seals it, and returns the copy's
+/// descriptor: from then on no process can write, grow or shrink it, through no descriptor and no
+/// mapping. `buffer` is for the copying. Also kWriteFailed (memory is short), kSystem.
+Result<int> copy_sealed(int file, uint64_t bytes, std::span<uint8_t> buffer);
+/// Runs a sealed copy in place of this program, in its environment. Returns only on failure:
+/// kSystem (value = errno).
+Error execute(int sealed, char* const* arguments);
 
 }  // namespace bitnet::platform

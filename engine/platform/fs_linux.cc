@@ -5,17 +5,21 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cstring>
 
 #include "platform/fs.h"
 #include "platform/os.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
 
 namespace bitnet::platform {
 namespace {
@@ -43,27 +47,26 @@ Result<int> opened(long descriptor, const char* subject, bool folder) {
   struct stat facts;
   if (fstat(handle, &facts) < 0) return fault(subject);
   const bool right = folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode);
-  return right ? Result<int>(handle.release()) : fault(subject, EINVAL);
+  if (right) return handle.release();
+  return fault(subject, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
 }
 
 static_assert(kAnywhere == AT_FDCWD);
 
 Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
   struct open_how how = {};
-  how.flags = static_cast<uint64_t>(flags);
+  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
   how.mode = flags & O_CREAT ? 0600 : 0;
-  if (folder != kAnywhere) {
-    how.flags |= O_NOFOLLOW;
-    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  }
-  const auto call = [&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); };
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const auto call = [&]() -> long {
+    return folder == kAnywhere ? open(name, flags, 0600)
+                               : syscall(SYS_openat2, folder, name, &how, sizeof how);
+  };
   return opened(again(call), name, is_folder);
 }
 
-uint64_t seconds(clockid_t clock) {
-  struct timespec now;
-  clock_gettime(clock, &now);
-  return now.tv_sec < 0 ? 0 : static_cast<uint64_t>(now.tv_sec);
+Error system_error(const char* subject) {
+  return Error{Status::kSystem, subject, 0, static_cast<uint64_t>(errno)};
 }
 
 /// The child's side of run_program: never returns.
@@ -235,8 +238,8 @@ Result<HostTime> host_time() {
   const Result<size_t> got =
       read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
   if (!got.ok()) return got.error();
-  time.boot_s = seconds(CLOCK_BOOTTIME);
-  time.wall_s = seconds(CLOCK_REALTIME);
+  time.boot_s = boot_ns() / 1000000000;
+  time.wall_s = unix_ns() / 1000000000;
   return time;
 }
 
@@ -267,6 +270,32 @@ Result<Finished> run_program(const Run& run) {
   if (!whole.ok()) return whole.error();
   if (whole.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
   return finished;
+}
+
+Result<int> copy_sealed(int file, uint64_t bytes, std::span<uint8_t> buffer) {
+  constexpr unsigned kFlags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  // Kernels before 6.3 do not know MFD_EXEC and need no flag.
+  int descriptor = memfd_create("bitnet", kFlags | MFD_EXEC);
+  if (descriptor < 0 && errno == EINVAL) descriptor = memfd_create("bitnet", kFlags);
+  if (descriptor < 0) return system_error("memfd_create");
+  Handle copy(descriptor);
+  for (uint64_t offset = 0; offset < bytes;) {
+    const uint64_t left = bytes - offset;
+    const Result<size_t> count =
+        read_at(file, offset, left < buffer.size() ? buffer.first(left) : buffer);
+    if (!count.ok()) return count.error();
+    if (count.value() == 0) break;
+    BITNET_TRY(write_all(copy, buffer.first(count.value())));
+    offset += count.value();
+  }
+  constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+  if (fcntl(copy, F_ADD_SEALS, kSeals) != 0) return system_error("F_ADD_SEALS");
+  return copy.release();
+}
+
+Error execute(int sealed, char* const* arguments) {
+  syscall(SYS_execveat, sealed, "", arguments, environ, AT_EMPTY_PATH);
+  return system_error("execveat");
 }
 
 }  // namespace bitnet::platform

@@ -5,29 +5,22 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "platform/fs.h"
 
 namespace bitnet::platform {
 namespace {
-
-/// A lock on the whole file that belongs to the open file, not to the process: the mapping keeps
-/// the file open, so the lock outlives the descriptor and ends with the process.
-struct flock whole_file(int type) {
-  struct flock lock = {};
-  lock.l_type = static_cast<short>(type);
-  lock.l_whence = SEEK_SET;
-  return lock;
-}
 
 Error file_error() { return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(errno)}; }
 
 /// Locks, checks or sizes the file, and maps it. The caller closes the descriptor.
 Result<LogFile> take(int descriptor, bool made, size_t bytes) {
-  struct flock lock = whole_file(F_WRLCK);
-  if (fcntl(descriptor, F_OFD_SETLK, &lock) != 0) {
-    return errno == EAGAIN || errno == EACCES ? Error{Status::kLogBusy, "log"} : file_error();
-  }
+  // The lock belongs to the open file, and the mapping keeps that open: so it outlives the
+  // descriptor and ends with the process.
+  const Error lock = lock_file(descriptor);
+  if (lock.status == Status::kBusy) return Error{Status::kLogBusy, "log"};
+  if (failed(lock)) return file_error();
   struct stat facts;
   if (fstat(descriptor, &facts) != 0) return file_error();
   const bool ours = S_ISREG(facts.st_mode) && facts.st_uid == geteuid() && facts.st_nlink == 1 &&
@@ -62,22 +55,9 @@ Result<LogFile> open_log_file(const char* path, size_t bytes) {
 }
 
 bool log_has_writer(int descriptor) {
-  struct flock lock = whole_file(F_WRLCK);
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
   return fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-}
-
-uint64_t unix_ns() {
-  struct timespec now;
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
-}
-
-uint64_t process_id() { return static_cast<uint64_t>(getpid()); }
-
-void sleep_ms(uint32_t milliseconds) {
-  const struct timespec time = {milliseconds / 1000,
-                                static_cast<long>(milliseconds % 1000) * 1000000};
-  nanosleep(&time, nullptr);
 }
 
 }  // namespace bitnet::platform

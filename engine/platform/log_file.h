@@ -23,9 +23,4 @@ Result<LogFile> open_log_file(const char* path, size_t bytes);
 /// Whether a writer holds the lock of a file that is open for reading.
 bool log_has_writer(int descriptor);
 
-/// Time of day.
-uint64_t unix_ns();
-uint64_t process_id();
-void sleep_ms(uint32_t milliseconds);
-
 }  // namespace bitnet::platform

@@ -27,10 +27,6 @@ struct Engine {
   std::span<const uint8_t> file;
 };
 
-std::span<const uint8_t> bytes_of(const char* text) {
-  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
-}
-
 }  // namespace
 
 extern "C" {
@@ -98,6 +94,13 @@ uint32_t bitnet_isa_available(uint32_t index) {
   return kernels::kernel_table_available(index, platform::hardware_capabilities());
 }
 
+void bitnet_close(void* handle) {
+  auto* engine = static_cast<Engine*>(handle);
+  engine->session.close();
+  platform::unmap(engine->file);
+  platform::unmap({reinterpret_cast<uint8_t*>(engine), sizeof(Engine)});
+}
+
 uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                      BitnetError* error) {
   *out = nullptr;
@@ -114,7 +117,7 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                                               options->prefill_chunk,
                                               options->threads,
                                               options->logits_rows,
-                                              bytes_of(options->isa),
+                                              text_of(options->isa),
                                               static_cast<format::KvCacheKind>(options->kv_cache),
                                               format::WeightsPlace::kMapped,
                                               {},
@@ -123,19 +126,11 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   const Error failure =
       engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
   if (failed(failure)) {
-    platform::unmap(file.value());
-    platform::release_memory(memory.value());
+    bitnet_close(engine);
     return fill(error, failure);
   }
   *out = engine;
   return 0;
-}
-
-void bitnet_close(void* handle) {
-  auto* engine = static_cast<Engine*>(handle);
-  engine->session.close();
-  platform::unmap(engine->file);
-  platform::release_memory({reinterpret_cast<uint8_t*>(engine), sizeof(Engine)});
 }
 
 uint32_t bitnet_leaf_hash_count() { return crypto::leaf_hash_count(); }
@@ -196,7 +191,7 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
     BitnetSink sink;
     void* context;
   } target{sink, context};
-  model::Text stop[kStopStringCountMax];
+  Text stop[kStopStringCountMax];
   if (options->stop_count > kStopStringCountMax) {
     return fill(error, {Status::kConfigRange, "stop", 0, options->stop_count, kStopStringCountMax});
   }
@@ -207,7 +202,7 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
     }
   }
   const model::AnswerSink answer{
-      [](void* raw, uint32_t token, model::Text bytes) {
+      [](void* raw, uint32_t token, Text bytes) {
         const auto& to = *static_cast<Target*>(raw);
         const int code = to.sink(to.context, token, bytes.data(), bytes.size());
         return code == 0 ? kNoError : Error{Status::kWriteFailed, "sink"};
@@ -308,7 +303,7 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
   const Result<format::Config> result = format::parse_config({text, bytes});
   if (!result.ok()) return fill(error, result.error());
   const format::Config& c = result.value();
-  const auto view = [](format::Text from) { return BitnetText{from.data(), from.size()}; };
+  const auto view = [](Text from) { return BitnetText{from.data(), from.size()}; };
   *out = {view(c.model),
           view(c.isa),
           view(c.system),

@@ -56,7 +56,7 @@ size_t read_source(void* context, uint8_t* buffer, size_t bytes) {
   Archive* archive = static_cast<Archive*>(context);
   const Result<size_t> got = read_next(archive->bundle, {buffer, bytes});
   archive->source = got.error();
-  return got.ok() ? got.value() : BITNET_ZSTD_SOURCE_FAILED;
+  return got.ok() ? got.value() : kZstdSourceFailed;
 }
 
 /// Up to `bytes` bytes of the stream, at least one.

@@ -3,8 +3,6 @@
 
 #include <cstring>
 
-#include "platform/exec.h"
-
 namespace bitnet::release {
 namespace {
 
@@ -79,6 +77,11 @@ Error load_container(int folder, const char* name, std::span<uint8_t> buffer, Co
   Text text;
   BITNET_TRY(read_whole(folder, name, buffer, &text));
   return parse_container(text, name, out);
+}
+
+Error load_release(int folder, const char* name, SignedRelease* out) {
+  BITNET_TRY(load_container(folder, name, out->file, &out->container));
+  return parse_update(out->container.statement, &out->update);
 }
 
 Error check_content(int folder, const char* name, uint64_t bytes, const Digest& sha384,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/state.h"
 
-#include "release/writer.h"
-
 namespace bitnet::release {
 namespace {
 
@@ -10,6 +8,12 @@ constexpr uint64_t kClockToleranceSeconds = 60;
 constexpr size_t kNameDigits = 16;
 
 const char* or_dash(const char* text) { return text[0] == 0 ? "-" : text; }
+
+/// The limits are known beforehand: all of it fits.
+Text whole(const Writer& out) {
+  ENGINE_CHECK(!out.cut());
+  return out.written();
+}
 
 /// Takes the fields of a state from a text.
 class Reader {
@@ -121,7 +125,7 @@ ReleaseName release_name(uint64_t counter, const Digest& manifest_sha384) {
   uint8_t buffer[sizeof name.text];
   Writer writer(buffer);
   writer.number(counter).text("-").hex(Text(manifest_sha384).first(kNameDigits / 2));
-  std::memcpy(name.text, buffer, writer.written().size());
+  std::memcpy(name.text, writer.ended(), writer.written().size());
   return name;
 }
 
@@ -173,7 +177,7 @@ Error parse_state(Text text, State* state) {
 Text emit_state(const State& state, std::span<uint8_t> buffer) {
   Writer out(buffer);
   walk(Emitter(&out), state);
-  return out.written();
+  return whole(out);
 }
 
 InstalledRelease* find_release(State* state, const ReleaseName& name) {
@@ -202,7 +206,7 @@ Text emit_log_line(State* state, const char* event, const char* subject,
   out.hex(state->log_head).text("\n");
   state->log_lines += 1;
   state->log_bytes += out.written().size();
-  return out.written();
+  return whole(out);
 }
 
 size_t check_log_line(Text text, uint64_t number, Digest* head) {

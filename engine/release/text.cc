@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/text.h"
 
-#include <cstring>
-
 namespace bitnet::release {
 namespace {
 
@@ -28,17 +26,6 @@ bool is_name_byte(uint8_t byte) {
 }
 
 }  // namespace
-
-bool same(Text a, Text b) { return compare(a, b) == 0; }
-
-bool same(Text a, const char* b) { return same(a, text_of(b)); }
-
-int compare(Text a, Text b) {
-  const size_t common = a.size() < b.size() ? a.size() : b.size();
-  const int order = common == 0 ? 0 : std::memcmp(a.data(), b.data(), common);
-  if (order != 0) return order;
-  return a.size() == b.size() ? 0 : a.size() < b.size() ? -1 : 1;
-}
 
 bool decode_base64(Text text, std::span<uint8_t> out) {
   if (text.size() != base64_characters(out.size())) return false;

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "base/text.h"
 #include "crypto/crypto.h"
 #include "platform/log_file.h"
 #include "platform/os.h"
@@ -13,16 +14,9 @@ namespace {
 constexpr uint8_t kStartDomain = 2;
 constexpr uint8_t kRecordDomain = 3;
 
-void digest(uint8_t domain, std::span<const uint8_t> first, std::span<const uint8_t> second,
-            uint8_t chain[kLogChainBytes]) {
-  BitnetDigestState state;
-  uint8_t whole[kDigest384Bytes];
-  bitnet_sha3_384_init(&state);
-  bitnet_sha3_384_update(&state, &domain, 1);
-  bitnet_sha3_384_update(&state, first.data(), first.size());
-  bitnet_sha3_384_update(&state, second.data(), second.size());
-  bitnet_sha3_384_final(&state, whole);
-  std::memcpy(chain, whole, kLogChainBytes);
+void digest(uint8_t domain, Text first, Text second, uint8_t chain[kLogChainBytes]) {
+  const Digest whole = Sha3().add({&domain, 1}).add(first).add(second).digest();
+  std::memcpy(chain, whole.data(), kLogChainBytes);
 }
 
 /// Whether the record at its place is number `sequence` and follows `before`, which becomes its

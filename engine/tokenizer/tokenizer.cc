@@ -77,8 +77,4 @@ bool token_is_special(const Tables& tables, uint32_t id) {
   return id < tables.vocab_size && (tables.special_bits[id >> 5] >> (id & 31) & 1);
 }
 
-uint32_t vocab_size(const Tables& tables) { return tables.vocab_size; }
-
-std::span<const uint8_t, 48> source_sha384(const Tables& tables) { return tables.source_sha384; }
-
 }  // namespace bitnet::tokenizer

@@ -28,9 +28,6 @@ size_t encode_ids_max(const Tables& tables, size_t text_bytes);
 std::span<const uint8_t> token_bytes(const Tables& tables, uint32_t id);
 /// True for added tokens marked special (not shown in an answer).
 bool token_is_special(const Tables& tables, uint32_t id);
-uint32_t vocab_size(const Tables& tables);
-/// SHA-384 of the tokenizer.json that the tables were made from, to be compared with model.bin.
-std::span<const uint8_t, 48> source_sha384(const Tables& tables);
 
 /// Writes the ids of a prompt. With `chat`: a conversation of an optional system message and one
 /// user message followed by the generation prompt; else the user message alone, after what the

@@ -10,7 +10,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static release::Container container;
   auto* buffer = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
   std::memcpy(buffer, data, bytes);
-  const release::Text input(buffer, bytes);
+  const Text input(buffer, bytes);
   if (!failed(release::parse_container(input, "fuzz", &container))) {
     must(container.signature_count <= release::kSignaturesMax);
     must(container.statement.size() <= release::kStatementBytesMax);

@@ -37,7 +37,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static release::UpdateStatement update;
   auto* buffer = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
   std::memcpy(buffer, data, bytes);
-  const release::Text input(buffer, bytes);
+  const Text input(buffer, bytes);
   Walk walk(input);
   release::RollbackOrder order;
   if (!failed(release::parse_manifest(input, &update.manifest))) {

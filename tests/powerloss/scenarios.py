@@ -130,7 +130,7 @@ def build_driver() -> Path:
     engine = REPOSITORY / "engine"
     own = REPOSITORY / "tests" / "powerloss"
     sources = [engine / "release" / f"{name}.cc" for name in _RELEASE_SOURCES]
-    sources += [own / "fs_model.cc", own / "main.cc"]
+    sources += [engine / "base" / "text.cc", own / "fs_model.cc", own / "main.cc"]
     headers = [path for room in ("base", "crypto", "platform", "release", ".")
                for path in sorted((engine / room).glob("*.h"))]  # fmt: skip
     shim = engine / "crypto" / "crypto.zig"

@@ -153,7 +153,7 @@ def region_seeds() -> Iterator[bytes]:
 HARNESSES = (
     Harness("archive", ("base", "crypto/crypto.zig", "release/archive.cc", "release/text.cc"),
             archive_seeds, edges_min=400, bytes_max=8192),
-    Harness("arguments", ("base", "platform/os_linux.cc", "programs/arguments.cc"),
+    Harness("arguments", ("base", "platform", "programs/arguments.cc", "programs/report.cc"),
             argument_seeds),
     Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],
             edges_min=100),

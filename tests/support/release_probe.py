@@ -18,6 +18,7 @@ _PROBE: Final = Program(
     "librelease-probe.so",
     "../tests/engine/release_probe.cc",
     (
+        "base",
         "crypto",
         "release/container.cc",
         "release/manifest.cc",

@@ -54,10 +54,7 @@ _ENGINE_FOLDERS: Final = (
     "format",
     "kernels",
     "model",
-    # Of the doors to the kernel only those that running a model needs.
-    "platform/lockdown_linux.cc",
-    "platform/log_file.cc",
-    "platform/os_linux.cc",
+    "platform",
     "runtime",
     "sampler",
     "tokenizer",
