@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -40,20 +39,10 @@ Error done(int result, const char* subject) { return result < 0 ? fault(subject)
 
 constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
 
-/// Takes over what was opened, if it is of the kind that was wanted.
-Result<int> opened(long descriptor, const char* subject, bool folder) {
-  if (descriptor < 0) return fault(subject);
-  Handle handle(static_cast<int>(descriptor));
-  struct stat facts;
-  if (fstat(handle, &facts) < 0) return fault(subject);
-  const bool right = folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode);
-  if (right) return handle.release();
-  return fault(subject, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
-}
-
 static_assert(kAnywhere == AT_FDCWD);
 
-Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
+/// A folder, or only a regular file.
+Result<int> open_beneath(int folder, const char* name, int flags) {
   struct open_how how = {};
   how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
   how.mode = flags & O_CREAT ? 0600 : 0;
@@ -62,7 +51,11 @@ Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder
     return folder == kAnywhere ? open(name, flags, 0600)
                                : syscall(SYS_openat2, folder, name, &how, sizeof how);
   };
-  return opened(again(call), name, is_folder);
+  Handle handle(static_cast<int>(again(call)));
+  struct stat facts;
+  if (handle < 0 || fstat(handle, &facts) < 0) return fault(name);
+  if ((flags & O_DIRECTORY) != 0 || S_ISREG(facts.st_mode)) return handle.release();
+  return fault(name, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
 }
 
 Error system_error(const char* subject) {
@@ -80,39 +73,18 @@ Error system_error(const char* subject) {
   _exit(127);
 }
 
-/// Reads what the child writes; true at its end, false at the limit of time or space.
-Result<bool> collect(const Run& run, int pipe, uint64_t end_ns, size_t* bytes) {
-  for (uint64_t now_ns; (now_ns = clock_ns()) < end_ns;) {
-    struct pollfd wanted = {pipe, POLLIN, 0};
-    const int left_ms = static_cast<int>((end_ns - now_ns) / 1000000 + 1);
-    const int ready = again([&] { return poll(&wanted, 1, left_ms); });
-    if (ready < 0) return fault("poll");
-    if (ready == 0) continue;
-    uint8_t excess;
-    const bool full = *bytes == run.output.size();
-    uint8_t* place = full ? &excess : run.output.data() + *bytes;
-    const ssize_t got =
-        again([&] { return read(pipe, place, full ? 1 : run.output.size() - *bytes); });
-    if (got < 0) return fault("read");
-    if (got == 0) return true;
-    if (full) return false;
-    *bytes += static_cast<size_t>(got);
-  }
-  return false;
-}
-
 }  // namespace
 
 Result<int> open_folder(int folder, const char* name) {
-  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true);
+  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY);
 }
 
 Result<int> open_file(int folder, const char* name) {
-  return open_beneath(folder, name, kOpenFlags, false);
+  return open_beneath(folder, name, kOpenFlags);
 }
 
 Result<int> create_file(int folder, const char* name, bool fresh) {
-  return open_beneath(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0), false);
+  return open_beneath(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0));
 }
 
 void close_file(int descriptor) {
@@ -244,32 +216,28 @@ Result<HostTime> host_time() {
 }
 
 Result<Finished> run_program(const Run& run) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) < 0) return fault("pipe2");
-  const Handle output(ends[0]);
+  // What it writes goes to memory, so that nothing here waits for it but the loop below.
+  const Handle output(memfd_create("answer", MFD_CLOEXEC));
+  if (output < 0) return fault("memfd_create");
   const pid_t child = fork();
-  if (child == 0) become(run, ends[1]);
-  const int reason = errno;
-  close(ends[1]);
-  if (child < 0) return fault("fork", reason);
-  Finished finished;
+  if (child == 0) become(run, output);
+  if (child < 0) return fault("fork");
   const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
-  const Result<bool> whole = collect(run, output, end_ns, &finished.output_bytes);
-  // It may have closed its output and go on.
+  const auto fits = [&] { return file_facts(output).value().bytes <= run.output.size(); };
   int status = 0;
   pid_t gone = 0;
-  while (whole.ok() && whole.value() && gone == 0 && clock_ns() < end_ns) {
+  while (gone == 0 && fits() && clock_ns() < end_ns) {
+    sleep_ms(1);
     gone = again([&] { return waitpid(child, &status, WNOHANG); });
-    if (gone == 0) poll(nullptr, 0, 1);
   }
   if (gone == 0) {
     kill(child, SIGKILL);
     gone = again([&] { return waitpid(child, &status, 0); });
   }
   if (gone < 0) return fault("waitpid");
-  if (!whole.ok()) return whole.error();
-  if (whole.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
-  return finished;
+  const Result<size_t> got = read_at(output, 0, run.output);
+  if (!got.ok()) return got.error();
+  return Finished{fits() && WIFEXITED(status) ? WEXITSTATUS(status) : -1, got.value()};
 }
 
 Result<int> copy_sealed(int file, uint64_t bytes, std::span<uint8_t> buffer) {

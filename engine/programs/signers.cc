@@ -46,15 +46,15 @@ void tell_signers(int descriptor, const release::TrustRoot& root,
 }
 
 Error find_signature(const char* path, std::span<uint8_t> place, const char** found) {
+  if (std::strlen(path) + sizeof "/update.sig" > place.size()) {
+    return Error{Status::kOptionValue, path};
+  }
   const platform::Handle folder(platform::open_folder(platform::kAnywhere, path));
   const bool is_folder = !failed(folder.error());
   Text head = text_of(path);
   while (!is_folder && !head.empty() && head.back() != '/') head = head.first(head.size() - 1);
   // Behind a file's folder its slash stands already; with none, the name stands alone.
-  Writer joined(place);
-  joined.bytes(head).text(is_folder ? "/update.sig" : "update.sig");
-  if (joined.written().size() == place.size()) return Error{Status::kOptionValue, path};
-  *found = joined.ended();
+  *found = Writer(place).bytes(head).text(is_folder ? "/update.sig" : "update.sig").ended();
   return kNoError;
 }
 

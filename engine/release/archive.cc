@@ -140,8 +140,7 @@ Error unpack_archive(Archive* archive, int folder) {
   const Manifest& manifest = *archive->manifest;
   while (archive->entry < manifest.file_count) {
     const ManifestFile& file = manifest.files[archive->entry++];
-    std::memcpy(archive->name, file.name.data(), file.name.size());
-    archive->name[file.name.size()] = 0;
+    archive->name = Writer(archive->name_place).bytes(file.name).ended();
     BITNET_TRY(unpack_entry(archive, folder, file));
   }
   BITNET_TRY(expect(archive, nullptr, stream_bytes(manifest) - archive->offset));

@@ -105,7 +105,8 @@ Error open_bundle(std::span<const char* const> paths, const Digest& sha384, uint
   uint64_t offset = 0;
   bool usable = bundle->part_count > 0;
   for (Part& part : std::span(bundle->parts, bundle->part_count)) {
-    if (part.offset != offset && part.state == PartState::kFound) part.state = PartState::kDamaged;
+    const bool apart = part.state == PartState::kFound && part.offset != offset;
+    if (usable && apart) part.state = PartState::kDamaged;
     usable = usable && part.state == PartState::kFound;
     offset += part.bytes;
   }

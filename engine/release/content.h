@@ -38,7 +38,7 @@ Error check_content(int folder, const char* name, uint64_t bytes, const Digest& 
 struct Folder {
   uint8_t buffer[1u << 20];
   platform::NameList names;
-  char name[kNameBytesMax + 1];  ///< of the file that is looked at; errors point to it
+  uint8_t name[kNameBytesMax + 1];  ///< of the file that is looked at; errors point to it
   int kept = platform::kNone;
 };
 
