@@ -8,16 +8,11 @@ namespace {
 
 constexpr size_t kHeaderBytes = 64;
 constexpr size_t kHeadersMax = 64;
-constexpr size_t kNoteHeadBytes = 20;
+constexpr size_t kNoteHeadBytes = 20;  // sizes of name and description, type, name
 constexpr size_t kNoteBytes = 2 * kRootBytes;
 constexpr uint8_t kImageDomain = 4;
 // Class 64, little-endian, version 1; what follows in the identification is the system's.
 constexpr uint8_t kIdentity[7] = {0x7f, 'E', 'L', 'F', 2, 1, 1};
-// Sizes of name and description, type 1, name; each byte inverted, so that a program that looks for
-// notes does not carry a second one.
-constexpr uint8_t kNoteHeadInverted[kNoteHeadBytes] = {
-    247, 255, 255, 255, 255 - kNoteBytes, 255, 255, 255, 254, 255, 255, 255, 157, 150, 139, 145,
-    154, 139, 255, 255};
 
 /// A little-endian number of the file header, which is whole.
 template <typename T>
@@ -31,15 +26,13 @@ Error wrong(const char* what, uint64_t where) { return Error{Status::kElf, what,
 
 /// The one place that looks like the note, in a segment that is neither payload nor writable.
 Error find_note(ElfFile& elf) {
+  const Text head(sealed_root().data() - kNoteHeadBytes, kNoteHeadBytes);  // of our own note
   size_t count = 0;
   for (size_t i = 0; i < elf.load_count; ++i) {
     const ProgramHeader& load = elf.loads[i];
     if (is_payload_shaped(load) || (load.flags & kFlagWrite) != 0) continue;
     for (uint64_t at = 0; load.file_bytes - at >= kNoteHeadBytes + kNoteBytes; at += 4) {
-      const uint8_t* place = elf.file.data() + load.offset + at;
-      size_t same = 0;
-      while (same < kNoteHeadBytes && (place[same] ^ 255) == kNoteHeadInverted[same]) ++same;
-      if (same < kNoteHeadBytes) continue;
+      if (!same(elf.file.subspan(load.offset + at, kNoteHeadBytes), head)) continue;
       elf.note_offset = load.offset + at + kNoteHeadBytes;
       ++count;
     }

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "base/text.h"
 #include "crypto/crypto.h"
 #include "format/payload.h"
 

@@ -39,19 +39,19 @@ int print_hardening(const runtime::Lockdown& lockdown, bool json) {
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
     const runtime::LayerState& layer = lockdown.layer(i);
     const Row& row = kRows[i];
-    const char* state = layer.on ? "on" : lockdown.accepts(i) ? "accepted" : "missing";
-    starts = starts && (layer.on || lockdown.accepts(i));
+    const char* state = layer.on() ? "on" : lockdown.accepts(i) ? "accepted" : "missing";
+    starts = starts && (layer.on() || lockdown.accepts(i));
     if (json) {
       line.text(i == 0 ? "\"" : ", \"").text(format::kProtectionNames[i]);
       line.text("\": {\"state\": \"").text(state).text("\", \"errno\": ").number(layer.reason);
       if (row.unit[0] != 0) line.text(", \"").text(row.unit).text("\": ").number(layer.detail);
-      line.text(", \"remedy\": \"").text(layer.on ? "" : row.remedy).text("\"}");
+      line.text(", \"remedy\": \"").text(layer.on() ? "" : row.remedy).text("\"}");
       continue;
     }
     pad(line, format::kProtectionNames[i], 20);
     pad(line, state, 10);
-    if (!layer.on) line.text("errno ").number(layer.reason).text("; ").text(row.remedy);
-    if (layer.on && row.unit[0] != 0) line.text(row.unit).text(" ").number(layer.detail);
+    if (!layer.on()) line.text("errno ").number(layer.reason).text("; ").text(row.remedy);
+    if (layer.on() && row.unit[0] != 0) line.text(row.unit).text(" ").number(layer.detail);
     line.text("\n");
   }
   if (json) line.text("}, \"starts\": ").text(starts ? "true" : "false").text("}\n");

@@ -265,7 +265,7 @@ Error set_up(Program& self) {
   const Error error = self.lockdown.after_threads(memory, self.session.team());
   uint64_t in_force = 0;
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
-    in_force |= uint64_t{self.lockdown.layer(i).on} << i;
+    in_force |= uint64_t{self.lockdown.layer(i).on()} << i;
   }
   self.log.write(Event::kHardening, in_force, ~in_force & ((1u << format::kProtectionCount) - 1));
   return self.arguments.report ? kNoError : error;

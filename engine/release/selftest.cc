@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/selftest.h"
 
-#include <cstring>
-
 #include "release/text.h"
 
 namespace bitnet::release {

@@ -37,7 +37,8 @@ Error load_state(Host* host, bool may_be_new) {
   if (error.status != Status::kFileSystem || !is_missing(error)) return error;
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count && may_be_new; ++i) {
-    may_be_new = counter_of(host->names.names[i]) == 0;
+    ReleaseName name;
+    may_be_new = !parse_release_name(text_of(host->names.names[i]), &name);
   }
   host->state = State{};
   return may_be_new ? kNoError : Error{Status::kStateMissing, kState};

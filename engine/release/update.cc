@@ -29,8 +29,8 @@ InstalledRelease* list_release(State* state, const ReleaseName& name) {
 /// from starting, can be gone back to again. Returns `reason`, or why even this failed.
 Error keep_evidence(Host* host, const ReleaseName& name, const char* event, const Error& reason) {
   InstalledRelease* release = list_release(&host->state, name);
-  release->failed = reason.status != Status::kFileSystem ||
-                    counter_of(name.text) > counter_of(host->state.current.text);
+  release->failed =
+      reason.status != Status::kFileSystem || name.counter > host->state.current.counter;
   if (release->failed) release->retired_s = host->state.time.elapsed_s;
   BITNET_TRY(commit(host, event, name.text));
   return reason;
@@ -61,11 +61,11 @@ Error finish_trial(Host* host) {
   // 3. Floor, list and end of the trial, in one write.
   if (InstalledRelease* before = find_release(&state, from); before != nullptr) {
     before->retired_s = state.time.elapsed_s;
-    before->failed = counter_of(to.text) < counter_of(from.text);
+    before->failed = to.counter < from.counter;
   }
   *find_release(&state, to) = {to, find_release(&state, to)->installed_s, 0, false};
   const uint64_t brought = host->release.update.manifest.minimum_counter;
-  if (ordered) state.floor = counter_of(to.text);
+  if (ordered) state.floor = to.counter;
   if (!ordered && brought > state.floor) state.floor = brought;
   state.old = from;
   state.current = to;
@@ -87,8 +87,7 @@ Error prune(Host* host, const ReleaseName& name) {
 ReleaseName pick_prunable(const State& state, uint64_t keep_s, uint32_t evidence_max) {
   const InstalledRelease* oldest[2] = {nullptr, nullptr};
   uint32_t evidence = 0;
-  for (uint32_t i = 0; i < state.release_count; ++i) {
-    const InstalledRelease& release = state.releases[i];
+  for (const InstalledRelease& release : state.kept()) {
     evidence += release.failed ? 1 : 0;
     if (release.name == state.current || release.name == state.old) continue;
     if (!release.failed && state.time.elapsed_s - release.retired_s <= keep_s) continue;
@@ -129,7 +128,7 @@ Error load_order(Host* host, const char* path) {
   BITNET_TRY(parse_rollback_order(container.statement, &host->order));
   Approval approval;
   BITNET_TRY(check_threshold(host->root, order_role(host->root), container, path, &approval));
-  const uint64_t current = counter_of(host->state.current.text);
+  const uint64_t current = host->state.current.counter;
   const bool fits = same(host->order.product, host->state.product) && host->order.from == current;
   return fits ? kNoError : Error{Status::kOrder, path, 0, host->order.from, current};
 }
@@ -161,7 +160,7 @@ Error load_update(Host* host, const char* signature) {
 Error check_counter(const Host& host, bool ordered) {
   if (ordered) return check_order(host);
   const uint64_t counter = host.release.update.manifest.counter;
-  const uint64_t current = counter_of(host.state.current.text);
+  const uint64_t current = host.state.current.counter;
   const uint64_t least = current >= host.state.floor ? current + 1 : host.state.floor;
   if (counter >= least) return kNoError;
   return Error{Status::kDowngrade, "update.sig", 0, counter, least};
@@ -203,15 +202,14 @@ Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> p
 /// The kept release that was replaced last; sets *error where only the floor forbids one.
 ReleaseName pick_retained(const State& state, uint64_t keep_s, Error* error) {
   const InstalledRelease* best = nullptr;
-  for (uint32_t i = 0; i < state.release_count; ++i) {
-    const InstalledRelease& release = state.releases[i];
-    const uint64_t counter = counter_of(release.name.text);
+  for (const InstalledRelease& release : state.kept()) {
+    const uint64_t counter = release.name.counter;
     const uint64_t age_s = state.time.elapsed_s - release.retired_s;
     if (release.failed || release.name == state.current || age_s > keep_s) continue;
     if (counter < state.floor) {
       *error = {Status::kDowngrade, "floor", 0, counter, state.floor};
     } else if (best == nullptr || release.retired_s > best->retired_s ||
-               (release.retired_s == best->retired_s && counter > counter_of(best->name.text))) {
+               (release.retired_s == best->retired_s && counter > best->name.counter)) {
       best = &release;
     }
   }
@@ -248,8 +246,7 @@ Error remove_orphans(Host* host) {
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count; ++i) {
     ReleaseName orphan;
-    uint64_t counter;
-    if (!parse_release_name(text_of(host->names.names[i]), &orphan, &counter)) continue;
+    if (!parse_release_name(text_of(host->names.names[i]), &orphan)) continue;
     if (find_release(&host->state, orphan) != nullptr) continue;
     BITNET_TRY(remove_folder(host, orphan.text));
   }

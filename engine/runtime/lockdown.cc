@@ -19,46 +19,27 @@ struct Region {
   bool stack;
 };
 
-/// Adds up one layer over several regions: the first refusal is the layer's.
-struct Sum {
-  platform::Reason reason = 0;
-  uint64_t bytes = 0;
-
-  void add(platform::Reason result, uint64_t count) {
-    if (result == 0) bytes += count;
-    if (reason == 0) reason = result;
-  }
-};
-
-/// The threads' stacks, each found by its own thread.
-struct Stacks {
-  std::span<const uint8_t> memory[kThreadCountMax];
-
-  static void find_own(void* context, uint32_t index) {
-    static_cast<Stacks*>(context)->memory[index] = platform::own_stack();
-  }
-};
-
 bool contains(std::span<const uint8_t> outer, std::span<const uint8_t> inner) {
   return inner.data() >= outer.data() && inner.data() < outer.data() + outer.size();
 }
 
-Status status_of(Protection layer, platform::Reason reason) {
-  if (layer == Protection::kMemoryLock) return Status::kProtectionMemory;
-  return platform::means_unknown(reason) ? Status::kProtectionKernel : Status::kProtectionRefused;
-}
-
 }  // namespace
 
-void Lockdown::set(Protection layer, platform::Reason reason, uint64_t detail) {
-  state(layer) = {true, reason == 0, reason, detail};
+void Lockdown::add(Protection layer, platform::Reason reason, uint64_t detail) {
+  LayerState& sum = state(layer);
+  sum.tried = true;
+  if (reason == 0) sum.detail += detail;
+  if (sum.reason == 0) sum.reason = reason;
 }
 
 Error Lockdown::first_missing() const {
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
     const LayerState& layer = layers_[i];
-    if (!layer.tried || layer.on || accepts(i)) continue;
-    const Status status = status_of(static_cast<Protection>(i), layer.reason);
+    if (!layer.tried || layer.on() || accepts(i)) continue;
+    const bool memory = static_cast<Protection>(i) == Protection::kMemoryLock;
+    const Status status = memory                                  ? Status::kProtectionMemory
+                          : platform::means_unknown(layer.reason) ? Status::kProtectionKernel
+                                                                  : Status::kProtectionRefused;
     return Error{status, format::kProtectionNames[i], 0, layer.reason};
   }
   return kNoError;
@@ -69,15 +50,15 @@ Error Lockdown::before_threads() {
     // A pipe or file would take its number, and be taken for it.
     if (!platform::is_open(stream)) return Error{Status::kStreamClosed, kStreamNames[stream]};
   }
-  set(Protection::kCoreLimit, platform::forbid_core_files());
-  set(Protection::kNotDumpable, platform::forbid_inspection());
-  set(Protection::kNoNewPrivileges, platform::forbid_new_privileges());
-  set(Protection::kMdwe, platform::forbid_executable_memory());
+  add(Protection::kCoreLimit, platform::forbid_core_files());
+  add(Protection::kNotDumpable, platform::forbid_inspection());
+  add(Protection::kNoNewPrivileges, platform::forbid_new_privileges());
+  add(Protection::kMdwe, platform::forbid_executable_memory());
   uint32_t version = 0;
   const platform::Reason landlock = platform::forbid_files_and_network(&version);
-  set(Protection::kLandlock, landlock, version);
+  add(Protection::kLandlock, landlock, version);
   // Now, so that the pipes to come have the numbers from kFirstOther on without a gap.
-  set(Protection::kDescriptors, platform::close_descriptors_from(kFirstOther), kFirstOther);
+  add(Protection::kDescriptors, platform::close_descriptors_from(kFirstOther), kFirstOther);
   clock_ = platform::clock_needs_system_call();
   return first_missing();
 }
@@ -88,9 +69,12 @@ void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
   // What the prompt touches comes first: where memory may not be locked in full, it is.
   Region regions[format::kSegmentCountMax + 3 + kThreadCountMax];
   size_t count = 0;
-  Stacks stacks;
-  team.run(Stacks::find_own, &stacks);
-  for (uint32_t i = 0; i < team.size(); ++i) regions[count++] = {stacks.memory[i], false, true};
+  std::span<const uint8_t> stacks[kThreadCountMax];  // each found by its own thread
+  const auto find_own = [](void* all, uint32_t thread) {
+    static_cast<std::span<const uint8_t>*>(all)[thread] = platform::own_stack();
+  };
+  team.run(find_own, stacks);
+  for (uint32_t i = 0; i < team.size(); ++i) regions[count++] = {stacks[i], false, true};
   regions[count++] = {memory.arena, false, false};
   if (!memory.log.empty()) regions[count++] = {memory.log, false, false};
   bool weights_inside = false;
@@ -103,20 +87,16 @@ void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
   }
   if (!weights_inside) regions[count++] = {memory.weights, true, false};
 
-  Sum lock, dump, seal;
   for (const Region& region : std::span(regions, count)) {
     const size_t bytes = region.memory.size();
     const bool copied =  // and is not read again
         contains(region.memory, memory.file) && !contains(region.memory, memory.weights);
     if (!copied && !(region.constant && memory.lock == format::LockScope::kArena)) {
-      lock.add(platform::lock_memory(region.memory), bytes);
+      add(Protection::kMemoryLock, platform::lock_memory(region.memory), bytes);
     }
-    dump.add(platform::exclude_from_dumps(region.memory), bytes);
-    if (!region.stack) seal.add(platform::seal_mapping(region.memory), bytes);
+    add(Protection::kDontDump, platform::exclude_from_dumps(region.memory), bytes);
+    if (!region.stack) add(Protection::kMseal, platform::seal_mapping(region.memory), bytes);
   }
-  set(Protection::kMemoryLock, lock.reason, lock.bytes);
-  set(Protection::kDontDump, dump.reason, dump.bytes);
-  set(Protection::kMseal, seal.reason, seal.bytes);
 }
 
 void Lockdown::put_filter(const ThreadTeam& team) {
@@ -125,11 +105,11 @@ void Lockdown::put_filter(const ThreadTeam& team) {
     const platform::ParkPipe& pipe = team.pipe(i);
     const int expected = kFirstOther + 2 * static_cast<int>(i);
     if (pipe.read_descriptor != expected || pipe.write_descriptor != expected + 1) {
-      return set(Protection::kFilter, platform::kBadDescriptor);
+      return add(Protection::kFilter, platform::kBadDescriptor);
     }
   }
   const uint64_t allowed = clock_ ? 4 : 3;
-  set(Protection::kFilter, platform::install_filter(plan), allowed);
+  add(Protection::kFilter, platform::install_filter(plan), allowed);
 }
 
 Error Lockdown::after_threads(const RunMemory& memory, ThreadTeam& team) {

@@ -18,9 +18,9 @@ namespace bitnet::runtime {
 /// allows.
 struct LayerState {
   bool tried = false;
-  bool on = false;
-  platform::Reason reason = 0;
+  platform::Reason reason = 0;  ///< of the first refusal
   uint64_t detail = 0;
+  bool on() const { return tried && reason == 0; }
 };
 
 /// Memory of the run besides the program's own segments and stacks.
@@ -53,7 +53,8 @@ class Lockdown {
 
  private:
   LayerState& state(format::Protection layer) { return layers_[static_cast<uint32_t>(layer)]; }
-  void set(format::Protection layer, platform::Reason reason, uint64_t detail = 0);
+  /// What one call, of as many as the layer takes, has come to.
+  void add(format::Protection layer, platform::Reason reason, uint64_t detail = 0);
   void protect_memory(const RunMemory& memory, ThreadTeam& team);
   void put_filter(const ThreadTeam& team);
   Error first_missing() const;

@@ -13,7 +13,7 @@ constexpr uint32_t kRankNone = 0xffffffffu;
 /// Up to this many symbols a scan for the lowest rank is faster than a heap.
 constexpr size_t kShortSymbolsMax = 64;
 
-uint64_t hash_bytes(std::span<const uint8_t> data) {
+uint64_t hash_bytes(Text data) {
   uint64_t value = data.size();
   for (size_t at = 0; at < data.size(); at += sizeof value) {
     const size_t left = data.size() - at;
@@ -26,7 +26,7 @@ uint64_t hash_bytes(std::span<const uint8_t> data) {
 }
 
 /// The id of a piece that is one token as a whole, or kIdNone.
-uint32_t find_word(const Tables& tables, std::span<const uint8_t> piece) {
+uint32_t find_word(const Tables& tables, Text piece) {
   if (piece.size() > tables.word_bytes_max) return kIdNone;
   const uint32_t mask = (1u << tables.word_slot_bits) - 1;
   uint32_t slot = static_cast<uint32_t>(hash_bytes(piece) >> (64 - tables.word_slot_bits));
@@ -154,8 +154,7 @@ class LongMerge {
 
 }  // namespace
 
-void merge_piece(const Tables& tables, std::span<const uint8_t> piece, std::span<uint32_t> scratch,
-                 IdWriter& out) {
+void merge_piece(const Tables& tables, Text piece, std::span<uint32_t> scratch, IdWriter& out) {
   const uint32_t word = find_word(tables, piece);
   if (word != kIdNone) return out.put(word);
   uint32_t short_ids[kShortSymbolsMax];

@@ -36,9 +36,8 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   must(line <= bytes && line <= release::kLogLineBytesMax);
   must(line == 0 || copy[line - 1] == '\n');
   release::ReleaseName name;
-  uint64_t counter;
-  if (release::parse_release_name(text, &name, &counter)) {
-    must(release::counter_of(name.text) == counter && std::strlen(name.text) == bytes);
+  if (release::parse_release_name(text, &name)) {
+    must(std::strlen(name.text) == bytes && std::strtoull(name.text, nullptr, 10) == name.counter);
   }
   std::free(copy);
   return 0;
