@@ -49,9 +49,6 @@ HEADERS_EXEMPT = {
     },
     "engine/base/processor.cc": {"cpuid.h"},  # asks the processor itself
     "engine/programs/library.cc": {"new"},  # constructs in reserved memory; not in the gap
-    "engine/platform/log_file.cc": {
-        "errno.h", "fcntl.h", "sys/mman.h", "sys/stat.h", "unistd.h",
-    },
     "engine/platform/os_linux.cc": {
         "errno.h", "fcntl.h", "pthread.h", "sched.h", "sys/auxv.h", "sys/mman.h", "time.h",
         "unistd.h",

@@ -29,8 +29,6 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
       {"context", options.context, 1, header.context_max},
       {"threads", options.threads, 1, kThreadCountMax},
       {"prefill_chunk", options.prefill_chunk, 1, kPrefillChunkMax},
-      {"kv_cache", static_cast<uint32_t>(options.kv_cache), 0, format::kKvCacheKindCount - 1},
-      {"head", static_cast<uint32_t>(options.head), 0, kHeadModeCount - 1},
   };
   for (const auto& row : rows) {
     if (row.value < row.low || row.value > row.high)
@@ -46,16 +44,13 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
   layers_ = arena.take<format::Layer>(header_->layer_count);
   const KvCache cache(arena, *header_, options.context, options.kv_cache);
   const size_t begin = arena.used();
-  if (extra.take_input != nullptr) extra.take_input(extra.context, arena);
+  extra.take(extra.context, arena, true);
   arena.share_from(begin);
-  transformer_ = Transformer(
-      arena, *header_,
-      {options.context, options.prefill_chunk, options.threads, options.logits_rows, options.head},
-      cache);
+  transformer_ = Transformer(arena, *header_, options, cache);
   arena.end_sharing();
   generator_ = Generator(arena, *header_);
   leaves_ = LeafGuard(arena, *header_, options.verify);
-  extra.take(extra.context, arena);
+  extra.take(extra.context, arena, false);
 }
 
 Error Session::open(std::span<const uint8_t> given, const SessionOptions& options,

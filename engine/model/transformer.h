@@ -16,12 +16,17 @@
 
 namespace bitnet::model {
 
-/// What the memory is planned for.
-struct TransformerOptions {
-  uint32_t context;        ///< positions of the KV cache
-  uint32_t prefill_chunk;  ///< most tokens of one call
-  uint32_t thread_count;
-  uint32_t logits_rows;  ///< tokens whose logits one call can give
+/// What a run asks for, and its memory is planned for.
+struct SessionOptions {
+  uint32_t context = 0;        ///< positions of the KV cache
+  uint32_t prefill_chunk = 0;  ///< most tokens of one call
+  uint32_t threads = 0;
+  uint32_t logits_rows = 0;  ///< tokens whose logits one call can give
+  Text isa;                  ///< "auto", or the name of a kernel table
+  format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
+  format::WeightsPlace weights = format::WeightsPlace::kMapped;
+  std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
+  format::VerifyMode verify = format::VerifyMode::kOff;
   HeadMode head = HeadMode::kScreened;
 };
 
@@ -40,7 +45,7 @@ class Transformer {
   Transformer() = default;
   /// Takes all memory but that of `cache`; what stands in it before the first forward is of no
   /// account. With a counting arena nothing else may be called.
-  Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options,
+  Transformer(Arena& arena, const format::ModelHeader& header, const SessionOptions& options,
               const KvCache& cache);
   void bind(const format::Model& model, const kernels::KernelTable& kernels,
             runtime::ThreadTeam& team, LeafGuard& leaves);
@@ -54,7 +59,7 @@ class Transformer {
   std::span<float> logits(uint32_t index) { return head_.logits(index); }
   Head& head() { return head_; }
 
-  const TransformerOptions& options() const { return options_; }
+  const SessionOptions& options() const { return options_; }
   const kernels::KernelTable& kernels() const { return kernels_; }
 
  private:
@@ -83,7 +88,7 @@ class Transformer {
   kernels::KernelTable kernels_{};
   runtime::ThreadTeam* team_ = nullptr;
   LeafGuard* leaves_ = nullptr;
-  TransformerOptions options_{};
+  SessionOptions options_{};
 
   uint32_t hidden_padded_ = 0;
   uint32_t q_rows_ = 0, q_rows_padded_ = 0;

@@ -55,12 +55,8 @@ Error pin_to_core(uint32_t core);
 
 /// AT_HWCAP of the running program in the lower and AT_HWCAP2 in the upper 32 bits.
 uint64_t hardware_capabilities();
-/// The running program's own program headers and the difference of its addresses to the file's.
-struct ProgramHeaders {
-  const uint8_t* data;
-  size_t count;
-};
-ProgramHeaders program_headers();
+/// The running program's own program headers, where they are loaded.
+std::span<const uint8_t> program_headers();
 
 /// A pipe for parking a thread: `wait` blocks in read until `wake` has written one byte.
 struct ParkPipe {
@@ -73,11 +69,9 @@ void park_wait(const ParkPipe& pipe);
 void park_wake(const ParkPipe& pipe);
 
 /// Starts a thread that runs entry(argument). kNoThread (value = errno).
-struct Thread {
-  unsigned long handle = 0;
-};
+using Thread = unsigned long;
 Result<Thread> start_thread(void* (*entry)(void*), void* argument);
-void join_thread(const Thread& thread);
+void join_thread(Thread thread);
 
 [[noreturn]] void exit_process(int code);
 

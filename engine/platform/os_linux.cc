@@ -148,8 +148,9 @@ uint64_t hardware_capabilities() {
   return (getauxval(AT_HWCAP) & 0xffffffffu) | uint64_t{getauxval(AT_HWCAP2)} << 32;
 }
 
-ProgramHeaders program_headers() {
-  return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), getauxval(AT_PHNUM)};
+std::span<const uint8_t> program_headers() {
+  const size_t bytes = getauxval(AT_PHNUM) * getauxval(AT_PHENT);
+  return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), bytes};
 }
 
 Result<ParkPipe> make_park_pipe() {
@@ -179,12 +180,10 @@ Result<Thread> start_thread(void* (*entry)(void*), void* argument) {
   pthread_t handle;
   const int reason = pthread_create(&handle, nullptr, entry, argument);
   if (reason != 0) return Error{Status::kNoThread, "thread", 0, static_cast<uint64_t>(reason), 0};
-  return Thread{std::bit_cast<unsigned long>(handle)};
+  return std::bit_cast<Thread>(handle);
 }
 
-void join_thread(const Thread& thread) {
-  pthread_join(std::bit_cast<pthread_t>(thread.handle), nullptr);
-}
+void join_thread(Thread thread) { pthread_join(std::bit_cast<pthread_t>(thread), nullptr); }
 
 void exit_process(int code) { _exit(code); }
 

@@ -62,7 +62,7 @@ void print_times(model::Session& session, std::span<uint64_t> times) {
   Line line;
   line.text("{\"tokens\": ").number(times.size());
   line.text(", \"isa\": \"").text(session.transformer().kernels().name);
-  line.text("\", \"threads\": ").number(session.transformer().options().thread_count);
+  line.text("\", \"threads\": ").number(session.transformer().options().threads);
   line.text(", \"mean_ns\": ").number(static_cast<uint64_t>(mean));
   line.text(", \"sd_ns\": ").number(static_cast<uint64_t>(deviation));
   line.text(", \"cv\": ").decimal(static_cast<uint64_t>(1e6 * deviation / mean), 6);

@@ -9,10 +9,10 @@
 #include "base/version.h"
 #include "crypto/crypto.h"
 #include "format/config.h"
-#include "format/payload.h"
+#include "format/executable.h"
 #include "model/session.h"
+#include "platform/fs.h"
 #include "platform/lockdown.h"
-#include "platform/log_file.h"
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/bench.h"
@@ -31,7 +31,6 @@ using programs::Line;
 using programs::print;
 using runtime::Event;
 
-constexpr size_t kPathBytesMax = 4096;
 // A longer prompt would push everything else out of the ring.
 constexpr size_t kLogTextMax = 64 * runtime::kLogDataBytes;
 
@@ -105,16 +104,11 @@ Error parse_arguments(int count, char** values, Arguments* out) {
 
 /// A path of the configuration for the kernel; valid until the next one.
 Result<const char*> as_path(Text text, const char* key) {
-  static uint8_t path[kPathBytesMax];
+  static uint8_t path[platform::kPathBytesMax];
   const bool fits =
       text.size() < sizeof path && std::memchr(text.data(), 0, text.size()) == nullptr;
   if (fits) return Writer(path).bytes(text).ended();
   return Error{Status::kConfigRange, key, 0, text.size(), sizeof path - 1};
-}
-
-format::Image own_image() {
-  const platform::ProgramHeaders headers = platform::program_headers();
-  return format::read_image(headers.data, headers.count);
 }
 
 /// The bytes of model.bin: of this executable, or of the file that the configuration names.
@@ -123,7 +117,7 @@ Result<std::span<const uint8_t>> find_model(const format::Config& config) {
     const Result<const char*> path = as_path(config.model, "model");
     return path.ok() ? platform::map_file(path.value()) : path.error();
   }
-  return format::find_payload(own_image());
+  return format::find_payload(format::read_image(platform::program_headers()));
 }
 
 /// The payload must be the model that the executable was sealed with, and every model must have
@@ -142,18 +136,17 @@ Error check_belonging(const format::ModelHeader& header, bool sealed) {
   return kNoError;
 }
 
-/// What turns the prompt into ids.
-void take_text_memory(void* context, Arena& arena) {
+/// What turns the prompt into ids is only needed before the first token.
+void take_memory(void* context, Arena& arena, bool input) {
   auto& self = *static_cast<Program*>(context);
-  const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
-  self.prompt = arena.take<uint8_t>(size_t{self.config.prompt_bytes_max} + 1);
-  self.scratch =
-      arena.take<uint8_t>(tokenizer::encode_prompt_scratch_bytes(kTokenizerTables, text_bytes));
-}
-
-void take_memory(void* context, Arena& arena) {
-  auto& self = *static_cast<Program*>(context);
-  const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
+  const size_t prompt_bytes = self.config.prompt_bytes_max;
+  const size_t text_bytes = prompt_bytes + self.config.system.size();
+  if (input) {
+    self.prompt = arena.take<uint8_t>(prompt_bytes + 1);
+    self.scratch =
+        arena.take<uint8_t>(tokenizer::encode_prompt_scratch_bytes(kTokenizerTables, text_bytes));
+    return;
+  }
   self.ids = arena.take<uint32_t>(tokenizer::encode_prompt_ids_max(kTokenizerTables, text_bytes));
   self.times = arena.take<uint64_t>(self.arguments.bench);
 }
@@ -214,7 +207,7 @@ Error write_answer(void* context, uint32_t token, Text bytes) {
 Error set_up(Program& self) {
   // 1. Pointers that start-up has relocated become read-only: the C library of a static program
   // leaves them writable. Settings; the log.
-  BITNET_TRY(platform::protect_read_only(own_image().relro));
+  BITNET_TRY(platform::protect_read_only(format::read_image(platform::program_headers()).relro));
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
   const std::span<uint8_t> text(self.config_text, config_bytes.value());
@@ -248,11 +241,7 @@ Error set_up(Program& self) {
       self.config.weights,
       std::span(self.config.cores).first(self.config.core_count),
       self.config.verify};
-  if (const Error error =
-          self.session.open(file.value(), options, {take_memory, &self, take_text_memory});
-      failed(error)) {
-    return error;
-  }
+  BITNET_TRY(self.session.open(file.value(), options, {take_memory, &self}));
   const format::ModelHeader& header = self.session.header();
   self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);
   BITNET_TRY(check_belonging(header, sealed));
@@ -313,7 +302,7 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
   const uint64_t choices = head.choices == 0 ? 1 : head.choices;
   line.text(", \"head_rows_exact\": ").decimal(10 * head.exact_rows / choices, 1);
   line.text(", \"head_bytes\": ").number(head.bytes / choices);
-  line.text(", \"arena_bytes\": ").number(self.session.arena_bytes());
+  line.text(", \"arena_bytes\": ").number(self.session.arena().size());
   print(platform::kStderr, line.text("}\n"));
 }
 

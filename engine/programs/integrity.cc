@@ -1,7 +1,7 @@
 // bitnet-integrity: holds a sealed executable, or a process that runs one, against its digests.
 // SPDX-License-Identifier: Apache-2.0
 #include "base/processor.h"
-#include "format/elf_file.h"
+#include "format/executable.h"
 #include "format/leaves.h"
 #include "platform/fs.h"
 #include "platform/os.h"

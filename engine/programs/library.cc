@@ -104,6 +104,11 @@ void bitnet_close(void* handle) {
 uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                      BitnetError* error) {
   *out = nullptr;
+  const uint32_t kinds = format::kKvCacheKindCount;
+  if (options->kv_cache >= kinds)
+    return fill(error, {Status::kConfigConflict, "kv_cache", 0, options->kv_cache, kinds - 1});
+  if (options->head >= model::kHeadModeCount)
+    return fill(error, {Status::kConfigConflict, "head", 0, options->head, 1});
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
   if (!file.ok()) return fill(error, file.error());
   const Result<std::span<uint8_t>> memory = platform::reserve_memory(sizeof(Engine));
@@ -124,7 +129,7 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                                               static_cast<format::VerifyMode>(options->verify),
                                               static_cast<model::HeadMode>(options->head)};
   const Error failure =
-      engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
+      engine->session.open(file.value(), session_options, {[](void*, Arena&, bool) {}, nullptr});
   if (failed(failure)) {
     bitnet_close(engine);
     return fill(error, failure);
@@ -165,7 +170,7 @@ uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* o
   model::Session& session = static_cast<Engine*>(handle)->session;
   model::Transformer& transformer = session.transformer();
   const size_t vocab = session.header().vocab_size;
-  const model::TransformerOptions& options = transformer.options();
+  const model::SessionOptions& options = transformer.options();
   if (count > options.context)
     return fill(error, {Status::kContextOverflow, "ids", 0, count, options.context});
   const size_t chunk =

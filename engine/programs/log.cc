@@ -3,7 +3,6 @@
 #include <bit>
 
 #include "platform/fs.h"
-#include "platform/log_file.h"
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/report.h"
@@ -130,22 +129,21 @@ Error show(const Arguments& arguments) {
   if (failed(file.error())) {
     return Error{Status::kReadFailed, arguments.path, 0, file.error().value};
   }
-  bool running = false;
-  Result<runtime::LogRange> range = read_ring(file, &running);
-  if (!range.ok()) return range.error();
-  const uint64_t held = range.value().end - range.value().first;
-  uint64_t next = range.value().end - (arguments.lines < held ? arguments.lines : held);
+  uint64_t next = 0;
   for (bool first = true, was_running = false;; first = false) {
+    bool running = false;
+    const Result<runtime::LogRange> range = read_ring(file, &running);
+    if (!range.ok()) return range.error();
+    const auto [begin, end] = range.value();
+    if (first) next = end - (arguments.lines < end - begin ? arguments.lines : end - begin);
     const uint64_t before = next;
-    if (range.value().first > next) {
+    if (begin > next) {
       programs::Line line;
-      line.text("note: records lost between two looks: ").number(range.value().first - next);
+      line.text("note: records lost between two looks: ").number(begin - next);
       print(platform::kStderr, line.text("\n"));
-      next = range.value().first;
+      next = begin;
     }
-    for (; next < range.value().end; ++next) {
-      print_record(runtime::log_record(ring, next), arguments.json);
-    }
+    for (; next < end; ++next) print_record(runtime::log_record(ring, next), arguments.json);
     const bool changed = first || running != was_running || (!running && next != before);
     if (changed) print_state(range.value(), running, arguments.json);
     was_running = running;
@@ -153,8 +151,6 @@ Error show(const Arguments& arguments) {
     platform::sleep_ms(kPollMs);
     const Result<platform::FileFacts> facts = platform::file_facts(file);
     if (!facts.ok() || facts.value().links == 0) return facts.error();
-    range = read_ring(file, &running);
-    if (!range.ok()) return range.error();
   }
 }
 

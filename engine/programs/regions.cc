@@ -7,7 +7,6 @@ namespace bitnet::programs {
 namespace {
 
 constexpr size_t kTextBytesMax = 4u << 20;
-constexpr size_t kPathBytesMax = 4096;
 constexpr size_t kRightsBytes = 4;
 uint8_t smaps[kTextBytesMax];
 
@@ -146,7 +145,7 @@ const char* process_path(const char* pid, const char* name, std::span<uint8_t> p
 
 Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(const Region&)) {
   uint8_t path[kProcessPathBytes];
-  char executable[kPathBytesMax];
+  char executable[platform::kPathBytesMax];
   const Error link =
       platform::read_link(platform::kAnywhere, process_path(pid, "exe", path), executable);
   if (failed(link)) return hidden("exe", link);

@@ -7,7 +7,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
-#include "format/elf_file.h"
+#include "format/executable.h"
 
 namespace bitnet::programs {
 

@@ -3,7 +3,7 @@
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/report.h"
-#include "release/selftest.h"
+#include "release/trust.h"
 #include "release/update.h"
 
 namespace {

@@ -18,7 +18,7 @@ void tell_signers(int descriptor, const release::TrustRoot& root,
   const char* between = "";
   if (json) line.text("\"signers\": [");
   for (size_t role = 0; role < release::kRoleCount; ++role) {
-    const char* name = release::role_name(static_cast<release::Role>(role));
+    const char* name = release::kRoleNames[role];
     const release::Approval& approval = approvals[role];
     if (!json && approval.threshold != 0) {
       line.text("  ").text(name).text(": ").number(approval.custodians).text(" of ");

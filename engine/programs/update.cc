@@ -8,15 +8,13 @@
 #include "programs/arguments.h"
 #include "programs/report.h"
 #include "programs/signers.h"
-#include "release/selftest.h"
+#include "release/trust.h"
 
 namespace {
 
 using namespace bitnet;
 using programs::Line;
 using programs::print;
-
-constexpr size_t kPathBytesMax = 4096;
 
 constexpr char kHelp[] =
     R"(usage: bitnet-update apply BUNDLE [--sig FILE] [--order FILE] [--prefix DIR]
@@ -53,7 +51,7 @@ struct Arguments {
 
 Arguments arguments;
 release::Host host;
-uint8_t beside[kPathBytesMax];
+uint8_t beside[platform::kPathBytesMax];
 const char* between = "";  ///< an item of a list in JSON and the one before
 
 bool is_verb(const char* name, size_t words_min, size_t words_max) {

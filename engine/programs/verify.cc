@@ -8,7 +8,7 @@
 #include "programs/report.h"
 #include "programs/signers.h"
 #include "release/content.h"
-#include "release/selftest.h"
+#include "release/trust.h"
 
 namespace {
 
@@ -16,7 +16,6 @@ using namespace bitnet;
 using programs::Line;
 using programs::print;
 
-constexpr size_t kPathBytesMax = 4096;
 constexpr char kExecutable[] = "bitnet-infer";
 
 constexpr char kHelp[] =
@@ -66,7 +65,7 @@ struct Arguments {
 struct Program {
   Arguments arguments;
   uint8_t root_file[release::kContainerBytesMax];
-  uint8_t paths[3][kPathBytesMax];
+  uint8_t paths[3][platform::kPathBytesMax];
   release::TrustRoot root;
   Digest root_digest;
   release::SignedRelease release;
@@ -148,7 +147,7 @@ Error check_content(Program& self, const char* content) {
   const release::UpdateStatement& update = self.release.update;
   const std::span<uint8_t> buffer = self.folder.buffer;
   if (given.bundle != nullptr) {
-    if (!update.has_bundle) return Error{Status::kNoBundle, content};
+    if (update.bundle_bytes == 0) return Error{Status::kNoBundle, content};
     return release::check_content(platform::kAnywhere, content, update.bundle_bytes,
                                   update.bundle_sha384, buffer);
   }

@@ -17,12 +17,11 @@ inline constexpr uint64_t kSelftestMs = 300000;
 inline constexpr size_t kAnswerBytesMax = 65536;
 inline constexpr char kIncoming[] = ".incoming";
 inline constexpr char kEtcPath[] = "/etc/bitnet";
-inline constexpr size_t kPathBytesMax = 4096;  ///< no longer path can be opened
 
 /// Everything that an update holds in memory, about 16 MiB of which little is touched.
 struct Host {
   const char* prefix = "";
-  uint8_t denied[kPathBytesMax + sizeof kEtcPath + 2];  ///< the folder that is, as text
+  uint8_t denied[platform::kPathBytesMax + sizeof kEtcPath + 2];  ///< the folder that is, as text
   // Folders, held open.
   int opt = -1;     ///< /opt
   int folder = -1;  ///< /opt/bitnet.d, locked

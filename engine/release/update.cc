@@ -184,7 +184,7 @@ Error unpack(Host* host) {
 /// Puts the release that was verified into its folder. What was kept under this name is replaced.
 Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> paths) {
   const UpdateStatement& update = host->release.update;
-  if (!update.has_bundle) return Error{Status::kBundleDigest, "bundle"};
+  if (update.bundle_bytes == 0) return Error{Status::kBundleDigest, "bundle"};
   BITNET_TRY(open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle));
   Error error = unpack(host);
   if (failed(error) && error.status != Status::kFileSystem) {

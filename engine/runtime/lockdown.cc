@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/lockdown.h"
 
-#include "format/payload.h"
+#include "format/executable.h"
 
 namespace bitnet::runtime {
 namespace {
@@ -64,8 +64,7 @@ Error Lockdown::before_threads() {
 }
 
 void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
-  const platform::ProgramHeaders headers = platform::program_headers();
-  const format::Image image = format::read_image(headers.data, headers.count);
+  const format::Image image = format::read_image(platform::program_headers());
   // What the prompt touches comes first: where memory may not be locked in full, it is.
   Region regions[format::kSegmentCountMax + 3 + kThreadCountMax];
   size_t count = 0;

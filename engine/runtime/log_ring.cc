@@ -5,7 +5,7 @@
 
 #include "base/text.h"
 #include "crypto/crypto.h"
-#include "platform/log_file.h"
+#include "platform/fs.h"
 #include "platform/os.h"
 
 namespace bitnet::runtime {

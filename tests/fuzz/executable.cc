@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdlib>
 
-#include "format/elf_file.h"
+#include "format/executable.h"
 
 using namespace bitnet;
 

@@ -44,7 +44,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
     walk_manifest(walk, update.manifest);
   } else if (!failed(release::parse_update(input, &update))) {
     walk.text("bitnet-update v1\nbundle ");
-    if (update.has_bundle) {
+    if (update.bundle_bytes > 0) {
       walk.hex(update.bundle_sha384).text(" ").number(update.bundle_bytes).text("\n");
     } else {
       walk.text("- 0\n");

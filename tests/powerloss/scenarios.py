@@ -16,7 +16,7 @@ __all__ = ["Scenario", "build_driver", "scenarios", "write_scenarios"]
 
 _SIGNERS = (ALICE, BOB)
 _RELEASE_SOURCES = (
-    "archive", "bundle", "container", "content", "manifest", "state", "store", "text", "trust",
+    "archive", "bundle", "content", "manifest", "state", "store", "text", "trust",
     "update",
 )  # fmt: skip
 _OLD_AGE_S = 73 * 3600

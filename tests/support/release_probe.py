@@ -20,7 +20,6 @@ _PROBE: Final = Program(
     (
         "base",
         "crypto",
-        "release/container.cc",
         "release/manifest.cc",
         "release/text.cc",
         "release/trust.cc",

@@ -89,8 +89,8 @@ PROGRAMS: Final = {
         "bitnet-integrity",
         "programs/integrity.cc",
         (
-            *("base", "crypto", "platform", "format/elf_file.cc", "format/leaves.cc"),
-            *("format/model_file.cc", "format/payload.cc", "programs/regions.cc", *_TOLD),
+            *("base", "crypto", "platform", "format/executable.cc", "format/leaves.cc"),
+            *("format/model_file.cc", "programs/regions.cc", *_TOLD),
         ),
     ),
     "bitnet-log": Program(

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "crypto/crypto.h"
-#include "format/payload.h"
+#include "format/executable.h"
 
 namespace {
 
@@ -55,7 +55,7 @@ bool protect_relro(std::span<const uint8_t> relro) {
 // gigabytes.
 int print_payload(bool ends_only, bool wait) {
   const auto* headers = reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR));
-  const auto image = bitnet::format::read_image(headers, getauxval(AT_PHNUM));
+  const auto image = bitnet::format::read_image({headers, getauxval(AT_PHNUM) * 56});
   if (!protect_relro(image.relro)) return 2;
   const auto found = bitnet::format::find_payload(image);
   const auto root = bitnet::format::sealed_root();
