@@ -203,7 +203,7 @@ void parse_core(Parser& p) {
   const uint32_t core = parse_count(p, 0, kCoreMax);
   p.end = line_end;
   if (has_room(p, p.config.core_count, kThreadCountMax))
-    p.config.cores[p.config.core_count++] = core;
+    p.config.core_list[p.config.core_count++] = core;
 }
 
 /// `any` or `[0, 1]`.

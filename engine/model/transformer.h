@@ -16,19 +16,7 @@
 
 namespace bitnet::model {
 
-/// What a run asks for, and its memory is planned for.
-struct SessionOptions {
-  uint32_t context = 0;        ///< positions of the KV cache
-  uint32_t prefill_chunk = 0;  ///< most tokens of one call
-  uint32_t threads = 0;
-  uint32_t logits_rows = 0;  ///< tokens whose logits one call can give
-  Text isa;                  ///< "auto", or the name of a kernel table
-  format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
-  format::WeightsPlace weights = format::WeightsPlace::kMapped;
-  std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
-  format::VerifyMode verify = format::VerifyMode::kOff;
-  HeadMode head = HeadMode::kScreened;
-};
+using format::SessionOptions;
 
 enum class LogitsMode : uint8_t {
   kNone,

@@ -112,12 +112,11 @@ Result<const char*> as_path(Text text, const char* key) {
 }
 
 /// The bytes of model.bin: of this executable, or of the file that the configuration names.
-Result<std::span<const uint8_t>> find_model(const format::Config& config) {
-  if (!same(config.model, "sealed")) {
-    const Result<const char*> path = as_path(config.model, "model");
-    return path.ok() ? platform::map_file(path.value()) : path.error();
-  }
-  return format::find_payload(format::read_image(platform::program_headers()));
+Result<std::span<const uint8_t>> find_model(Text model) {
+  if (same(model, "sealed"))
+    return format::find_payload(format::read_image(platform::program_headers()));
+  const Result<const char*> path = as_path(model, "model");
+  return path.ok() ? platform::map_file(path.value()) : path.error();
 }
 
 /// The payload must be the model that the executable was sealed with, and every model must have
@@ -218,7 +217,7 @@ Error set_up(Program& self) {
   BITNET_TRY(open_log(self, config_digest, text.size()));
   // 2. The model's bytes.
   const bool sealed = same(self.config.model, "sealed");
-  const Result<std::span<const uint8_t>> file = find_model(self.config);
+  const Result<std::span<const uint8_t>> file = find_model(self.config.model);
   if (!file.ok()) return file.error();
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {
@@ -231,16 +230,9 @@ Error set_up(Program& self) {
     return error;
   }
   // 5. One arena, the kernels, the threads.
-  const model::SessionOptions options{
-      self.config.context,
-      self.config.prefill_chunk,
-      self.config.threads,
-      1,
-      self.arguments.isa == nullptr ? self.config.isa : text_of(self.arguments.isa),
-      self.config.kv_cache,
-      self.config.weights,
-      std::span(self.config.cores).first(self.config.core_count),
-      self.config.verify};
+  format::SessionOptions options = self.config;
+  options.cores = std::span(self.config.core_list).first(self.config.core_count);
+  if (self.arguments.isa != nullptr) options.isa = text_of(self.arguments.isa);
   BITNET_TRY(self.session.open(file.value(), options, {take_memory, &self}));
   const format::ModelHeader& header = self.session.header();
   self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);

@@ -107,7 +107,7 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   const uint32_t kinds = format::kKvCacheKindCount;
   if (options->kv_cache >= kinds)
     return fill(error, {Status::kConfigConflict, "kv_cache", 0, options->kv_cache, kinds - 1});
-  if (options->head >= model::kHeadModeCount)
+  if (options->head > static_cast<uint32_t>(model::HeadMode::kFull))
     return fill(error, {Status::kConfigConflict, "head", 0, options->head, 1});
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
   if (!file.ok()) return fill(error, file.error());
@@ -332,7 +332,7 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
           c.log_text,
           c.core_count,
           {}};
-  std::memcpy(out->cores, c.cores, sizeof out->cores);
+  std::memcpy(out->cores, c.core_list, sizeof out->cores);
   for (uint32_t i = 0; i < c.stop_count; ++i) out->stop[i] = view(c.stop[i]);
   return 0;
 }
