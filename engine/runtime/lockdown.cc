@@ -11,14 +11,6 @@ using format::Protection;
 constexpr int kFirstOther = platform::kStderr + 1;
 constexpr const char* kStreamNames[] = {"standard input", "standard output", "standard error"};
 
-/// A part of the program's memory; `constant` is what `lock: arena` leaves out. Stacks are not
-/// sealed: the main one may still grow.
-struct Region {
-  std::span<const uint8_t> memory;
-  bool constant;
-  bool stack;
-};
-
 bool contains(std::span<const uint8_t> outer, std::span<const uint8_t> inner) {
   return inner.data() >= outer.data() && inner.data() < outer.data() + outer.size();
 }
@@ -63,39 +55,36 @@ Error Lockdown::before_threads() {
   return first_missing();
 }
 
-void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
+void Lockdown::protect(const RunMemory& run, std::span<const uint8_t> part, Kind kind) {
+  const bool copied = contains(part, run.file) && !contains(part, run.weights);  // not read again
+  const bool left_out = kind == Kind::kConstant && run.lock == format::LockScope::kArena;
+  if (!copied && !left_out) {
+    add(Protection::kMemoryLock, platform::lock_memory(part), part.size());
+  }
+  add(Protection::kDontDump, platform::exclude_from_dumps(part), part.size());
+  if (kind != Kind::kStack) add(Protection::kMseal, platform::seal_mapping(part), part.size());
+}
+
+void Lockdown::protect_memory(const RunMemory& run, ThreadTeam& team) {
   const format::Image image = format::read_image(platform::program_headers());
   // What the prompt touches comes first: where memory may not be locked in full, it is.
-  Region regions[format::kSegmentCountMax + 3 + kThreadCountMax];
-  size_t count = 0;
   std::span<const uint8_t> stacks[kThreadCountMax];  // each found by its own thread
   const auto find_own = [](void* all, uint32_t thread) {
     static_cast<std::span<const uint8_t>*>(all)[thread] = platform::own_stack();
   };
   team.run(find_own, stacks);
-  for (uint32_t i = 0; i < team.size(); ++i) regions[count++] = {stacks[i], false, true};
-  regions[count++] = {memory.arena, false, false};
-  if (!memory.log.empty()) regions[count++] = {memory.log, false, false};
+  for (uint32_t i = 0; i < team.size(); ++i) protect(run, stacks[i], Kind::kStack);
+  protect(run, run.arena, Kind::kChanging);
+  if (!run.log.empty()) protect(run, run.log, Kind::kChanging);
   bool weights_inside = false;
-  for (const bool constant : {false, true}) {
+  for (const Kind kind : {Kind::kChanging, Kind::kConstant}) {
     for (const format::Segment& segment : std::span(image.segments, image.segment_count)) {
-      if (segment.writable == constant) continue;
-      regions[count++] = {segment.memory, constant, false};
-      weights_inside = weights_inside || contains(segment.memory, memory.weights);
+      if (segment.writable != (kind == Kind::kChanging)) continue;
+      protect(run, segment.memory, kind);
+      weights_inside = weights_inside || contains(segment.memory, run.weights);
     }
   }
-  if (!weights_inside) regions[count++] = {memory.weights, true, false};
-
-  for (const Region& region : std::span(regions, count)) {
-    const size_t bytes = region.memory.size();
-    const bool copied =  // and is not read again
-        contains(region.memory, memory.file) && !contains(region.memory, memory.weights);
-    if (!copied && !(region.constant && memory.lock == format::LockScope::kArena)) {
-      add(Protection::kMemoryLock, platform::lock_memory(region.memory), bytes);
-    }
-    add(Protection::kDontDump, platform::exclude_from_dumps(region.memory), bytes);
-    if (!region.stack) add(Protection::kMseal, platform::seal_mapping(region.memory), bytes);
-  }
+  if (!weights_inside) protect(run, run.weights, Kind::kConstant);
 }
 
 void Lockdown::put_filter(const ThreadTeam& team) {

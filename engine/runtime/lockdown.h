@@ -55,7 +55,11 @@ class Lockdown {
   LayerState& state(format::Protection layer) { return layers_[static_cast<uint32_t>(layer)]; }
   /// What one call, of as many as the layer takes, has come to.
   void add(format::Protection layer, platform::Reason reason, uint64_t detail = 0);
-  void protect_memory(const RunMemory& memory, ThreadTeam& team);
+  /// Parts of the memory: `lock: arena` leaves out what is constant; stacks are not sealed, the
+  /// main one may still grow.
+  enum class Kind : uint8_t { kConstant, kChanging, kStack };
+  void protect(const RunMemory& run, std::span<const uint8_t> part, Kind kind);
+  void protect_memory(const RunMemory& run, ThreadTeam& team);
   void put_filter(const ThreadTeam& team);
   Error first_missing() const;
 
