@@ -50,9 +50,9 @@ uint32_t find_rank(const Tables& tables, uint32_t left, uint32_t right) {
   return kRankNone;
 }
 
-/// The symbols of a piece, with a binary heap of pairs by (rank, place). A symbol over the places [first,
-/// last] has its id at `first`, and each of the two holds the other in ends_. Pairs that a merge
-/// has changed stay in the heap and are passed over: n symbols need fewer than 2 n entries.
+/// The symbols of a piece, with a binary heap of pairs by (rank, place). A symbol over the places
+/// [first, last] has its id at `first`, and each of the two holds the other in ends_. Pairs that a
+/// merge has changed stay in the heap and are passed over: n symbols need fewer than 2 n entries.
 class Merge {
  public:
   Merge(const Tables& tables, uint32_t* scratch, uint32_t count)
