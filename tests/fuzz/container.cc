@@ -21,7 +21,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
       const release::Signature& each = container.signatures[i];
       walk.text("signature ").hex(each.key_id).text("\ned25519 ").bytes(each.ed25519);
       walk.text("\nml-dsa-87 ").bytes(each.mldsa87).text("\n");
-      must(i == 0 || release::compare(container.signatures[i - 1].key_id, each.key_id) < 0);
+      must(i == 0 || compare(container.signatures[i - 1].key_id, each.key_id) < 0);
       uint8_t decoded[kMldsa87SignatureBytes];
       must(release::decode_base64(each.ed25519, {decoded, kEd25519SignatureBytes}));
       must(release::decode_base64(each.mldsa87, {decoded, kMldsa87SignatureBytes}));

@@ -23,7 +23,7 @@ void walk_manifest(Walk& walk, const release::Manifest& manifest) {
     walk.text(" ").bytes(file.name).text("\n");
     must(!file.name.empty() && file.name.size() <= release::kNameBytesMax);
     must(std::memchr(file.name.data(), '/', file.name.size()) == nullptr);
-    must(i == 0 || release::compare(manifest.files[i - 1].name, file.name) < 0);
+    must(i == 0 || compare(manifest.files[i - 1].name, file.name) < 0);
   }
   for (size_t i = 0; i < manifest.file_count; ++i) {
     walk.hex(manifest.files[i].sha384).text("  ").bytes(manifest.files[i].name).text("\n");
