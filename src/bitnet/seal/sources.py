@@ -54,7 +54,10 @@ _ENGINE_FOLDERS: Final = (
     "format",
     "kernels",
     "model",
-    "platform",
+    # Of the doors to the kernel only those that running a model needs.
+    "platform/fs_linux.cc",
+    "platform/lockdown_linux.cc",
+    "platform/os_linux.cc",
     "runtime",
     "sampler",
     "tokenizer",
