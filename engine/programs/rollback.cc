@@ -25,10 +25,10 @@ exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 envi
 
 release::Host host;
 
-/// A number below 100,000 and a unit.
+/// At most five digits and a unit.
 bool parse_keep(const char* text, uint64_t* seconds) {
   Text rest = text_of(text);
-  if (!take_number(&rest, 10, seconds) || *seconds > 99999) return false;
+  if (rest.size() > 6 || !take_number(&rest, 10, seconds)) return false;
   *seconds *= same(rest, "d") ? 86400 : 3600;
   return same(rest, "d") || same(rest, "h");
 }
