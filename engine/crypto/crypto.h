@@ -38,13 +38,11 @@ extern "C" {
 void bitnet_sha3_384_init(BitnetDigestState* state);
 void bitnet_sha3_384_update(BitnetDigestState* state, const uint8_t* data, size_t bytes);
 void bitnet_sha3_384_final(BitnetDigestState* state, uint8_t digest[kDigest384Bytes]);
-void bitnet_sha3_384(const uint8_t* data, size_t bytes, uint8_t digest[kDigest384Bytes]);
 
 /// SHA-384 (FIPS 180-4).
 void bitnet_sha384_init(BitnetDigestState* state);
 void bitnet_sha384_update(BitnetDigestState* state, const uint8_t* data, size_t bytes);
 void bitnet_sha384_final(BitnetDigestState* state, uint8_t digest[kDigest384Bytes]);
-void bitnet_sha384(const uint8_t* data, size_t bytes, uint8_t digest[kDigest384Bytes]);
 
 /// Ed25519 (RFC 8032), strict: without the cofactor, canonical encodings only.
 bool bitnet_ed25519_verify(const uint8_t key[kEd25519KeyBytes],

@@ -64,7 +64,6 @@ struct ParkPipe {
   int write_descriptor = -1;
 };
 Result<ParkPipe> make_park_pipe();
-void close_park_pipe(const ParkPipe& pipe);
 void park_wait(const ParkPipe& pipe);
 void park_wake(const ParkPipe& pipe);
 

@@ -159,11 +159,6 @@ Result<ParkPipe> make_park_pipe() {
   return ParkPipe{descriptors[0], descriptors[1]};
 }
 
-void close_park_pipe(const ParkPipe& pipe) {
-  close(pipe.read_descriptor);
-  close(pipe.write_descriptor);
-}
-
 void park_wait(const ParkPipe& pipe) {
   uint8_t byte;
   while (read(pipe.read_descriptor, &byte, 1) != 1) {

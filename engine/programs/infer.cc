@@ -225,10 +225,8 @@ Error set_up(Program& self) {
   }
   // 4. Lock the process. A report goes on, to tell the state of every layer.
   self.lockdown = runtime::Lockdown(self.config.accept_missing);
-  if (const Error error = self.lockdown.before_threads();
-      failed(error) && (!self.arguments.report || error.status == Status::kStreamClosed)) {
-    return error;
-  }
+  const Error begun = self.lockdown.before_threads();
+  if (!self.arguments.report || begun.status == Status::kStreamClosed) BITNET_TRY(begun);
   // 5. One arena, the kernels, the threads.
   format::SessionOptions options = self.config;
   options.cores = std::span(self.config.core_list).first(self.config.core_count);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/threads.h"
 
+#include "platform/fs.h"
+
 namespace bitnet::runtime {
 namespace {
 
@@ -63,7 +65,10 @@ void ThreadTeam::stop() {
     run(nullptr, nullptr);
     for (uint32_t i = 1; i < size_; ++i) platform::join_thread(workers_[i].thread);
   }
-  for (uint32_t i = 0; i < pipe_count_; ++i) platform::close_park_pipe(waiters_[i].pipe);
+  for (const Waiter& waiter : std::span(waiters_, pipe_count_)) {
+    platform::close_file(waiter.pipe.read_descriptor);
+    platform::close_file(waiter.pipe.write_descriptor);
+  }
   pipe_count_ = 0;
   size_ = 1;
 }
