@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "base/text.h"
 
 namespace bitnet::format {
 namespace {
@@ -12,7 +13,8 @@ constexpr uint32_t kTypeProgramHeaders = 6;
 constexpr uint32_t kTypeRelro = 0x6474e552;
 constexpr uint8_t kMagic[8] = {'B', 'N', 'A', 'G', 'M', 'O', 'D', 'L'};
 
-/// An ELF note: sizes of name and description, type, name, description.
+/// An ELF note: sizes of name and description, type, name, description; type 1 is that of the
+/// Merkle root of a model.
 struct Note {
   uint32_t name_bytes;
   uint32_t description_bytes;
@@ -23,22 +25,14 @@ struct Note {
 };
 static_assert(sizeof(Note) == 116);
 
-/// Type of the note: the Merkle root of the model.
-constexpr uint32_t kNoteTypeRoot = 1;
-
 // Zero until sealing writes root and image digest here. The segment of this note becomes that of
 // the payload, so the table of program headers keeps its size and nothing else in the file moves.
 [[gnu::section(".note.bitnet"), gnu::used, gnu::aligned(4)]] const Note sealed_note = {
-    sizeof(Note::name),
-    2 * kRootBytes,
-    kNoteTypeRoot,
-    {'b', 'i', 't', 'n', 'e', 't', 0, 0},
-    {},
-    {}};
+    sizeof(Note::name), 2 * kRootBytes, 1, {'b', 'i', 't', 'n', 'e', 't', 0, 0}, {}, {}};
 
 constexpr size_t kHeaderBytes = 64;
 constexpr size_t kHeadersMax = 64;
-constexpr size_t kNoteHeadBytes = 20;  // sizes of name and description, type, name
+constexpr size_t kNoteHeadBytes = offsetof(Note, root);
 constexpr size_t kNoteBytes = 2 * kRootBytes;
 constexpr uint8_t kImageDomain = 4;
 // Class 64, little-endian, version 1; what follows in the identification is the system's.

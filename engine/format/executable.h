@@ -11,7 +11,6 @@
 #include <span>
 
 #include "base/status.h"
-#include "base/text.h"
 #include "crypto/crypto.h"
 
 namespace bitnet::format {

@@ -2,7 +2,6 @@
 #include "programs/signers.h"
 
 #include "platform/fs.h"
-#include "platform/os.h"
 #include "programs/report.h"
 
 namespace bitnet::programs {
