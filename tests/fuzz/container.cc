@@ -1,7 +1,6 @@
 // Signed containers: what is accepted is the one form of its statement and signatures.
 // SPDX-License-Identifier: Apache-2.0
 #include "release/trust.h"
-
 #include "walk.h"
 
 using namespace bitnet;

@@ -1,8 +1,8 @@
 // A sealed executable seen from outside: any bytes are one or are refused.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-
 #include "format/executable.h"
+
+#include <cstdlib>
 
 using namespace bitnet;
 
