@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "crypto/crypto.h"
 #include "format/executable.h"
 
