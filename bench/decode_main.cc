@@ -145,7 +145,7 @@ int run_command(const char* line) {
   return 0;
 }
 
-void take_sampler(void* vocab_size, Arena& arena) {
+void take_sampler(void* vocab_size, Arena& arena, bool) {
   program.sampler = sampler::Sampler(arena, *static_cast<uint32_t*>(vocab_size));
 }
 
@@ -175,7 +175,7 @@ Error open_session(char** arguments) {
       program.session.open(file.value(), options, {take_sampler, &program.vocab_size});
   if (failed(error)) return error;
   std::printf("{\"isa\": \"%s\", \"threads\": %u, \"arena_bytes\": %zu, \"open_ns\": %llu}\n",
-              program.session.transformer().kernels().name, threads, program.session.arena_bytes(),
+              program.session.transformer().kernels().name, threads, program.session.arena().size(),
               static_cast<unsigned long long>(platform::clock_ns() - begin));
   std::fflush(stdout);
   return kNoError;

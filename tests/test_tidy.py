@@ -44,21 +44,18 @@ HEADERS_PERMITTED = {
 # Headers that one place needs, with the reason.
 HEADERS_EXEMPT = {
     "engine/platform/fs_linux.cc": {
-        "errno.h", "fcntl.h", "linux/openat2.h", "poll.h", "signal.h", "stdio.h", "sys/file.h",
-        "sys/prctl.h", "sys/stat.h", "sys/syscall.h", "sys/wait.h", "time.h", "unistd.h",
+        "errno.h", "fcntl.h", "linux/openat2.h", "stdio.h", "sys/mman.h", "sys/stat.h",
+        "sys/syscall.h", "unistd.h",
     },
-    "engine/platform/exec_linux.cc": {
-        "errno.h", "fcntl.h", "sys/mman.h", "sys/syscall.h", "unistd.h",
+    "engine/platform/process_linux.cc": {
+        "errno.h", "fcntl.h", "signal.h", "sys/mman.h", "sys/prctl.h", "sys/syscall.h",
+        "sys/wait.h", "unistd.h",
     },
     "engine/base/processor.cc": {"cpuid.h"},  # asks the processor itself
     "engine/programs/library.cc": {"new"},  # constructs in reserved memory; not in the gap
-    "engine/platform/inspect.cc": {"errno.h", "fcntl.h", "unistd.h"},
-    "engine/platform/log_file.cc": {
-        "errno.h", "fcntl.h", "sys/mman.h", "sys/stat.h", "time.h", "unistd.h",
-    },
     "engine/platform/os_linux.cc": {
-        "elf.h", "errno.h", "fcntl.h", "pthread.h", "sched.h", "sys/auxv.h", "sys/mman.h",
-        "sys/stat.h", "time.h", "unistd.h",
+        "errno.h", "fcntl.h", "pthread.h", "sched.h", "sys/auxv.h", "sys/mman.h", "time.h",
+        "unistd.h",
     },
     "engine/platform/lockdown_linux.cc": {
         "errno.h", "fcntl.h", "linux/audit.h", "linux/filter.h", "linux/landlock.h",
@@ -73,14 +70,14 @@ WORDS_FORBIDDEN_IN_ENGINE = (
 )  # fmt: skip
 # Words that one place needs, with the reason.
 WORDS_EXEMPT = {
-    "engine/platform/exec_linux.cc": r"exec[lv]",  # becomes the program that it has verified
-    "engine/platform/fs_linux.cc": r"exec[lv]",  # asks a new release for its known answer
+    # Asks a new release for its known answer; becomes the program that has been verified.
+    "engine/platform/process_linux.cc": r"exec[lv]",
 }
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
 PROGRAM_LINES_MAX = 8000
-GAP_LINES_MAX = 10_559  # the promise is 8,000; docs/decisions/0005 says what is to be done
+GAP_LINES_MAX = 10_170  # the promise is 8,000; docs/decisions/0005 says what is to be done
 ZIG_LINES_MAX = 300
 BLOB_BYTES_MAX = 256 * 1024
 BLOBS_PERMITTED = {"models/demo/model.safetensors"}  # the bundled model

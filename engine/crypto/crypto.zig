@@ -9,7 +9,7 @@ const state_bytes = 384;
 const state_align = 16;
 const State = extern struct { data: [state_bytes]u8 align(state_align) };
 
-/// The three steps and the one call of a digest of the standard library.
+/// The three steps of a digest of the standard library.
 fn Digest(comptime Hash: type) type {
     comptime {
         std.debug.assert(Hash.digest_length == digest_bytes);
@@ -25,9 +25,6 @@ fn Digest(comptime Hash: type) type {
         }
         fn final(state: *State, digest: *[digest_bytes]u8) callconv(.c) void {
             inner(state).final(digest);
-        }
-        fn once(data: ?[*]const u8, bytes: usize, digest: *[digest_bytes]u8) callconv(.c) void {
-            Hash.hash(message(data, bytes), digest, .{});
         }
         fn inner(state: *State) *Hash {
             return @ptrCast(state);
@@ -188,11 +185,9 @@ comptime {
     @export(&sha3_384.init, .{ .name = "bitnet_sha3_384_init" });
     @export(&sha3_384.update, .{ .name = "bitnet_sha3_384_update" });
     @export(&sha3_384.final, .{ .name = "bitnet_sha3_384_final" });
-    @export(&sha3_384.once, .{ .name = "bitnet_sha3_384" });
     @export(&sha384.init, .{ .name = "bitnet_sha384_init" });
     @export(&sha384.update, .{ .name = "bitnet_sha384_update" });
     @export(&sha384.final, .{ .name = "bitnet_sha384_final" });
-    @export(&sha384.once, .{ .name = "bitnet_sha384" });
     @export(&verifyEd25519, .{ .name = "bitnet_ed25519_verify" });
     @export(&verifyMldsa87, .{ .name = "bitnet_mldsa87_verify" });
     @export(&Stream.open, .{ .name = "bitnet_zstd_open" });

@@ -8,160 +8,142 @@ namespace {
 
 constexpr size_t kKeyBytesMax = 64;
 
-/// A cursor over one line; `begin` … `end` without the line break.
-struct Line {
-  uint8_t* begin;
-  uint8_t* end;
-  uint64_t number;
-};
+bool is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
 
+/// Letters, digits and the punctuation of paths and numbers.
+bool is_word_byte(uint8_t c) {
+  const uint8_t lower = c | 0x20;
+  return is_digit(c) || (lower >= 'a' && lower <= 'z') ||
+         (c != 0 && std::strchr("_-+./", c) != nullptr);
+}
+
+/// Reads one line from left to right, without its line break.
 struct Parser {
   Config config{};
-  Line line{};
+  uint8_t* at = nullptr;  ///< what is left of the line: to `end`
+  uint8_t* end = nullptr;
+  uint64_t line = 0;
   const char* key = "";
   Error error{};
 
   /// The first failure stays, and nothing of the line is left to read after it.
   Text fail(Status status, uint64_t value = 0, uint64_t limit = 0) {
-    if (!failed(error)) error = Error{status, key, line.number, value, limit};
-    line.begin = line.end;
+    if (!failed(error)) error = Error{status, key, line, value, limit};
+    at = end;
     return {};
+  }
+  bool is_next(char c) const { return at < end && *at == static_cast<uint8_t>(c); }
+  bool accept(char c) {
+    const bool found = is_next(c);
+    at += found ? 1 : 0;
+    return found;
+  }
+  void skip_spaces() {
+    while (accept(' ')) {
+    }
   }
 };
 
-bool is_space(uint8_t c) { return c == ' '; }
-
-void skip_spaces(Line& line) {
-  while (line.begin < line.end && is_space(*line.begin)) ++line.begin;
+/// The end of the value: nothing, or a comment set off by a space.
+void expect_end(Parser& p) {
+  const uint8_t* before = p.at;
+  p.skip_spaces();
+  const bool comment = p.at != before && p.is_next('#');
+  if (p.at != p.end && !comment) p.fail(Status::kConfigSyntax);
 }
 
-/// True at the end of the value: nothing, or a comment set off by a space.
-bool at_end(const Line& line, bool after_space) {
-  return line.begin == line.end || (after_space && *line.begin == '#');
-}
-
-void expect_end(Parser& parser) {
-  const uint8_t* before = parser.line.begin;
-  skip_spaces(parser.line);
-  if (!at_end(parser.line, parser.line.begin != before)) parser.fail(Status::kConfigSyntax);
-}
-
-/// An unquoted word: letters, digits and the punctuation of paths and numbers.
-Text parse_word(Parser& parser) {
-  Line& line = parser.line;
-  const uint8_t* begin = line.begin;
-  while (line.begin < line.end && !is_space(*line.begin)) {
-    const uint8_t c = *line.begin;
-    const bool allowed = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
-                         (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '+' || c == '.' ||
-                         c == '/';
-    if (!allowed) return parser.fail(Status::kConfigSyntax);
-    ++line.begin;
-  }
-  if (begin == line.begin) return parser.fail(Status::kConfigValue);
-  return Text(begin, static_cast<size_t>(line.begin - begin));
-}
-
-int hex_digit(uint8_t c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+/// An unquoted word.
+Text parse_word(Parser& p) {
+  const uint8_t* begin = p.at;
+  while (p.at < p.end && is_word_byte(*p.at)) ++p.at;
+  if (p.at < p.end && *p.at != ' ') return p.fail(Status::kConfigSyntax);
+  if (begin == p.at) return p.fail(Status::kConfigValue);
+  return Text(begin, p.at);
 }
 
 /// One escape after the backslash; writes one byte to *out. False if it is not one of ours.
-bool parse_escape(Line& line, uint8_t* out) {
-  constexpr uint8_t kEscapes[][2] = {{'"', '"'}, {'\\', '\\'}, {'n', '\n'}, {'t', '\t'}};
-  if (line.begin == line.end) return false;
-  const uint8_t name = *line.begin++;
-  for (const auto& escape : kEscapes) {
-    if (name != escape[0]) continue;
-    *out = escape[1];
-    return true;
+bool parse_escape(Parser& p, uint8_t* out) {
+  constexpr char kNames[] = "\"\\nt";
+  constexpr char kBytes[] = "\"\\\n\t";
+  for (size_t i = 0; i < sizeof kNames - 1; ++i) {
+    *out = static_cast<uint8_t>(kBytes[i]);
+    if (p.accept(kNames[i])) return true;
   }
   // YAML's \xNN names a code point; below 0x80 that is the byte itself.
-  if (name != 'x' || line.end - line.begin < 2) return false;
-  const int high = hex_digit(*line.begin++);
-  const int low = hex_digit(*line.begin++);
-  *out = static_cast<uint8_t>(high * 16 + low);
-  return high >= 0 && high <= 7 && low >= 0;
+  if (!p.accept('x') || p.end - p.at < 2) return false;
+  Text digits(p.at, 2);
+  uint64_t value = 0;
+  const bool right = take_number(&digits, 16, &value) && digits.empty() && value < 0x80;
+  *out = static_cast<uint8_t>(value);
+  p.at += 2;
+  return right;
 }
 
 /// A double-quoted string, resolved in place.
-Text parse_quoted(Parser& parser) {
-  Line& line = parser.line;
-  if (line.begin == line.end || *line.begin != '"') return parser.fail(Status::kConfigValue);
-  uint8_t* out = ++line.begin;
+Text parse_quoted(Parser& p) {
+  if (!p.accept('"')) return p.fail(Status::kConfigValue);
+  uint8_t* out = p.at;
   const uint8_t* begin = out;
-  while (line.begin < line.end && *line.begin != '"') {
-    const uint8_t c = *line.begin++;
-    if (c != '\\') {
-      *out++ = c;
-    } else if (!parse_escape(line, out++)) {
-      return parser.fail(Status::kConfigSyntax);
-    }
+  while (p.at < p.end && !p.is_next('"')) {
+    const bool escape = p.accept('\\');
+    if (!escape) *out = *p.at++;
+    if (escape && !parse_escape(p, out)) return p.fail(Status::kConfigSyntax);
+    ++out;
   }
-  if (line.begin == line.end) return parser.fail(Status::kConfigSyntax);
-  ++line.begin;
-  return Text(begin, static_cast<size_t>(out - begin));
+  return p.accept('"') ? Text(begin, out) : p.fail(Status::kConfigSyntax);
 }
 
 /// Decimal digits only, no sign, no leading zero, within [low, high].
-uint32_t parse_count(Parser& parser, uint32_t low, uint32_t high) {
-  const Text word = parse_word(parser);
+uint32_t parse_count(Parser& p, uint32_t low, uint32_t high) {
+  const Text word = parse_word(p);
+  Text rest = word;
   uint64_t value = 0;
-  for (const uint8_t c : word) {
-    if (c < '0' || c > '9' || word.size() > 10 || (word[0] == '0' && word.size() > 1))
-      parser.fail(Status::kConfigValue);
-    value = value * 10 + (c - '0');
-  }
-  if (value < low || value > high)
-    parser.fail(Status::kConfigRange, value, value < low ? low : high);
+  const bool right = take_number(&rest, 10, &value) && rest.empty() && word.size() <= 10;
+  if (!right || (word[0] == '0' && word.size() > 1)) p.fail(Status::kConfigValue);
+  if (value < low || value > high) p.fail(Status::kConfigRange, value, value < low ? low : high);
   return static_cast<uint32_t>(value);
 }
 
 /// A decimal number `digits` or `digits.digits` of at most 9 digits in all, so that the binary64
 /// quotient below is the nearest and one rounding to binary32 follows. Range [low, high], or (low,
 /// high].
-float parse_number(Parser& parser, double low, double high, bool low_excluded) {
-  const Text word = parse_word(parser);
-  if (failed(parser.error)) return 0.0f;
+float parse_number(Parser& p, double low, double high, bool low_excluded) {
+  const Text word = parse_word(p);
   double digits = 0;
-  double divisor = 1;
+  double divisor = 0;  // 0 before the point
   uint32_t digit_count = 0;
-  bool fraction = false;
+  // A leading zero means octal to readers of YAML 1.1.
+  bool right =
+      !word.empty() && word.back() != '.' && (word.size() == 1 || word[0] != '0' || word[1] == '.');
   for (const uint8_t c : word) {
-    if (c == '.' && !fraction && digit_count > 0) {
-      fraction = true;
+    if (c == '.' && divisor == 0 && digit_count > 0) {
+      divisor = 1;
       continue;
     }
-    if (c < '0' || c > '9' || ++digit_count > 9) {
-      parser.fail(Status::kConfigValue);
-      return 0.0f;
-    }
+    right = right && is_digit(c) && ++digit_count <= 9;
     digits = digits * 10 + (c - '0');
-    if (fraction) divisor *= 10;
+    divisor *= 10;
   }
-  // A leading zero means octal to readers of YAML 1.1.
-  const bool leading_zero = word.size() > 1 && word[0] == '0' && word[1] != '.';
-  if (leading_zero || word[word.size() - 1] == '.') parser.fail(Status::kConfigValue);
-  const double value = digits / divisor;
+  if (!right) p.fail(Status::kConfigValue);
+  const double value = !right ? 0 : divisor == 0 ? digits : digits / divisor;
   if (value > high || value < low || (low_excluded && value == low)) {
     // The found number is rounded up, so that it shows on which side of the limit, an integer, it
     // lies.
     const auto whole = static_cast<uint64_t>(value);
     const uint64_t found = whole + (static_cast<double>(whole) < value ? 1 : 0);
-    parser.fail(Status::kConfigRange, found, static_cast<uint64_t>(value > high ? high : low));
+    p.fail(Status::kConfigRange, found, static_cast<uint64_t>(value > high ? high : low));
   }
   return static_cast<float>(value);
 }
 
 /// One of the words, as the enumeration whose values are their places.
 template <typename Enum, uint32_t kCount>
-Enum parse_one_of(Parser& parser, const char* const (&words)[kCount]) {
-  const Text word = parse_word(parser);
+Enum parse_one_of(Parser& p, const char* const (&words)[kCount]) {
+  const Text word = parse_word(p);
   for (uint32_t i = 0; i < kCount; ++i) {
-    if (equals(word, words[i])) return static_cast<Enum>(i);
+    if (same(word, words[i])) return static_cast<Enum>(i);
   }
-  parser.fail(Status::kConfigValue);
+  p.fail(Status::kConfigValue);
   return Enum{};
 }
 
@@ -173,81 +155,63 @@ constexpr const char* kLockWords[] = {"all", "arena"};
 constexpr const char* kVerifyWords[] = {"full", "lazy", "off"};
 
 /// `word` or `"quoted"`.
-Text parse_text(Parser& parser) {
-  const bool quoted = parser.line.begin < parser.line.end && *parser.line.begin == '"';
-  const Text text = quoted ? parse_quoted(parser) : parse_word(parser);
-  if (text.empty()) parser.fail(Status::kConfigValue);
-  return text;
+Text parse_text(Parser& p) {
+  const Text text = p.is_next('"') ? parse_quoted(p) : parse_word(p);
+  return text.empty() ? p.fail(Status::kConfigValue) : text;
 }
 
 /// `[]` or `[one, two]`; `item` parses one element.
-void parse_list(Parser& parser, void (*item)(Parser& parser)) {
-  Line& line = parser.line;
-  if (line.begin == line.end || *line.begin++ != '[') parser.fail(Status::kConfigValue);
-  skip_spaces(line);
-  if (line.begin < line.end && *line.begin == ']') {
-    ++line.begin;
-    return;
-  }
-  while (!failed(parser.error)) {
-    item(parser);
-    skip_spaces(line);
-    const uint8_t next = line.begin < line.end ? *line.begin++ : uint8_t{0};
-    if (next == ']') return;
-    if (next != ',') parser.fail(Status::kConfigSyntax);
-    skip_spaces(line);
-  }
+void parse_list(Parser& p, void (*item)(Parser& parser)) {
+  if (!p.accept('[')) p.fail(Status::kConfigValue);
+  p.skip_spaces();
+  if (p.accept(']')) return;
+  do {
+    p.skip_spaces();
+    item(p);
+    p.skip_spaces();
+  } while (p.accept(','));
+  if (!p.accept(']')) p.fail(Status::kConfigSyntax);
 }
 
-void parse_stop(Parser& parser) {
-  Config& config = parser.config;
-  const Text text = parse_quoted(parser);
-  if (config.stop_count == kStopStringCountMax) {
-    parser.fail(Status::kConfigRange, config.stop_count + 1, kStopStringCountMax);
-  } else if (text.empty() || text.size() > kStopStringBytesMax) {
-    parser.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
-  } else {
-    config.stop[config.stop_count++] = text;
-  }
+/// Whether one more fits on a list.
+bool has_room(Parser& p, uint32_t count, uint32_t count_max) {
+  if (count == count_max) p.fail(Status::kConfigRange, count_max + 1, count_max);
+  return count < count_max;
 }
 
-void parse_protection(Parser& parser) {
-  const Text text = parse_quoted(parser);
-  for (uint32_t i = 0; i < kProtectionCount; ++i) {
-    if (equals(text, kProtectionNames[i])) {
-      parser.config.accept_missing |= 1u << i;
-      return;
-    }
-  }
-  parser.fail(Status::kConfigValue);
+void parse_stop(Parser& p) {
+  const Text text = parse_quoted(p);
+  if (!has_room(p, p.config.stop_count, kStopStringCountMax)) return;
+  if (text.empty() || text.size() > kStopStringBytesMax)
+    p.fail(Status::kConfigRange, text.size(), text.empty() ? 1 : kStopStringBytesMax);
+  p.config.stop[p.config.stop_count++] = text;
+}
+
+void parse_protection(Parser& p) {
+  const Text text = parse_quoted(p);
+  uint32_t i = 0;
+  while (i < kProtectionCount && !same(text, kProtectionNames[i])) ++i;
+  if (i == kProtectionCount) p.fail(Status::kConfigValue);
+  p.config.accept_missing |= 1u << i;
 }
 
 /// The digits of one processor's number; a word would go on over the separator.
-void parse_core(Parser& parser) {
-  Config& config = parser.config;
-  uint8_t* begin = parser.line.begin;
-  uint8_t* end = begin;
-  while (end < parser.line.end && *end >= '0' && *end <= '9') ++end;
-  uint8_t* const line_end = parser.line.end;
-  parser.line.end = end;
-  const uint32_t core = parse_count(parser, 0, kCoreMax);
-  parser.line.end = line_end;
-  if (config.core_count == kThreadCountMax) {
-    parser.fail(Status::kConfigRange, config.core_count + 1, kThreadCountMax);
-  } else {
-    config.cores[config.core_count++] = core;
-  }
+void parse_core(Parser& p) {
+  uint8_t* const line_end = p.end;
+  p.end = p.at;
+  while (p.end < line_end && is_digit(*p.end)) ++p.end;
+  const uint32_t core = parse_count(p, 0, kCoreMax);
+  p.end = line_end;
+  if (has_room(p, p.config.core_count, kThreadCountMax))
+    p.config.core_list[p.config.core_count++] = core;
 }
 
 /// `any` or `[0, 1]`.
-void parse_cores(Parser& parser) {
-  const Line& line = parser.line;
-  if (line.begin < line.end && *line.begin == '[') {
-    parse_list(parser, parse_core);
-    if (parser.config.core_count == 0) parser.fail(Status::kConfigValue);
-    return;
-  }
-  if (!equals(parse_word(parser), "any")) parser.fail(Status::kConfigValue);
+void parse_cores(Parser& p) {
+  const bool list = p.is_next('[');
+  if (list) parse_list(p, parse_core);
+  const bool right = list ? p.config.core_count > 0 : same(parse_word(p), "any");
+  if (!right) p.fail(Status::kConfigValue);
 }
 
 struct Key {
@@ -288,85 +252,70 @@ constexpr uint32_t kMaxNewTokensKey = 3;
 constexpr uint32_t kCoresKey = 7;
 
 /// Finds the key of the line and moves to its value; kKeyCount if the line is at fault.
-uint32_t parse_key(Parser& parser) {
-  Line& line = parser.line;
-  uint8_t* begin = line.begin;
-  while (line.begin < line.end &&
-         ((*line.begin >= 'a' && *line.begin <= 'z') || *line.begin == '_'))
-    ++line.begin;
-  const Text name(begin, static_cast<size_t>(line.begin - begin));
-  const bool named = !name.empty() && name.size() <= kKeyBytesMax && line.begin < line.end &&
-                     *line.begin++ == ':' && (line.begin == line.end || is_space(*line.begin));
-  if (!named) {
-    parser.fail(Status::kConfigSyntax);
+uint32_t parse_key(Parser& p) {
+  uint8_t* const begin = p.at;
+  while (p.at < p.end && ((*p.at >= 'a' && *p.at <= 'z') || *p.at == '_')) ++p.at;
+  const Text name(begin, p.at);
+  const bool named = !name.empty() && name.size() <= kKeyBytesMax && p.accept(':');
+  if (!named || (p.at < p.end && !p.is_next(' '))) {
+    p.fail(Status::kConfigSyntax);
     return kKeyCount;
   }
-  skip_spaces(line);
+  p.skip_spaces();
   for (uint32_t i = 0; i < kKeyCount; ++i) {
-    if (equals(name, kKeys[i].name)) return i;
+    if (same(name, kKeys[i].name)) return i;
   }
   begin[name.size()] = 0;  // over the colon, so that the error can name the key
-  parser.key = reinterpret_cast<const char*>(begin);
-  parser.fail(Status::kConfigUnknownKey);
+  p.key = reinterpret_cast<const char*>(begin);
+  p.fail(Status::kConfigUnknownKey);
   return kKeyCount;
 }
 
-/// The next line, or false at the end. A carriage return or any other control byte is refused by
-/// the word and string parsers' alphabets, or here.
-bool next_line(Parser& parser, uint8_t*& cursor, uint8_t* end) {
-  if (cursor == end) return false;
-  auto* line_end =
-      static_cast<uint8_t*>(std::memchr(cursor, '\n', static_cast<size_t>(end - cursor)));
-  if (line_end == nullptr) line_end = end;
-  parser.line = {cursor, line_end, parser.line.number + 1};
-  parser.key = "";
-  for (const uint8_t* c = cursor; c < line_end; ++c) {
-    if (*c < 0x20 || *c == 0x7f) {
-      parser.fail(Status::kConfigSyntax);
-      return false;
-    }
+/// Moves to the line that begins at `begin`. A carriage return or any other control byte is refused
+/// here.
+void enter_line(Parser& p, uint8_t* begin, const uint8_t* buffer_end) {
+  bool control = false;
+  p.key = "";
+  p.line += 1;
+  p.at = begin;
+  for (p.end = begin; p.end < buffer_end && *p.end != '\n'; ++p.end) {
+    control = control || *p.end < 0x20 || *p.end == 0x7f;
   }
-  cursor = line_end == end ? end : line_end + 1;
-  return true;
+  if (control) p.fail(Status::kConfigSyntax);
 }
 
 }  // namespace
 
-bool equals(Text text, const char* word) {
-  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
-}
-
 Result<Config> parse_config(std::span<uint8_t> buffer) {
-  Parser parser;
+  Parser p;
   uint64_t line_of[kKeyCount] = {};
-  uint8_t* cursor = buffer.data();
-  while (next_line(parser, cursor, buffer.data() + buffer.size())) {
-    if (parser.line.begin == parser.line.end || *parser.line.begin == '#') continue;
-    const uint32_t index = parse_key(parser);
-    if (index == kKeyCount) break;
-    parser.key = kKeys[index].name;
-    if (line_of[index] != 0) {
-      parser.fail(Status::kConfigDuplicateKey);
-      break;
+  uint8_t* const end = buffer.data() + buffer.size();
+  for (uint8_t* next = buffer.data(); next < end; next = p.end + (p.end < end ? 1 : 0)) {
+    enter_line(p, next, end);
+    const bool empty = p.at == p.end || p.is_next('#');
+    const uint32_t index = empty ? kKeyCount : parse_key(p);
+    if (index < kKeyCount) {
+      p.key = kKeys[index].name;
+      if (line_of[index] != 0) p.fail(Status::kConfigDuplicateKey);
+      line_of[index] = p.line;
+      kKeys[index].parse(p);
+      expect_end(p);
     }
-    line_of[index] = parser.line.number;
-    kKeys[index].parse(parser);
-    expect_end(parser);
-    if (failed(parser.error)) break;
+    if (failed(p.error)) return p.error;
   }
-  if (failed(parser.error)) return parser.error;
   for (uint32_t i = 0; i < kKeyCount; ++i) {
-    if (line_of[i] == 0) return Error{Status::kConfigMissingKey, kKeys[i].name, parser.line.number};
+    if (line_of[i] == 0) return Error{Status::kConfigMissingKey, kKeys[i].name, p.line};
   }
-  if (parser.config.max_new_tokens > parser.config.context) {
+  const Config& config = p.config;
+  if (config.max_new_tokens > config.context) {
     return Error{Status::kConfigRange, "max_new_tokens", line_of[kMaxNewTokensKey],
-                 parser.config.max_new_tokens, parser.config.context};
+                 config.max_new_tokens, config.context};
   }
-  if (parser.config.core_count != 0 && parser.config.core_count != parser.config.threads) {
-    return Error{Status::kConfigRange, "cores", line_of[kCoresKey], parser.config.core_count,
-                 parser.config.threads};
+  if (config.core_count != 0 && config.core_count != config.threads) {
+    return Error{Status::kConfigRange, "cores", line_of[kCoresKey], config.core_count,
+                 config.threads};
   }
-  return parser.config;
+  return config;
 }
 
 }  // namespace bitnet::format

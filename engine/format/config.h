@@ -8,12 +8,9 @@
 
 #include "base/limits.h"
 #include "base/status.h"
+#include "base/text.h"
 
 namespace bitnet::format {
-
-/// Text of a configuration value: bytes inside the buffer that was parsed, unescaped in place.
-using Text = std::span<const uint8_t>;
-bool equals(Text text, const char* word);
 
 /// How the KV cache keeps its rows; docs/numerics.md, "The KV cache". The numbers are those of the
 /// C interface.
@@ -48,25 +45,38 @@ inline constexpr const char* kProtectionNames[kProtectionCount] = {
     "memory_lock", "dont_dump", "not_dumpable", "core_limit",  "no_new_privileges",
     "mdwe",        "mseal",     "landlock",     "descriptors", "filter"};
 
+/// How the head of the model chooses a token; no mode changes a result.
+enum class HeadMode : uint8_t {
+  kScreened,  ///< a choice computes as few rows as its bound allows
+  kFull,      ///< every row
+};
+
+/// What a run asks of memory, threads and kernels.
+struct SessionOptions {
+  uint32_t context = 0;        ///< positions for prompt and answer together
+  uint32_t prefill_chunk = 0;  ///< tokens of the prompt computed together: most of one call
+  uint32_t threads = 0;
+  uint32_t logits_rows = 1;  ///< tokens whose logits one call can give
+  Text isa = {};             ///< "auto", or the name of a kernel table
+  KvCacheKind kv_cache = KvCacheKind::kF32;
+  WeightsPlace weights = WeightsPlace::kMapped;
+  std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
+  VerifyMode verify = VerifyMode::kOff;
+  HeadMode head = HeadMode::kScreened;
+};
+
 /// Every setting of a run. There is no default: the parser refuses a file in which a key is
-/// missing.
-struct Config {
-  Text model;        ///< "sealed", or the path of a model.bin
-  uint32_t context;  ///< positions for prompt and answer together
-  KvCacheKind kv_cache;
+/// missing. Texts are bytes inside the buffer that was parsed, unescaped in place.
+struct Config : SessionOptions {
+  Text model;  ///< "sealed", or the path of a model.bin
   uint32_t max_new_tokens;
   uint32_t prompt_bytes_max;
-  uint32_t prefill_chunk;  ///< tokens of the prompt computed together
-  uint32_t threads;
-  uint32_t cores[kThreadCountMax];  ///< thread i runs on processor cores[i]
-  uint32_t core_count;              ///< 0: any; else as many as threads
-  WeightsPlace weights;
+  uint32_t core_list[kThreadCountMax];  ///< thread i runs on processor core_list[i]
+  uint32_t core_count;                  ///< 0: any; else as many as threads
   LockScope lock;
-  VerifyMode verify;
   uint32_t accept_missing;   ///< bit i: Protection i may be missing
   Text log;                  ///< "off", or the path of the ring in shared memory
   bool log_text;             ///< whether prompt and answer go to the log
-  Text isa;                  ///< "auto" or a name
   bool chat;                 ///< prompt: chat | raw
   Text system;               ///< system message; empty for none
   float temperature;         ///< 0 is greedy

@@ -3,18 +3,19 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "base/check.h"
+#include "base/text.h"
 #include "crypto/crypto.h"
 
 namespace bitnet::format {
 namespace {
 
-bool all_zero(const uint8_t* bytes, size_t count) {
-  for (size_t i = 0; i < count; ++i) {
-    if (bytes[i] != 0) return false;
-  }
-  return true;
+bool all_zero(Text bytes) {
+  uint8_t any = 0;
+  for (const uint8_t byte : bytes) any |= byte;
+  return any == 0;
 }
 
 uint64_t round_up(uint64_t value, uint64_t to) { return (value + to - 1) / to * to; }
@@ -44,8 +45,22 @@ constexpr FieldRange kFieldRanges[] = {
     {"leaf_bytes", offsetof(ModelHeader, leaf_bytes), kLeafBytes, kLeafBytes},
 };
 
-Error field_error(const char* name, size_t offset, uint64_t value, uint64_t limit) {
-  return Error{Status::kModelField, name, offset, value, limit};
+/// A header field that has to do with others: what is found there, what is told as the limit, and
+/// whether it is right.
+struct Field {
+  const char* name;
+  size_t offset;
+  uint64_t found;
+  uint64_t limit;
+  bool right;
+};
+
+Error check_fields(std::span<const Field> fields) {
+  for (const Field& field : fields) {
+    if (field.right) continue;
+    return Error{Status::kModelField, field.name, field.offset, field.found, field.limit};
+  }
+  return kNoError;
 }
 
 uint32_t tensor_count(const ModelHeader& h) {
@@ -54,98 +69,79 @@ uint32_t tensor_count(const ModelHeader& h) {
 }
 
 Error check_geometry(const ModelHeader& h) {
-  for (const FieldRange& field : kFieldRanges) {
+  for (const FieldRange& range : kFieldRanges) {
     uint32_t value;
-    std::memcpy(&value, reinterpret_cast<const uint8_t*>(&h) + field.offset, 4);
-    if (value < field.low || value > field.high) {
-      return field_error(field.name, field.offset, value,
-                         value < field.low ? field.low : field.high);
-    }
-  }
-  if (h.head_count % h.kv_head_count != 0) {
-    return field_error("kv_head_count", offsetof(ModelHeader, kv_head_count), h.kv_head_count,
-                       h.head_count);
-  }
-  if (h.head_dim % 2 != 0 || uint64_t{h.head_count} * h.head_dim > kColsMax) {
-    return field_error("head_dim", offsetof(ModelHeader, head_dim), h.head_dim,
-                       kColsMax / h.head_count);
-  }
-  if (!(h.norm_eps > 0.0f && h.norm_eps <= 1.0f)) {
-    return field_error("norm_eps", offsetof(ModelHeader, norm_eps), 0, 1);
+    std::memcpy(&value, reinterpret_cast<const uint8_t*>(&h) + range.offset, 4);
+    const bool right = value >= range.low && value <= range.high;
+    const uint32_t limit = value < range.low ? range.low : range.high;
+    const Field field{range.name, range.offset, value, limit, right};
+    BITNET_TRY(check_fields({&field, 1}));
   }
   const double attention_scale = 1.0 / __builtin_sqrt(static_cast<double>(h.head_dim));
-  if (h.attention_scale != static_cast<float>(attention_scale)) {
-    return field_error("attention_scale", offsetof(ModelHeader, attention_scale), 0, 1);
-  }
-  if ((h.flags & kTiedHead) != 0 && h.head_kind != h.embedding_kind) {
-    return field_error("head_kind", offsetof(ModelHeader, head_kind), h.head_kind,
-                       h.embedding_kind);
-  }
-  if (h.bos_id >= h.vocab_size && h.bos_id != kNoToken) {
-    return field_error("bos_id", offsetof(ModelHeader, bos_id), h.bos_id, h.vocab_size);
-  }
+  const Field fields[] = {
+      {"kv_head_count", offsetof(ModelHeader, kv_head_count), h.kv_head_count, h.head_count,
+       h.head_count % h.kv_head_count == 0},
+      {"head_dim", offsetof(ModelHeader, head_dim), h.head_dim, kColsMax / h.head_count,
+       h.head_dim % 2 == 0 && uint64_t{h.head_count} * h.head_dim <= kColsMax},
+      {"norm_eps", offsetof(ModelHeader, norm_eps), 0, 1, h.norm_eps > 0.0f && h.norm_eps <= 1.0f},
+      {"attention_scale", offsetof(ModelHeader, attention_scale), 0, 1,
+       h.attention_scale == static_cast<float>(attention_scale)},
+      {"head_kind", offsetof(ModelHeader, head_kind), h.head_kind, h.embedding_kind,
+       (h.flags & kTiedHead) == 0 || h.head_kind == h.embedding_kind},
+      {"bos_id", offsetof(ModelHeader, bos_id), h.bos_id, h.vocab_size,
+       h.bos_id < h.vocab_size || h.bos_id == kNoToken},
+  };
+  BITNET_TRY(check_fields(fields));
   for (uint32_t i = 0; i < kEosCountMax; ++i) {
     const bool right = i < h.eos_count ? h.eos_ids[i] < h.vocab_size : h.eos_ids[i] == kNoToken;
-    if (!right) {
-      return field_error("eos_ids", offsetof(ModelHeader, eos_ids) + 4 * i, h.eos_ids[i],
-                         h.vocab_size);
-    }
+    const size_t offset = offsetof(ModelHeader, eos_ids) + 4 * i;
+    const Field field{"eos_ids", offset, h.eos_ids[i], h.vocab_size, right};
+    BITNET_TRY(check_fields({&field, 1}));
   }
   return kNoError;
 }
 
 /// The sizes and offsets that follow from the geometry and the file's size. With the geometry in
-/// range no sum here can overflow 64 bits.
+/// range no sum here can overflow 64 bits, once data_bytes is right.
 Error check_extent(const ModelHeader& h, size_t file_bytes) {
   if (h.file_bytes != file_bytes) {
     return Error{Status::kModelTruncated, "file_bytes", offsetof(ModelHeader, file_bytes),
                  file_bytes, h.file_bytes};
   }
-  struct Expected {
-    const char* name;
-    size_t offset;
-    uint64_t found;
-    uint64_t expected;
-  };
-  if (h.data_bytes > file_bytes || h.data_bytes % kPageBytes != 0) {
-    return field_error("data_bytes", offsetof(ModelHeader, data_bytes), h.data_bytes, file_bytes);
-  }
   const uint64_t header_bytes =
       round_up(sizeof(ModelHeader) + sizeof(TensorEntry) * tensor_count(h), kPageBytes);
+  const uint64_t data_end = header_bytes + h.data_bytes;
   const uint64_t leaf_count = (h.data_bytes + kLeafBytes - 1) / kLeafBytes;
-  const Expected rows[] = {
-      {"tensor_count", offsetof(ModelHeader, tensor_count), h.tensor_count, tensor_count(h)},
-      {"header_bytes", offsetof(ModelHeader, header_bytes), h.header_bytes, header_bytes},
-      {"data_offset", offsetof(ModelHeader, data_offset), h.data_offset, header_bytes},
-      {"leaves_offset", offsetof(ModelHeader, leaves_offset), h.leaves_offset,
-       header_bytes + h.data_bytes},
-      {"leaf_count", offsetof(ModelHeader, leaf_count), h.leaf_count, leaf_count},
-      {"file_bytes", offsetof(ModelHeader, file_bytes), h.file_bytes,
-       header_bytes + h.data_bytes + leaf_count * kDigestBytes},
+  const uint64_t end = data_end + leaf_count * kDigestBytes;
+  const Field fields[] = {
+      {"data_bytes", offsetof(ModelHeader, data_bytes), h.data_bytes, file_bytes,
+       h.data_bytes <= file_bytes && h.data_bytes % kPageBytes == 0},
+      {"tensor_count", offsetof(ModelHeader, tensor_count), h.tensor_count, tensor_count(h),
+       h.tensor_count == tensor_count(h)},
+      {"header_bytes", offsetof(ModelHeader, header_bytes), h.header_bytes, header_bytes,
+       h.header_bytes == header_bytes},
+      {"data_offset", offsetof(ModelHeader, data_offset), h.data_offset, header_bytes,
+       h.data_offset == header_bytes},
+      {"leaves_offset", offsetof(ModelHeader, leaves_offset), h.leaves_offset, data_end,
+       h.leaves_offset == data_end},
+      {"leaf_count", offsetof(ModelHeader, leaf_count), h.leaf_count, leaf_count,
+       h.leaf_count == leaf_count},
+      {"file_bytes", offsetof(ModelHeader, file_bytes), h.file_bytes, end, h.file_bytes == end},
   };
-  for (const Expected& row : rows) {
-    if (row.found != row.expected)
-      return field_error(row.name, row.offset, row.found, row.expected);
-  }
-  return kNoError;
+  return check_fields(fields);
 }
 
 /// root = SHA3-384(0x01, header with the root field zero, leaf digests); docs/formats/model.md,
 /// Digests.
 bool root_matches(std::span<const uint8_t> file, const ModelHeader& h) {
-  constexpr uint8_t kRootDomain = 1;
+  constexpr uint8_t kRootDomain[] = {1};
   constexpr uint8_t kZero[kDigestBytes] = {};
   constexpr size_t kAfterRoot = offsetof(ModelHeader, root) + kDigestBytes;
-  BitnetDigestState state;
-  bitnet_sha3_384_init(&state);
-  bitnet_sha3_384_update(&state, &kRootDomain, 1);
-  bitnet_sha3_384_update(&state, file.data(), offsetof(ModelHeader, root));
-  bitnet_sha3_384_update(&state, kZero, kDigestBytes);
-  bitnet_sha3_384_update(&state, file.data() + kAfterRoot, h.header_bytes - kAfterRoot);
-  bitnet_sha3_384_update(&state, file.data() + h.leaves_offset, h.leaf_count * kDigestBytes);
-  uint8_t digest[kDigestBytes];
-  bitnet_sha3_384_final(&state, digest);
-  return std::memcmp(digest, h.root, kDigestBytes) == 0;
+  Sha3 hash;
+  hash.add(kRootDomain).add(file.first(offsetof(ModelHeader, root))).add(kZero);
+  hash.add(file.subspan(kAfterRoot, h.header_bytes - kAfterRoot));
+  hash.add(file.subspan(h.leaves_offset, h.leaf_count * kDigestBytes));
+  return same(hash.digest(), h.root);
 }
 
 }  // namespace
@@ -162,13 +158,11 @@ Result<const ModelHeader*> check_model_header(std::span<const uint8_t> file) {
     return Error{Status::kModelVersion, "version", offsetof(ModelHeader, version), h.version,
                  kModelVersion};
   }
-  if (const Error error = check_geometry(h); failed(error)) return error;
-  if (const Error error = check_extent(h, file.size()); failed(error)) return error;
-  if (!all_zero(h.reserved_a, sizeof h.reserved_a)) {
-    return Error{Status::kModelReserved, "header", offsetof(ModelHeader, reserved_a)};
-  }
-  if (!all_zero(h.reserved_b, sizeof h.reserved_b)) {
-    return Error{Status::kModelReserved, "header", offsetof(ModelHeader, reserved_b)};
+  BITNET_TRY(check_geometry(h));
+  BITNET_TRY(check_extent(h, file.size()));
+  for (const Text reserved : {Text(h.reserved_a), Text(h.reserved_b)}) {
+    const auto where = static_cast<uint64_t>(reserved.data() - file.data());
+    if (!all_zero(reserved)) return Error{Status::kModelReserved, "header", where};
   }
   if (!root_matches(file, h))
     return Error{Status::kModelDigest, "header", offsetof(ModelHeader, root)};
@@ -185,21 +179,13 @@ class TensorWalk {
         header_(*reinterpret_cast<const ModelHeader*>(file.data())),
         offset_(header_.data_offset) {}
 
-  const float* vector(Role role, uint32_t layer, uint32_t cols) {
+  /// Padding included, every value is finite and within [low, high].
+  const float* vector(Role role, uint32_t layer, uint32_t cols, float low = -kLargest,
+                      float high = kLargest) {
     const TensorEntry* entry = next(role, layer, kF32Rows, 1, cols, 4ull * pad_lanes(cols));
     if (entry == nullptr) return nullptr;
     const auto* values = reinterpret_cast<const float*>(file_.data() + entry->offset);
-    check_values(values, pad_lanes(cols), false);
-    return values;
-  }
-
-  /// The angle of RoPE is position * frequency: frequencies up to 1 keep it below 2^20, where it is
-  /// defined.
-  const float* frequencies(uint32_t count) {
-    const float* values = vector(kRopeInvFreq, kNoLayer, count);
-    for (uint32_t i = 0; values != nullptr && i < pad_lanes(count); ++i) {
-      if (!(values[i] >= 0.0f && values[i] <= 1.0f)) fail(Status::kModelValue, i);
-    }
+    check_values(values, pad_lanes(cols), low, high);
     return values;
   }
 
@@ -207,7 +193,7 @@ class TensorWalk {
     const uint64_t bytes = uint64_t{pad_lanes(rows)} * pad_lanes(cols) / 4;
     const TensorEntry* entry = next(role, layer, kTernary, rows, cols, bytes);
     if (entry == nullptr) return {};
-    if (!__builtin_isfinite(entry->scale) || !(entry->scale > 0.0f)) fail(Status::kModelValue, 0);
+    if (!__builtin_isfinite(entry->scale) || !(entry->scale > 0.0f)) fail(0);
     return {file_.data() + entry->offset, rows, cols, entry->scale};
   }
 
@@ -223,7 +209,7 @@ class TensorWalk {
     const uint8_t* data = file_.data() + entry->offset;
     if (kind == kF32Rows) return {kind, rows, cols, data, nullptr, nullptr, nullptr};
     const auto* scales = reinterpret_cast<const float*>(data + high_bytes + low_bytes);
-    check_values(scales, 2ull * pad_lanes(rows), true);
+    check_values(scales, 2ull * pad_lanes(rows), 0.0f, kLargest);
     return {kind, rows, cols, data, data + high_bytes, scales, scales + pad_lanes(rows)};
   }
 
@@ -231,7 +217,7 @@ class TensorWalk {
   Error finish() {
     if (failed(error_)) return error_;
     const uint64_t table_end = sizeof(ModelHeader) + sizeof(TensorEntry) * header_.tensor_count;
-    if (!all_zero(file_.data() + table_end, header_.header_bytes - table_end)) {
+    if (!all_zero(file_.subspan(table_end, header_.header_bytes - table_end))) {
       return Error{Status::kModelReserved, "tensor table", table_end};
     }
     if (offset_ != header_.leaves_offset) {
@@ -257,7 +243,7 @@ class TensorWalk {
       error_ = Error{Status::kModelTensor, "tensor", index, entry.role, role};
       return nullptr;
     }
-    if (!all_zero(entry.reserved, sizeof entry.reserved)) {
+    if (!all_zero(entry.reserved)) {
       error_ = Error{Status::kModelReserved, "tensor", index};
       return nullptr;
     }
@@ -265,19 +251,17 @@ class TensorWalk {
     return &entry;
   }
 
-  void check_values(const float* values, size_t count, bool non_negative) {
+  void check_values(const float* values, size_t count, float low, float high) {
     for (size_t i = 0; i < count; ++i) {
-      if (!__builtin_isfinite(values[i]) || (non_negative && !(values[i] >= 0.0f))) {
-        fail(Status::kModelValue, i);
-        return;
-      }
+      if (!(values[i] >= low && values[i] <= high)) return fail(i);
     }
   }
 
-  void fail(Status status, uint64_t element) {
-    if (!failed(error_)) error_ = Error{status, "tensor", index_ - 1, element, 0};
+  void fail(uint64_t element) {
+    if (!failed(error_)) error_ = Error{Status::kModelValue, "tensor", index_ - 1, element, 0};
   }
 
+  static constexpr float kLargest = std::numeric_limits<float>::max();
   std::span<const uint8_t> file_;
   const ModelHeader& header_;
   uint64_t offset_;
@@ -313,12 +297,14 @@ Result<Model> load_model(std::span<const uint8_t> file, std::span<Layer> layers)
   Model model{};
   model.header = &h;
   model.embedding = walk.table(kEmbedding, h.embedding_kind);
-  model.rope_inv_freq = walk.frequencies(h.head_dim / 2);
+  // The angle of RoPE is position * frequency: frequencies up to 1 keep it below 2^20, where it is
+  // defined.
+  model.rope_inv_freq = walk.vector(kRopeInvFreq, kNoLayer, h.head_dim / 2, 0.0f, 1.0f);
   for (uint32_t i = 0; i < h.layer_count; ++i) layers[i] = walk_layer(walk, h, i);
   model.layers = layers;
   model.final_norm = walk.vector(kFinalNorm, kNoLayer, h.hidden_size);
   model.head = (h.flags & kTiedHead) ? model.embedding : walk.table(kHead, h.head_kind);
-  if (const Error error = walk.finish(); failed(error)) return error;
+  BITNET_TRY(walk.finish());
   return model;
 }
 

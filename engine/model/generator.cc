@@ -41,9 +41,7 @@ Error Generator::prefill(Transformer& transformer, std::span<const uint32_t> pro
   for (size_t done = 0; done < prompt.size();) {
     const size_t count = prompt.size() - done < chunk ? prompt.size() - done : chunk;
     const LogitsMode mode = done + count == prompt.size() ? LogitsMode::kChoice : LogitsMode::kNone;
-    const Error error =
-        transformer.forward(prompt.subspan(done, count), static_cast<uint32_t>(done), mode);
-    if (failed(error)) return error;
+    BITNET_TRY(transformer.forward(prompt.subspan(done, count), static_cast<uint32_t>(done), mode));
     done += count;
   }
   return kNoError;
@@ -65,7 +63,7 @@ Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, u
   const bool silent = tables == nullptr || tokenizer::token_is_special(*tables, token);
   const Text bytes = silent ? Text{} : tokenizer::token_bytes(*tables, token);
   if (stop.empty() || silent) return sink.write(sink.context, token, bytes);
-  if (const Error error = sink.write(sink.context, token, {}); failed(error)) return error;
+  BITNET_TRY(sink.write(sink.context, token, {}));
   for (size_t i = 0; i < bytes.size(); ++i) {
     held_[held_count_++] = bytes[i];
     const Text held = held_.first(held_count_);
@@ -76,7 +74,7 @@ Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, u
     }
     if (i + 1 < bytes.size() && held_count_ < held_.size()) continue;
     const size_t ready = held_count_ - longest_at_end(held, stop, false);
-    if (const Error error = give(sink, ready); failed(error)) return error;
+    BITNET_TRY(give(sink, ready));
   }
   return kNoError;
 }
@@ -97,7 +95,7 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
   const HeadCost before = transformer.head().cost();
   held_count_ = 0;
   sampler_.start(options.sampler);
-  if (const Error error = prefill(transformer, prompt); failed(error)) return error;
+  BITNET_TRY(prefill(transformer, prompt));
   for (const uint32_t token : prompt) sampler_.note(token);
   uint64_t last_ns = result.start_ns;
   while (result.new_tokens < options.max_new_tokens) {
@@ -114,8 +112,7 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
       break;
     }
     bool stopped = false;
-    if (const Error error = emit(sink, tables, token, options.stop, &stopped); failed(error))
-      return error;
+    BITNET_TRY(emit(sink, tables, token, options.stop, &stopped));
     ++result.new_tokens;
     if (stopped) {
       result.finish = Finish::kStopString;
@@ -124,15 +121,14 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
     if (result.new_tokens == options.max_new_tokens) break;
     sampler_.note(token);
     const uint32_t position = result.prompt_tokens + result.new_tokens - 1;
-    const Error error =
-        transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kChoice);
-    if (failed(error)) return error;
+    BITNET_TRY(
+        transformer.forward(std::span<const uint32_t>(&token, 1), position, LogitsMode::kChoice));
   }
   result.end_ns = platform::clock_ns();
   const HeadCost& after = transformer.head().cost();
   result.head = {after.choices - before.choices, after.exact_rows - before.exact_rows,
                  after.bytes - before.bytes};
-  if (const Error error = give(sink, held_count_); failed(error)) return error;
+  BITNET_TRY(give(sink, held_count_));
   return result;
 }
 

@@ -8,13 +8,12 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "base/text.h"
 #include "model/transformer.h"
 #include "sampler/sampler.h"
 #include "tokenizer/tokenizer.h"
 
 namespace bitnet::model {
-
-using Text = std::span<const uint8_t>;
 
 struct GenerateOptions {
   uint32_t max_new_tokens;

@@ -375,7 +375,7 @@ Result<uint32_t> Head::choose(sampler::Sampler& sampler, uint64_t index) {
   uint32_t token = 0;
   const bool chosen = screening_ && choose_screened(sampler, index, &token);
   add_cost();
-  if (const Error error = leaves_->error(); failed(error)) return error;
+  BITNET_TRY(leaves_->error());
   return chosen ? Result<uint32_t>(token) : sampler.choose(kernels_, logits(0), index);
 }
 

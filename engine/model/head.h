@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "format/config.h"
 #include "format/model_file.h"
 #include "kernels/table.h"
 #include "model/leaf_guard.h"
@@ -16,12 +17,7 @@
 
 namespace bitnet::model {
 
-/// No mode changes a result.
-enum class HeadMode : uint8_t {
-  kScreened,  ///< a choice computes as few rows as its bound allows
-  kFull,      ///< every row
-};
-inline constexpr uint32_t kHeadModeCount = 2;
+using format::HeadMode;
 
 /// What the choices of tokens have cost so far.
 struct HeadCost {

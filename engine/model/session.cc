@@ -1,16 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/session.h"
 
-#include <cstring>
-
 #include "platform/os.h"
 
 namespace bitnet::model {
 namespace {
-
-bool equals(Text text, const char* word) {
-  return text.size() == std::strlen(word) && std::memcmp(text.data(), word, text.size()) == 0;
-}
 
 /// The table of that name, or for "auto" the strongest that this processor has.
 Result<uint32_t> choose_kernels(Text isa) {
@@ -19,11 +13,11 @@ Result<uint32_t> choose_kernels(Text isa) {
   for (uint32_t i = 0; i < kernels::kernel_table_count(); ++i) {
     const bool available = kernels::kernel_table_available(i, hwcap);
     if (available) best = i;
-    if (!equals(isa, kernels::kernel_table_name(i))) continue;
+    if (!same(isa, kernels::kernel_table_name(i))) continue;
     if (available) return i;
     return Error{Status::kIsaUnavailable, kernels::kernel_table_name(i)};
   }
-  if (equals(isa, "auto")) return best;
+  if (same(isa, "auto")) return best;
   return Error{Status::kIsaUnavailable, "isa"};
 }
 
@@ -35,8 +29,6 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
       {"context", options.context, 1, header.context_max},
       {"threads", options.threads, 1, kThreadCountMax},
       {"prefill_chunk", options.prefill_chunk, 1, kPrefillChunkMax},
-      {"kv_cache", static_cast<uint32_t>(options.kv_cache), 0, format::kKvCacheKindCount - 1},
-      {"head", static_cast<uint32_t>(options.head), 0, kHeadModeCount - 1},
   };
   for (const auto& row : rows) {
     if (row.value < row.low || row.value > row.high)
@@ -52,16 +44,13 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
   layers_ = arena.take<format::Layer>(header_->layer_count);
   const KvCache cache(arena, *header_, options.context, options.kv_cache);
   const size_t begin = arena.used();
-  if (extra.take_input != nullptr) extra.take_input(extra.context, arena);
+  extra.take(extra.context, arena, true);
   arena.share_from(begin);
-  transformer_ = Transformer(
-      arena, *header_,
-      {options.context, options.prefill_chunk, options.threads, options.logits_rows, options.head},
-      cache);
+  transformer_ = Transformer(arena, *header_, options, cache);
   arena.end_sharing();
   generator_ = Generator(arena, *header_);
   leaves_ = LeafGuard(arena, *header_, options.verify);
-  extra.take(extra.context, arena);
+  extra.take(extra.context, arena, false);
 }
 
 Error Session::open(std::span<const uint8_t> given, const SessionOptions& options,
@@ -77,7 +66,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   const Result<const format::ModelHeader*> header = format::check_model_header(file);
   if (!header.ok()) return header.error();
   header_ = header.value();
-  if (const Error error = check_options(*header_, options); failed(error)) return error;
+  BITNET_TRY(check_options(*header_, options));
   const Result<uint32_t> kernel_index = choose_kernels(options.isa);
   if (!kernel_index.ok()) return kernel_index.error();
 
@@ -91,22 +80,17 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   take_memory(arena, options, extra);
   arena.freeze();
 
-  Error error = team_.start(options.threads, options.cores);
-  if (!failed(error)) error = leaves_.start(team_);
-  const Result<format::Model> model =
-      failed(error) ? Result<format::Model>(error) : format::load_model(file, layers_);
-  if (!model.ok()) {
-    close();
-    return model.error();
-  }
+  BITNET_TRY(team_.start(options.threads, options.cores));
+  BITNET_TRY(leaves_.start(team_));
+  const Result<format::Model> model = format::load_model(file, layers_);
+  if (!model.ok()) return model.error();
   transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_, leaves_);
   return kNoError;
 }
 
 void Session::close() {
   team_.stop();
-  platform::release_memory(memory_);
-  memory_ = {};
+  platform::unmap(memory_);
 }
 
 }  // namespace bitnet::model

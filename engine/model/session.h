@@ -16,25 +16,11 @@
 
 namespace bitnet::model {
 
-struct SessionOptions {
-  uint32_t context = 0;
-  uint32_t prefill_chunk = 0;
-  uint32_t threads = 0;
-  uint32_t logits_rows = 0;
-  Text isa;  ///< "auto", or the name of a kernel table
-  format::KvCacheKind kv_cache = format::KvCacheKind::kF32;
-  format::WeightsPlace weights = format::WeightsPlace::kMapped;
-  std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session
-  format::VerifyMode verify = format::VerifyMode::kOff;
-  HeadMode head = HeadMode::kScreened;
-};
-
-/// Memory that the program wants in the same arena; called once to count and once to take. What
-/// `take_input` takes is the program's until the first token is computed.
+/// Memory that the program wants in the same arena, taken twice: to count and to have it. What is
+/// taken as `input` is the program's until the first token is computed.
 struct ExtraMemory {
-  void (*take)(void* context, Arena& arena);
+  void (*take)(void* context, Arena& arena, bool input);
   void* context;
-  void (*take_input)(void* context, Arena& arena) = nullptr;
 };
 
 /// Must not move after `open`.
@@ -45,13 +31,12 @@ class Session {
   /// kConfigConflict (subject = the option); kIsaUnavailable; kNoMemory; kNoThread.
   Error open(std::span<const uint8_t> file, const SessionOptions& options,
              const ExtraMemory& extra);
-  /// Gives threads and memory back; the file stays the caller's.
+  /// Gives threads and memory back, also after `open` has failed; the file stays the caller's.
   void close();
 
   const format::ModelHeader& header() const { return *header_; }
   Transformer& transformer() { return transformer_; }
   Generator& generator() { return generator_; }
-  size_t arena_bytes() const { return memory_.size(); }
   std::span<uint8_t> arena() { return memory_; }
   /// The model's bytes that a run reads: the file's own pages, or their copy.
   std::span<const uint8_t> weights() const { return weights_; }

@@ -14,9 +14,9 @@ constexpr size_t kScoreBytesMax = 4 << 20;
 
 /// Rows of queries that a thread computes in one call of attention: the heads of a group, and as
 /// many tokens as the kernel takes and the memory for their scores allows.
-uint32_t score_rows(uint32_t group, const TransformerOptions& options, size_t row_bytes) {
+uint32_t score_rows(uint32_t group, const SessionOptions& options, size_t row_bytes) {
   const uint32_t heads = min2(group, kernels::kAttentionRowsMax);
-  const size_t fit = kScoreBytesMax / (row_bytes * options.thread_count);
+  const size_t fit = kScoreBytesMax / (row_bytes * options.threads);
   const uint32_t rows =
       fit < kernels::kAttentionRowsMax ? static_cast<uint32_t>(fit) : kernels::kAttentionRowsMax;
   return heads * min2(max2(1, rows / heads), options.prefill_chunk);
@@ -25,7 +25,7 @@ uint32_t score_rows(uint32_t group, const TransformerOptions& options, size_t ro
 }  // namespace
 
 Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
-                         const TransformerOptions& options, const KvCache& cache)
+                         const SessionOptions& options, const KvCache& cache)
     : header_(&header), options_(options), cache_(cache) {
   hidden_padded_ = pad_lanes(header.hidden_size);
   q_rows_ = header.head_count * header.head_dim;
@@ -46,10 +46,10 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
       max2(max2(width_max_, options.prefill_chunk * kTileRows), score_rows_ * head_dim_padded_);
 
   const size_t chunk = options.prefill_chunk;
-  const size_t threads = options.thread_count;
+  const size_t threads = options.threads;
   // Where a section works redundantly (one token), every thread has a slot of its own; where it is
   // divided, slot = token.
-  const size_t slots = max2(options.prefill_chunk, options.thread_count);
+  const size_t slots = max2(options.prefill_chunk, options.threads);
   x_ = arena.take<float>(chunk * hidden_padded_);
   const size_t of_layers = arena.used();
   codes_ = arena.take<int8_t>(slots * code_stride_);
@@ -67,7 +67,7 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   arena.share_from(of_attention);
   gate_ = arena.take<float>(chunk * intermediate_padded_);
   arena.share_from(of_layers);
-  head_ = Head(arena, header, options.logits_rows, options.thread_count, options.head);
+  head_ = Head(arena, header, options.logits_rows, options.threads, options.head);
   arena.end_sharing();
 }
 
@@ -77,7 +77,7 @@ void Transformer::bind(const format::Model& model, const kernels::KernelTable& k
   kernels_ = kernels;
   team_ = &team;
   leaves_ = &leaves;
-  ENGINE_CHECK(team.size() == options_.thread_count);
+  ENGINE_CHECK(team.size() == options_.threads);
   head_.bind(model, kernels, team, leaves);
 }
 

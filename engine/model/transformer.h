@@ -16,14 +16,7 @@
 
 namespace bitnet::model {
 
-/// What the memory is planned for.
-struct TransformerOptions {
-  uint32_t context;        ///< positions of the KV cache
-  uint32_t prefill_chunk;  ///< most tokens of one call
-  uint32_t thread_count;
-  uint32_t logits_rows;  ///< tokens whose logits one call can give
-  HeadMode head = HeadMode::kScreened;
-};
+using format::SessionOptions;
 
 enum class LogitsMode : uint8_t {
   kNone,
@@ -40,7 +33,7 @@ class Transformer {
   Transformer() = default;
   /// Takes all memory but that of `cache`; what stands in it before the first forward is of no
   /// account. With a counting arena nothing else may be called.
-  Transformer(Arena& arena, const format::ModelHeader& header, const TransformerOptions& options,
+  Transformer(Arena& arena, const format::ModelHeader& header, const SessionOptions& options,
               const KvCache& cache);
   void bind(const format::Model& model, const kernels::KernelTable& kernels,
             runtime::ThreadTeam& team, LeafGuard& leaves);
@@ -54,7 +47,7 @@ class Transformer {
   std::span<float> logits(uint32_t index) { return head_.logits(index); }
   Head& head() { return head_; }
 
-  const TransformerOptions& options() const { return options_; }
+  const SessionOptions& options() const { return options_; }
   const kernels::KernelTable& kernels() const { return kernels_; }
 
  private:
@@ -83,7 +76,7 @@ class Transformer {
   kernels::KernelTable kernels_{};
   runtime::ThreadTeam* team_ = nullptr;
   LeafGuard* leaves_ = nullptr;
-  TransformerOptions options_{};
+  SessionOptions options_{};
 
   uint32_t hidden_padded_ = 0;
   uint32_t q_rows_ = 0, q_rows_padded_ = 0;

@@ -25,9 +25,11 @@ inline bool is_denied(const Error& error) {
 
 /// Whether opening failed because the name is missing, a link, or not of the kind that was wanted.
 inline bool is_absent(const Error& error) {
-  return error.value == kErrnoMissing || error.value == 22 || error.value == 40;
+  return error.value == kErrnoMissing || error.value == 21 || error.value == 22 ||
+         error.value == 40;
 }
 
+inline constexpr size_t kPathBytesMax = 4096;  ///< no longer path can be opened
 inline constexpr uint32_t kNameBytesMax = 64;
 inline constexpr uint32_t kNameCountMax = 1024;
 
@@ -120,5 +122,29 @@ struct Finished {
   size_t output_bytes = 0;
 };
 Result<Finished> run_program(const Run& run);
+
+/// Copies at most `bytes` of a file into anonymous memory, seals it, and returns the copy's
+/// descriptor: from then on no process can write, grow or shrink it, through no descriptor and no
+/// mapping. `buffer` is for the copying. Also kWriteFailed (memory is short), kSystem.
+Result<int> copy_sealed(int file, uint64_t bytes, std::span<uint8_t> buffer);
+/// Runs a sealed copy in place of this program, in its environment. Returns only on failure:
+/// kSystem (value = errno).
+Error execute(int sealed, char* const* arguments);
+
+// The file behind the log ring: made once, locked by its one writer, read from outside.
+
+struct LogFile {
+  uint8_t* memory;
+  bool made;  ///< zeroed, rather than left by an earlier run
+};
+
+/// Maps the log file for writing and locks it for the life of this process; the descriptor is
+/// closed. A file that exists is taken only if it is a regular file of this user with one name,
+/// that size, and no right for others; a link is never followed. kLogFile (value = errno),
+/// kLogForeign (value = mode), kLogBusy.
+Result<LogFile> open_log_file(const char* path, size_t bytes);
+
+/// Whether a writer holds the lock of a file that is open for reading.
+bool log_has_writer(int descriptor);
 
 }  // namespace bitnet::platform

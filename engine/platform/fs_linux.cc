@@ -2,14 +2,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -36,80 +32,37 @@ Error done(int result, const char* subject) { return result < 0 ? fault(subject)
 
 constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
 
-/// Takes over what was opened, if it is of the kind that was wanted.
-Result<int> opened(long descriptor, const char* subject, bool folder) {
-  if (descriptor < 0) return fault(subject);
-  Handle handle(static_cast<int>(descriptor));
-  struct stat facts;
-  if (fstat(handle, &facts) < 0) return fault(subject);
-  const bool right = folder ? S_ISDIR(facts.st_mode) : S_ISREG(facts.st_mode);
-  return right ? Result<int>(handle.release()) : fault(subject, EINVAL);
-}
-
 static_assert(kAnywhere == AT_FDCWD);
 
-Result<int> open_beneath(int folder, const char* name, int flags, bool is_folder) {
+/// A folder, or only a regular file.
+Result<int> open_beneath(int folder, const char* name, int flags) {
   struct open_how how = {};
-  how.flags = static_cast<uint64_t>(flags);
+  how.flags = static_cast<uint64_t>(flags | O_NOFOLLOW);
   how.mode = flags & O_CREAT ? 0600 : 0;
-  if (folder != kAnywhere) {
-    how.flags |= O_NOFOLLOW;
-    how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
-  }
-  const auto call = [&] { return syscall(SYS_openat2, folder, name, &how, sizeof how); };
-  return opened(again(call), name, is_folder);
-}
-
-uint64_t seconds(clockid_t clock) {
-  struct timespec now;
-  clock_gettime(clock, &now);
-  return now.tv_sec < 0 ? 0 : static_cast<uint64_t>(now.tv_sec);
-}
-
-/// The child's side of run_program: never returns.
-[[noreturn]] void become(const Run& run, int output) {
-  char* const environment[] = {nullptr};
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (dup2(run.input, STDIN_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 &&
-      fchdir(run.folder) == 0) {
-    syscall(SYS_execveat, run.executable, "", run.arguments, environment, AT_EMPTY_PATH);
-  }
-  _exit(127);
-}
-
-/// Reads what the child writes; true at its end, false at the limit of time or space.
-Result<bool> collect(const Run& run, int pipe, uint64_t end_ns, size_t* bytes) {
-  for (uint64_t now_ns; (now_ns = clock_ns()) < end_ns;) {
-    struct pollfd wanted = {pipe, POLLIN, 0};
-    const int left_ms = static_cast<int>((end_ns - now_ns) / 1000000 + 1);
-    const int ready = again([&] { return poll(&wanted, 1, left_ms); });
-    if (ready < 0) return fault("poll");
-    if (ready == 0) continue;
-    uint8_t excess;
-    const bool full = *bytes == run.output.size();
-    uint8_t* place = full ? &excess : run.output.data() + *bytes;
-    const ssize_t got =
-        again([&] { return read(pipe, place, full ? 1 : run.output.size() - *bytes); });
-    if (got < 0) return fault("read");
-    if (got == 0) return true;
-    if (full) return false;
-    *bytes += static_cast<size_t>(got);
-  }
-  return false;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const auto call = [&]() -> long {
+    return folder == kAnywhere ? open(name, flags, 0600)
+                               : syscall(SYS_openat2, folder, name, &how, sizeof how);
+  };
+  Handle handle(static_cast<int>(again(call)));
+  struct stat facts;
+  if (handle < 0 || fstat(handle, &facts) < 0) return fault(name);
+  if ((flags & O_DIRECTORY) != 0 || S_ISREG(facts.st_mode)) return handle.release();
+  return fault(name, S_ISDIR(facts.st_mode) ? EISDIR : EINVAL);
 }
 
 }  // namespace
 
 Result<int> open_folder(int folder, const char* name) {
-  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY, true);
+  return open_beneath(folder, name, kOpenFlags | O_DIRECTORY);
 }
 
 Result<int> open_file(int folder, const char* name) {
-  return open_beneath(folder, name, kOpenFlags, false);
+  return open_beneath(folder, name, kOpenFlags);
 }
 
 Result<int> create_file(int folder, const char* name, bool fresh) {
-  return open_beneath(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0), false);
+  return open_beneath(folder, name, O_RDWR | O_CREAT | O_CLOEXEC | (fresh ? O_EXCL : 0));
 }
 
 void close_file(int descriptor) {
@@ -235,38 +188,59 @@ Result<HostTime> host_time() {
   const Result<size_t> got =
       read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
   if (!got.ok()) return got.error();
-  time.boot_s = seconds(CLOCK_BOOTTIME);
-  time.wall_s = seconds(CLOCK_REALTIME);
+  time.boot_s = boot_ns() / 1000000000;
+  time.wall_s = unix_ns() / 1000000000;
   return time;
 }
 
-Result<Finished> run_program(const Run& run) {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC) < 0) return fault("pipe2");
-  const Handle output(ends[0]);
-  const pid_t child = fork();
-  if (child == 0) become(run, ends[1]);
-  const int reason = errno;
-  close(ends[1]);
-  if (child < 0) return fault("fork", reason);
-  Finished finished;
-  const uint64_t end_ns = clock_ns() + run.timeout_ms * 1000000;
-  const Result<bool> whole = collect(run, output, end_ns, &finished.output_bytes);
-  // It may have closed its output and go on.
-  int status = 0;
-  pid_t gone = 0;
-  while (whole.ok() && whole.value() && gone == 0 && clock_ns() < end_ns) {
-    gone = again([&] { return waitpid(child, &status, WNOHANG); });
-    if (gone == 0) poll(nullptr, 0, 1);
+namespace {
+
+Error log_error() { return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(errno)}; }
+
+/// Locks, checks or sizes the file, and maps it. The caller closes the descriptor.
+Result<LogFile> take_log(int descriptor, bool made, size_t bytes) {
+  // The lock belongs to the open file, and the mapping keeps that open: so it outlives the
+  // descriptor and ends with the process.
+  const Error lock = lock_file(descriptor);
+  if (lock.status == Status::kBusy) return Error{Status::kLogBusy, "log"};
+  if (failed(lock)) return log_error();
+  struct stat facts;
+  if (fstat(descriptor, &facts) != 0) return log_error();
+  const bool ours = S_ISREG(facts.st_mode) && facts.st_uid == geteuid() && facts.st_nlink == 1 &&
+                    (facts.st_mode & 027) == 0;
+  const uint64_t mode = facts.st_mode;  // told with the digits that `ls` and `chmod` know
+  if (!ours) {
+    const uint64_t digits = (mode >> 6 & 7) * 100 + (mode >> 3 & 7) * 10 + (mode & 7);
+    return Error{Status::kLogForeign, "log", 0, digits};
   }
-  if (gone == 0) {
-    kill(child, SIGKILL);
-    gone = again([&] { return waitpid(child, &status, 0); });
-  }
-  if (gone < 0) return fault("waitpid");
-  if (!whole.ok()) return whole.error();
-  if (whole.value() && WIFEXITED(status)) finished.exit_code = WEXITSTATUS(status);
-  return finished;
+  const auto found = static_cast<uint64_t>(facts.st_size);
+  if (!made && found != bytes) return Error{Status::kLogFormat, "size", found};
+  // Memory for every page now: later a full file system would be a fault at a store.
+  const int full = made ? posix_fallocate(descriptor, 0, static_cast<off_t>(bytes)) : 0;
+  if (full != 0) return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(full)};
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+  if (memory == MAP_FAILED) return log_error();
+  return LogFile{static_cast<uint8_t*>(memory), made};
+}
+
+}  // namespace
+
+Result<LogFile> open_log_file(const char* path, size_t bytes) {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  int descriptor = open(path, kFlags | O_CREAT | O_EXCL, 0640);
+  const bool made = descriptor >= 0;
+  if (!made && errno == EEXIST) descriptor = open(path, kFlags);
+  if (descriptor < 0) return log_error();
+  const Result<LogFile> file = take_log(descriptor, made, bytes);
+  close(descriptor);
+  if (!file.ok() && made) unlink(path);
+  return file;
+}
+
+bool log_has_writer(int descriptor) {
+  struct flock lock = {};
+  lock.l_type = F_WRLCK;
+  return fcntl(descriptor, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 }  // namespace bitnet::platform

@@ -16,15 +16,15 @@ inline constexpr int kStderr = 2;
 
 /// Maps a regular file read-only. kModelMissing (value = errno) if it cannot be opened or mapped.
 Result<std::span<const uint8_t>> map_file(const char* path);
+/// Gives a mapping, or memory that was reserved, back.
 void unmap(std::span<const uint8_t> memory);
 
 /// Reads a whole regular file of at most `buffer.size()` bytes; returns the count.
-/// kConfigMissing (value = errno), kConfigTooLarge (limit = buffer size), kReadFailed.
+/// kConfigMissing (value = errno), kConfigTooLarge (limit = buffer size), kFileSystem.
 Result<size_t> read_file(const char* path, std::span<uint8_t> buffer);
 
 /// Zeroed private memory, which asks for pages of 2 MiB if it shall. kNoMemory (value = bytes).
 Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages = false);
-void release_memory(std::span<uint8_t> memory);
 
 /// A read-only copy of `bytes`, a mapped file, in private memory that asks for pages of 2 MiB. It
 /// lives as long as the program; the pages of the file are given back. kNoMemory (value = bytes).
@@ -42,6 +42,11 @@ Error write_all(int descriptor, std::span<const uint8_t> bytes);
 
 /// Monotonic time, served without a system call where the kernel's vDSO allows.
 uint64_t clock_ns();
+/// Time of day; and since this boot, with sleep.
+uint64_t unix_ns();
+uint64_t boot_ns();
+void sleep_ms(uint32_t milliseconds);
+uint64_t process_id();
 
 /// Processors that this program may run on, at least 1.
 uint32_t processor_count();
@@ -50,12 +55,8 @@ Error pin_to_core(uint32_t core);
 
 /// AT_HWCAP of the running program in the lower and AT_HWCAP2 in the upper 32 bits.
 uint64_t hardware_capabilities();
-/// The running program's own program headers and the difference of its addresses to the file's.
-struct ProgramHeaders {
-  const uint8_t* data;
-  size_t count;
-};
-ProgramHeaders program_headers();
+/// The running program's own program headers, where they are loaded.
+std::span<const uint8_t> program_headers();
 
 /// A pipe for parking a thread: `wait` blocks in read until `wake` has written one byte.
 struct ParkPipe {
@@ -63,16 +64,13 @@ struct ParkPipe {
   int write_descriptor = -1;
 };
 Result<ParkPipe> make_park_pipe();
-void close_park_pipe(const ParkPipe& pipe);
 void park_wait(const ParkPipe& pipe);
 void park_wake(const ParkPipe& pipe);
 
 /// Starts a thread that runs entry(argument). kNoThread (value = errno).
-struct Thread {
-  unsigned long handle = 0;
-};
+using Thread = unsigned long;
 Result<Thread> start_thread(void* (*entry)(void*), void* argument);
-void join_thread(const Thread& thread);
+void join_thread(Thread thread);
 
 [[noreturn]] void exit_process(int code);
 

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <bit>
 #include <cstring>
 
+#include "platform/fs.h"
 #include "platform/os.h"
 
 namespace bitnet::platform {
@@ -22,38 +21,21 @@ Error system_error(Status status, const char* subject) {
   return Error{status, subject, 0, static_cast<uint64_t>(errno), 0};
 }
 
-/// Opens a regular file; sets *bytes. Returns -1 with errno set on failure.
-int open_regular(const char* path, uint64_t* bytes) {
-  const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  if (descriptor < 0) return -1;
-  struct stat facts;
-  if (fstat(descriptor, &facts) != 0 || !S_ISREG(facts.st_mode)) {
-    const int reason = S_ISDIR(facts.st_mode) ? EISDIR : EINVAL;
-    close(descriptor);
-    errno = reason;
-    return -1;
-  }
-  *bytes = static_cast<uint64_t>(facts.st_size);
-  return descriptor;
+uint64_t now_ns(clockid_t clock) {
+  struct timespec now;
+  clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
 }  // namespace
 
 Result<std::span<const uint8_t>> map_file(const char* path) {
-  uint64_t bytes = 0;
-  const int descriptor = open_regular(path, &bytes);
-  if (descriptor < 0) return system_error(Status::kModelMissing, path);
-  if (bytes == 0) {
-    close(descriptor);
-    return Error{Status::kModelTruncated, path, 0, 0, 512};
-  }
-  void* memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, descriptor, 0);
-  const int reason = errno;
-  close(descriptor);
-  if (memory == MAP_FAILED) {
-    errno = reason;
-    return system_error(Status::kModelMissing, path);
-  }
+  const Handle file(open_file(kAnywhere, path));
+  if (failed(file.error())) return Error{Status::kModelMissing, path, 0, file.error().value};
+  const uint64_t bytes = file_facts(file).value().bytes;
+  if (bytes == 0) return Error{Status::kModelTruncated, path, 0, 0, 512};
+  void* memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
+  if (memory == MAP_FAILED) return system_error(Status::kModelMissing, path);
   return std::span<const uint8_t>(static_cast<const uint8_t*>(memory), bytes);
 }
 
@@ -62,16 +44,11 @@ void unmap(std::span<const uint8_t> memory) {
 }
 
 Result<size_t> read_file(const char* path, std::span<uint8_t> buffer) {
-  uint64_t bytes = 0;
-  const int descriptor = open_regular(path, &bytes);
-  if (descriptor < 0) return system_error(Status::kConfigMissing, path);
-  if (bytes > buffer.size()) {
-    close(descriptor);
-    return Error{Status::kConfigTooLarge, path, 0, bytes, buffer.size()};
-  }
-  const Result<size_t> count = read_all(descriptor, buffer);
-  close(descriptor);
-  return count;
+  const Handle file(open_file(kAnywhere, path));
+  if (failed(file.error())) return Error{Status::kConfigMissing, path, 0, file.error().value};
+  const uint64_t bytes = file_facts(file).value().bytes;
+  if (bytes <= buffer.size()) return read_at(file, 0, buffer);
+  return Error{Status::kConfigTooLarge, path, 0, bytes, buffer.size()};
 }
 
 Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages) {
@@ -81,8 +58,6 @@ Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages) {
   if (huge_pages) (void)madvise(memory, bytes, MADV_HUGEPAGE);
   return std::span<uint8_t>(static_cast<uint8_t*>(memory), bytes);
 }
-
-void release_memory(std::span<uint8_t> memory) { munmap(memory.data(), memory.size()); }
 
 Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes) {
   constexpr size_t kHugePageBytes = size_t{2} << 20;
@@ -139,11 +114,19 @@ Error write_all(int descriptor, std::span<const uint8_t> bytes) {
   return kNoError;
 }
 
-uint64_t clock_ns() {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+uint64_t clock_ns() { return now_ns(CLOCK_MONOTONIC); }
+
+uint64_t unix_ns() { return now_ns(CLOCK_REALTIME); }
+
+uint64_t boot_ns() { return now_ns(CLOCK_BOOTTIME); }
+
+void sleep_ms(uint32_t milliseconds) {
+  const struct timespec time = {milliseconds / 1000,
+                                static_cast<long>(milliseconds % 1000) * 1000000};
+  nanosleep(&time, nullptr);
 }
+
+uint64_t process_id() { return static_cast<uint64_t>(getpid()); }
 
 uint32_t processor_count() {
   cpu_set_t allowed;
@@ -165,19 +148,15 @@ uint64_t hardware_capabilities() {
   return (getauxval(AT_HWCAP) & 0xffffffffu) | uint64_t{getauxval(AT_HWCAP2)} << 32;
 }
 
-ProgramHeaders program_headers() {
-  return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), getauxval(AT_PHNUM)};
+std::span<const uint8_t> program_headers() {
+  const size_t bytes = getauxval(AT_PHNUM) * getauxval(AT_PHENT);
+  return {reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR)), bytes};
 }
 
 Result<ParkPipe> make_park_pipe() {
   int descriptors[2];
   if (pipe2(descriptors, O_CLOEXEC) != 0) return system_error(Status::kSystem, "pipe2");
   return ParkPipe{descriptors[0], descriptors[1]};
-}
-
-void close_park_pipe(const ParkPipe& pipe) {
-  close(pipe.read_descriptor);
-  close(pipe.write_descriptor);
 }
 
 void park_wait(const ParkPipe& pipe) {
@@ -196,12 +175,10 @@ Result<Thread> start_thread(void* (*entry)(void*), void* argument) {
   pthread_t handle;
   const int reason = pthread_create(&handle, nullptr, entry, argument);
   if (reason != 0) return Error{Status::kNoThread, "thread", 0, static_cast<uint64_t>(reason), 0};
-  return Thread{std::bit_cast<unsigned long>(handle)};
+  return std::bit_cast<Thread>(handle);
 }
 
-void join_thread(const Thread& thread) {
-  pthread_join(std::bit_cast<pthread_t>(thread.handle), nullptr);
-}
+void join_thread(Thread thread) { pthread_join(std::bit_cast<pthread_t>(thread), nullptr); }
 
 void exit_process(int code) { _exit(code); }
 

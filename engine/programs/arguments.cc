@@ -10,17 +10,10 @@
 namespace bitnet::programs {
 namespace {
 
-bool parse_number(const char* text, uint64_t* number) {
-  *number = 0;
-  if (*text == 0) return false;
-  for (; *text != 0; ++text) {
-    if (*text < '0' || *text > '9') return false;
-    const uint64_t digit = static_cast<uint64_t>(*text - '0');
-    if (__builtin_mul_overflow(*number, 10u, number) ||
-        __builtin_add_overflow(*number, digit, number))
-      return false;
-  }
-  return true;
+bool parse_number(const char* words, const Option& option) {
+  Text rest = text_of(words);
+  return take_number(&rest, 10, option.number) && rest.empty() &&
+         *option.number >= option.number_min && *option.number <= option.number_max;
 }
 
 bool is_option(const char* name, const char* argument) {
@@ -29,22 +22,20 @@ bool is_option(const char* name, const char* argument) {
   return joined ? std::strncmp(name, argument, length) == 0 : std::strcmp(name, argument) == 0;
 }
 
-void print(const char* text) {
-  (void)failed(platform::write_all(platform::kStdout, bytes_of(text)));
+[[noreturn]] void end_with(Writer& line) {
+  print(platform::kStdout, line);
+  platform::exit_process(0);
 }
 
 }  // namespace
 
 Error parse_arguments(int count, char** values, std::span<Option> options, const char* help,
-                      bool* done) {
+                      const char* claims) {
   for (int i = 1; i < count; ++i) {
     const char* name = values[i];
-    if (std::strcmp(name, "--help") == 0 || std::strcmp(name, "--version") == 0) {
-      print(name[2] == 'h' ? help : kVersion);
-      if (name[2] != 'h') print("\n");
-      *done = true;
-      return kNoError;
-    }
+    if (std::strcmp(name, "--help") == 0) end_with(Line().text(help));
+    if (std::strcmp(name, "--version") == 0)
+      end_with(Line().text(kVersion).text("\n").text(claims));
     const bool alone = name[0] != '-';
     Option* option = nullptr;
     for (Option& each : options) {
@@ -52,8 +43,9 @@ Error parse_arguments(int count, char** values, std::span<Option> options, const
     }
     if (option == nullptr) return Error{Status::kUsage, name};
     if (option->words != nullptr) {
-      if (*option->word_count == option->words->size()) return Error{Status::kOptionValue, name};
-      (*option->words)[(*option->word_count)++] = name;
+      const size_t before = option->words->size();
+      values[1 + before] = values[i];
+      *option->words = {values + 1, before + 1};
       continue;
     }
     const size_t length = std::strlen(option->name);
@@ -64,10 +56,9 @@ Error parse_arguments(int count, char** values, std::span<Option> options, const
     const char* value = joined ? name + length : bare ? name : values[++i];
     if (option->flag != nullptr) *option->flag = true;
     if (option->text != nullptr) *option->text = value;
-    if (option->number == nullptr) continue;
-    if (!parse_number(value, option->number) || *option->number < option->number_min ||
-        *option->number > option->number_max)
+    if (option->number != nullptr && !parse_number(value, *option)) {
       return Error{Status::kOptionValue, name};
+    }
   }
   for (const Option& option : options) {
     if (option.required && !option.given) return Error{Status::kOptionMissing, option.name};

@@ -62,7 +62,7 @@ void print_times(model::Session& session, std::span<uint64_t> times) {
   Line line;
   line.text("{\"tokens\": ").number(times.size());
   line.text(", \"isa\": \"").text(session.transformer().kernels().name);
-  line.text("\", \"threads\": ").number(session.transformer().options().thread_count);
+  line.text("\", \"threads\": ").number(session.transformer().options().threads);
   line.text(", \"mean_ns\": ").number(static_cast<uint64_t>(mean));
   line.text(", \"sd_ns\": ").number(static_cast<uint64_t>(deviation));
   line.text(", \"cv\": ").decimal(static_cast<uint64_t>(1e6 * deviation / mean), 6);
@@ -71,7 +71,7 @@ void print_times(model::Session& session, std::span<uint64_t> times) {
   line.text(", \"max_ns\": ").number(times[times.size() - 1]);
   add_histogram(line, times);
   line.text("}\n");
-  (void)failed(platform::write_all(platform::kStdout, line.bytes()));
+  print(platform::kStdout, line);
 }
 
 }  // namespace
@@ -81,7 +81,7 @@ Error bench(model::Session& session, std::span<uint64_t> times) {
   model::GenerateOptions options{};
   options.max_new_tokens = static_cast<uint32_t>(times.size());
   options.times = times;
-  const model::AnswerSink nowhere{[](void*, uint32_t, model::Text) { return kNoError; }, nullptr};
+  const model::AnswerSink nowhere{[](void*, uint32_t, Text) { return kNoError; }, nullptr};
   const Result<model::GenerateResult> result =
       session.generator().run(session.transformer(), nullptr, kPrompt, options, nowhere);
   if (!result.ok()) return result.error();

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "programs/hardening.h"
 
-#include <cstring>
-
 #include "platform/os.h"
 #include "programs/report.h"
 
@@ -27,53 +25,39 @@ constexpr Row kRows[format::kProtectionCount] = {
     {"calls", "use Linux 3.17 or newer, built with CONFIG_SECCOMP_FILTER"},
 };
 
-void pad(Line& line, const char* text, size_t width) {
-  line.text(text);
-  for (size_t count = std::strlen(text); count < width; ++count) line.text(" ");
-}
-
-void add_table_row(Line& line, uint32_t index, const runtime::LayerState& layer,
-                   const char* state) {
-  pad(line, format::kProtectionNames[index], 20);
-  pad(line, state, 10);
-  const Row& row = kRows[index];
-  if (!layer.on) {
-    line.text("errno ").number(layer.reason).text("; ").text(row.remedy);
-  } else if (row.unit[0] != 0) {
-    line.text(row.unit).text(" ").number(layer.detail);
-  }
-  line.text("\n");
-}
-
-void add_json_row(Line& line, uint32_t index, const runtime::LayerState& layer, const char* state) {
-  const Row& row = kRows[index];
-  line.text(index == 0 ? "\"" : ", \"").text(format::kProtectionNames[index]);
-  line.text("\": {\"state\": \"").text(state).text("\", \"errno\": ").number(layer.reason);
-  if (row.unit[0] != 0) line.text(", \"").text(row.unit).text("\": ").number(layer.detail);
-  line.text(", \"remedy\": \"").text(layer.on ? "" : row.remedy).text("\"}");
+void pad(Line& line, const char* words, size_t width) {
+  const size_t end = line.text(words).written().size() - std::strlen(words) + width;
+  while (line.written().size() < end) line.text(" ");
 }
 
 }  // namespace
 
 int print_hardening(const runtime::Lockdown& lockdown, bool json) {
   Line line;
-  bool missing = false;
+  bool starts = true;
   if (json) line.text("{\"layers\": {");
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
     const runtime::LayerState& layer = lockdown.layer(i);
-    const char* state = layer.on ? "on" : lockdown.accepts(i) ? "accepted" : "missing";
-    missing = missing || (!layer.on && !lockdown.accepts(i));
+    const Row& row = kRows[i];
+    const char* state = layer.on() ? "on" : lockdown.accepts(i) ? "accepted" : "missing";
+    starts = starts && (layer.on() || lockdown.accepts(i));
     if (json) {
-      add_json_row(line, i, layer, state);
-    } else {
-      add_table_row(line, i, layer, state);
+      line.text(i == 0 ? "\"" : ", \"").text(format::kProtectionNames[i]);
+      line.text("\": {\"state\": \"").text(state).text("\", \"errno\": ").number(layer.reason);
+      if (row.unit[0] != 0) line.text(", \"").text(row.unit).text("\": ").number(layer.detail);
+      line.text(", \"remedy\": \"").text(layer.on() ? "" : row.remedy).text("\"}");
+      continue;
     }
+    pad(line, format::kProtectionNames[i], 20);
+    pad(line, state, 10);
+    if (!layer.on()) line.text("errno ").number(layer.reason).text("; ").text(row.remedy);
+    if (layer.on() && row.unit[0] != 0) line.text(row.unit).text(" ").number(layer.detail);
+    line.text("\n");
   }
-  if (json) line.text("}, \"starts\": ").text(missing ? "false" : "true").text("}\n");
-  if (const Error error = platform::write_all(platform::kStdout, line.bytes()); failed(error)) {
-    return report(error);
-  }
-  return missing ? status_text(Status::kProtectionRefused).exit_code : 0;
+  if (json) line.text("}, \"starts\": ").text(starts ? "true" : "false").text("}\n");
+  const Error error = platform::write_all(platform::kStdout, line.written());
+  if (failed(error)) return report(error);
+  return starts ? 0 : status_text(Status::kProtectionRefused).exit_code;
 }
 
 }  // namespace bitnet::programs

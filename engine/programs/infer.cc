@@ -9,10 +9,10 @@
 #include "base/version.h"
 #include "crypto/crypto.h"
 #include "format/config.h"
-#include "format/payload.h"
+#include "format/executable.h"
 #include "model/session.h"
+#include "platform/fs.h"
 #include "platform/lockdown.h"
-#include "platform/log_file.h"
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/bench.h"
@@ -27,35 +27,34 @@
 namespace {
 
 using namespace bitnet;
-using programs::bytes_of;
-
+using programs::Line;
+using programs::print;
 using runtime::Event;
 
-constexpr size_t kPathBytesMax = 4096;
 // A longer prompt would push everything else out of the ring.
 constexpr size_t kLogTextMax = 64 * runtime::kLogDataBytes;
 
 constexpr char kHelp[] =
-    "usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--bench COUNT]\n"
-    "                    [--debug-vocab FILE]\n"
-    "       bitnet-infer --config FILE --hardening-report [--json]\n"
-    "\n"
-    "Reads one prompt from standard input and writes the model's answer to standard output.\n"
-    "The same input, configuration and seed give the same answer on every processor.\n"
-    "\n"
-    "  --config FILE       settings; every key is required (docs/formats/config.md)\n"
-    "  --seed N            seed of the sampler, 0 ... 18446744073709551615\n"
-    "  --isa NAME          use this kernel table instead of the configuration's `isa`\n"
-    "  --stats             afterwards one line of JSON with counts and times on standard error\n"
-    "  --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON\n"
-    "  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard "
-    "error\n"
-    "  --hardening-report  lock down as for a run, print the state of each layer, and exit;\n"
-    "                      with --json as one JSON object\n"
-    "  --version           print the version\n"
-    "\n"
-    "example: echo \"show failed systemd units\" | ./bitnet-infer --config config.yaml --seed 42\n"
-    "exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not trusted, 5 environment\n";
+    R"(usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--bench COUNT]
+                    [--debug-vocab FILE]
+       bitnet-infer --config FILE --hardening-report [--json]
+
+Reads one prompt from standard input and writes the model's answer to standard output.
+The same input, configuration and seed give the same answer on every processor.
+
+  --config FILE       settings; every key is required (docs/formats/config.md)
+  --seed N            seed of the sampler, 0 ... 18446744073709551615
+  --isa NAME          use this kernel table instead of the configuration's `isa`
+  --stats             afterwards one line of JSON with counts and times on standard error
+  --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON
+  --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard error
+  --hardening-report  lock down as for a run, print the state of each layer, and exit;
+                      with --json as one JSON object
+  --version           print the version
+
+example: echo "show failed systemd units" | ./bitnet-infer --config config.yaml --seed 42
+exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not trusted, 5 environment
+)";
 
 struct Arguments {
   const char* config = nullptr;
@@ -85,7 +84,7 @@ struct Program {
 
 Program program;
 
-Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
+Error parse_arguments(int count, char** values, Arguments* out) {
   programs::Option options[] = {
       {.name = "--config", .text = &out->config, .required = true},
       {.name = "--seed", .number = &out->seed},
@@ -96,10 +95,7 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
       {.name = "--hardening-report", .flag = &out->report},
       {.name = "--json", .flag = &out->json},
   };
-  if (const Error error = programs::parse_arguments(count, values, options, kHelp, done);
-      failed(error) || *done) {
-    return error;
-  }
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp));
   if (out->json && !out->report) return Error{Status::kOptionMissing, "--hardening-report"};
   const bool seed_given = options[1].given;
   if (!seed_given && !out->report) return Error{Status::kOptionMissing, "--seed"};
@@ -107,61 +103,49 @@ Error parse_arguments(int count, char** values, Arguments* out, bool* done) {
 }
 
 /// A path of the configuration for the kernel; valid until the next one.
-Result<const char*> as_path(format::Text text, const char* key) {
-  static char path[kPathBytesMax];
-  if (text.size() >= sizeof path || std::memchr(text.data(), 0, text.size()) != nullptr) {
-    return Error{Status::kConfigRange, key, 0, text.size(), sizeof path - 1};
-  }
-  std::memcpy(path, text.data(), text.size());
-  path[text.size()] = 0;
-  return path;
-}
-
-format::Image own_image() {
-  const platform::ProgramHeaders headers = platform::program_headers();
-  return format::read_image(headers.data, headers.count);
+Result<const char*> as_path(Text text, const char* key) {
+  static uint8_t path[platform::kPathBytesMax];
+  const bool fits =
+      text.size() < sizeof path && std::memchr(text.data(), 0, text.size()) == nullptr;
+  if (fits) return Writer(path).bytes(text).ended();
+  return Error{Status::kConfigRange, key, 0, text.size(), sizeof path - 1};
 }
 
 /// The bytes of model.bin: of this executable, or of the file that the configuration names.
-Result<std::span<const uint8_t>> find_model(const format::Config& config) {
-  if (!format::equals(config.model, "sealed")) {
-    const Result<const char*> path = as_path(config.model, "model");
-    return path.ok() ? platform::map_file(path.value()) : path.error();
-  }
-  return format::find_payload(own_image());
+Result<std::span<const uint8_t>> find_model(Text model) {
+  if (same(model, "sealed"))
+    return format::find_payload(format::read_image(platform::program_headers()));
+  const Result<const char*> path = as_path(model, "model");
+  return path.ok() ? platform::map_file(path.value()) : path.error();
 }
 
 /// The payload must be the model that the executable was sealed with, and every model must have
 /// been made with the tokenizer that is compiled in.
 Error check_belonging(const format::ModelHeader& header, bool sealed) {
-  if (sealed && std::memcmp(header.root, format::sealed_root().data(), format::kRootBytes) != 0) {
+  if (sealed && !same(header.root, format::sealed_root())) {
     return Error{Status::kModelDigest, "sealed root", offsetof(format::ModelHeader, root)};
   }
-  uint8_t any = 0;
-  for (const uint8_t byte : header.tokenizer_sha384) any |= byte;
-  const auto* compiled = kTokenizerTables.source_sha384;
-  if (any != 0 &&
-      std::memcmp(header.tokenizer_sha384, compiled, sizeof header.tokenizer_sha384) != 0) {
+  const Text named = header.tokenizer_sha384;
+  if (!same(named, Digest{}) && !same(named, kTokenizerTables.source_sha384)) {
     return Error{Status::kModelTokenizer, "tokenizer_sha384"};
   }
-  if (tokenizer::vocab_size(kTokenizerTables) > header.vocab_size) {
+  if (kTokenizerTables.vocab_size > header.vocab_size) {
     return Error{Status::kModelTokenizer, "vocab_size"};
   }
   return kNoError;
 }
 
-/// What turns the prompt into ids.
-void take_text_memory(void* context, Arena& arena) {
+/// What turns the prompt into ids is only needed before the first token.
+void take_memory(void* context, Arena& arena, bool input) {
   auto& self = *static_cast<Program*>(context);
-  const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
-  self.prompt = arena.take<uint8_t>(size_t{self.config.prompt_bytes_max} + 1);
-  self.scratch =
-      arena.take<uint8_t>(tokenizer::encode_prompt_scratch_bytes(kTokenizerTables, text_bytes));
-}
-
-void take_memory(void* context, Arena& arena) {
-  auto& self = *static_cast<Program*>(context);
-  const size_t text_bytes = size_t{self.config.prompt_bytes_max} + self.config.system.size();
+  const size_t prompt_bytes = self.config.prompt_bytes_max;
+  const size_t text_bytes = prompt_bytes + self.config.system.size();
+  if (input) {
+    self.prompt = arena.take<uint8_t>(prompt_bytes + 1);
+    self.scratch =
+        arena.take<uint8_t>(tokenizer::encode_prompt_scratch_bytes(kTokenizerTables, text_bytes));
+    return;
+  }
   self.ids = arena.take<uint32_t>(tokenizer::encode_prompt_ids_max(kTokenizerTables, text_bytes));
   self.times = arena.take<uint64_t>(self.arguments.bench);
 }
@@ -173,49 +157,40 @@ Error check_vocabulary_file(const char* path) {
     return Error{Status::kReadFailed, path, 0, file.error().value};
   }
   // An empty file cannot be mapped; it differs from the first line on.
-  std::span<const uint8_t> rest = file.ok() ? file.value() : std::span<const uint8_t>();
-  const uint32_t count = tokenizer::vocab_size(kTokenizerTables);
-  programs::Line line;
-  for (uint32_t id = 0; id < count; ++id) {
-    line.clear();
-    const auto expected =
-        line.escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\n").bytes();
-    if (rest.size() < expected.size() ||
-        std::memcmp(rest.data(), expected.data(), expected.size()) != 0) {
+  Text rest = file.value();
+  const uint32_t count = kTokenizerTables.vocab_size;
+  Line line;
+  for (uint32_t id = 0; id < count; ++id, line.clear()) {
+    line.escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\n");
+    if (!take_words(&rest, line.written())) {
       return Error{Status::kVocabularyFile, path, uint64_t{id} + 1};
     }
-    rest = rest.subspan(expected.size());
   }
-  if (!rest.empty()) return Error{Status::kVocabularyFile, path, uint64_t{count} + 1};
-  return kNoError;
+  return rest.empty() ? kNoError : Error{Status::kVocabularyFile, path, uint64_t{count} + 1};
 }
 
 void show_token(const char* kind, uint32_t id) {
-  programs::Line line;
-  line.text(kind)
-      .text(" ")
-      .number(id)
-      .text(" \"")
-      .escaped(tokenizer::token_bytes(kTokenizerTables, id))
-      .text("\"\n");
-  (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+  Line line;
+  line.text(kind).text(" ").number(id).text(" \"");
+  line.escaped(tokenizer::token_bytes(kTokenizerTables, id)).text("\"\n");
+  print(platform::kStderr, line);
 }
 
 /// Opens the log, where there is to be one; its first records say what runs here.
-Error open_log(Program& self, std::span<const uint8_t> config_digest, size_t config_bytes) {
+Error open_log(Program& self, Text config_digest, size_t config_bytes) {
   const format::Config& config = self.config;
-  if (format::equals(config.log, "off")) return kNoError;
+  if (same(config.log, "off")) return kNoError;
   const Result<const char*> path = as_path(config.log, "log");
   if (!path.ok()) return path.error();
   BITNET_TRY(self.log.open(path.value()));
   self.log.write(Event::kStart, platform::process_id(), self.arguments.seed, platform::unix_ns(),
-                 bytes_of(kVersion));
+                 text_of(kVersion));
   self.log.write(Event::kConfiguration, config_bytes, static_cast<uint64_t>(config.verify),
                  config.log_text, config_digest);
   return kNoError;
 }
 
-Error write_answer(void* context, uint32_t token, model::Text bytes) {
+Error write_answer(void* context, uint32_t token, Text bytes) {
   auto& self = *static_cast<Program*>(context);
   if (self.config.log_text) self.log.write_text(Event::kAnswerText, bytes, self.answer_bytes);
   self.answer_bytes += bytes.size();
@@ -224,29 +199,25 @@ Error write_answer(void* context, uint32_t token, model::Text bytes) {
   return bytes.empty() ? kNoError : platform::write_all(platform::kStdout, bytes);
 }
 
-/// Pointers that start-up has relocated become read-only: the C library of a static program leaves
-/// them writable.
-Error protect_relocated() { return platform::protect_read_only(own_image().relro); }
-
 /// Steps 1 to 6: everything that will ever be opened is, then files are out of reach, then the
 /// threads start, and last the filter falls. The order matters: a thread inherits step 4, Landlock
 /// of most kernels does not reach one that runs already; pipes take the lowest numbers that step 4
 /// has freed; starting a thread needs system calls that step 6 takes away.
 Error set_up(Program& self) {
-  // 1. Pointers read-only; settings; the log.
-  BITNET_TRY(protect_relocated());
+  // 1. Pointers that start-up has relocated become read-only: the C library of a static program
+  // leaves them writable. Settings; the log.
+  BITNET_TRY(platform::protect_read_only(format::read_image(platform::program_headers()).relro));
   const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
   if (!config_bytes.ok()) return config_bytes.error();
-  uint8_t config_digest[kDigest384Bytes];  // parsing resolves escapes in place
-  bitnet_sha3_384(self.config_text, config_bytes.value(), config_digest);
-  const Result<format::Config> config =
-      format::parse_config(std::span(self.config_text, config_bytes.value()));
+  const std::span<uint8_t> text(self.config_text, config_bytes.value());
+  const Digest config_digest = Sha3().add(text).digest();  // parsing resolves escapes in place
+  const Result<format::Config> config = format::parse_config(text);
   if (!config.ok()) return config.error();
   self.config = config.value();
-  BITNET_TRY(open_log(self, config_digest, config_bytes.value()));
+  BITNET_TRY(open_log(self, config_digest, text.size()));
   // 2. The model's bytes.
-  const bool sealed = format::equals(self.config.model, "sealed");
-  const Result<std::span<const uint8_t>> file = find_model(self.config);
+  const bool sealed = same(self.config.model, "sealed");
+  const Result<std::span<const uint8_t>> file = find_model(self.config.model);
   if (!file.ok()) return file.error();
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {
@@ -254,26 +225,13 @@ Error set_up(Program& self) {
   }
   // 4. Lock the process. A report goes on, to tell the state of every layer.
   self.lockdown = runtime::Lockdown(self.config.accept_missing);
-  if (const Error error = self.lockdown.before_threads();
-      failed(error) && (!self.arguments.report || error.status == Status::kStreamClosed)) {
-    return error;
-  }
+  const Error begun = self.lockdown.before_threads();
+  if (!self.arguments.report || begun.status == Status::kStreamClosed) BITNET_TRY(begun);
   // 5. One arena, the kernels, the threads.
-  const model::SessionOptions options{
-      self.config.context,
-      self.config.prefill_chunk,
-      self.config.threads,
-      1,
-      self.arguments.isa == nullptr ? self.config.isa : bytes_of(self.arguments.isa),
-      self.config.kv_cache,
-      self.config.weights,
-      std::span(self.config.cores).first(self.config.core_count),
-      self.config.verify};
-  if (const Error error =
-          self.session.open(file.value(), options, {take_memory, &self, take_text_memory});
-      failed(error)) {
-    return error;
-  }
+  format::SessionOptions options = self.config;
+  options.cores = std::span(self.config.core_list).first(self.config.core_count);
+  if (self.arguments.isa != nullptr) options.isa = text_of(self.arguments.isa);
+  BITNET_TRY(self.session.open(file.value(), options, {take_memory, &self}));
   const format::ModelHeader& header = self.session.header();
   self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);
   BITNET_TRY(check_belonging(header, sealed));
@@ -286,47 +244,38 @@ Error set_up(Program& self) {
   const Error error = self.lockdown.after_threads(memory, self.session.team());
   uint64_t in_force = 0;
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
-    in_force |= uint64_t{self.lockdown.layer(i).on} << i;
+    in_force |= uint64_t{self.lockdown.layer(i).on()} << i;
   }
   self.log.write(Event::kHardening, in_force, ~in_force & ((1u << format::kProtectionCount) - 1));
   return self.arguments.report ? kNoError : error;
 }
 
 /// Reads the prompt; one line break at its end is not part of it.
-Result<std::span<const uint8_t>> read_prompt(Program& self) {
+Result<Text> read_prompt(Program& self) {
   const Result<size_t> count = platform::read_all(platform::kStdin, self.prompt);
   if (!count.ok()) return count.error();
   if (count.value() > self.config.prompt_bytes_max) {
     return Error{Status::kPromptTooLong, "standard input", 0, 0, self.config.prompt_bytes_max};
   }
-  std::span<const uint8_t> prompt = self.prompt.first(count.value());
+  Text prompt = self.prompt.first(count.value());
   if (!prompt.empty() && prompt.back() == '\n') prompt = prompt.first(prompt.size() - 1);
   if (prompt.empty()) return Error{Status::kPromptEmpty, "standard input"};
   return prompt;
 }
 
-const char* finish_name(model::Finish finish) {
-  switch (finish) {
-    case model::Finish::kStopToken:
-      return "stop_token";
-    case model::Finish::kStopString:
-      return "stop_string";
-    case model::Finish::kLength:
-      return "length";
-  }
-  return "";
-}
+/// In the order of model::Finish.
+constexpr const char* kFinishNames[] = {"stop_token", "stop_string", "length"};
+
+const char* finish_name(model::Finish finish) { return kFinishNames[static_cast<int>(finish)]; }
 
 /// Microseconds as a decimal number of milliseconds.
-void add_ms(programs::Line& line, const char* key, uint64_t ns) {
-  line.text(key).decimal(ns / 1000, 3);
-}
+void add_ms(Line& line, const char* key, uint64_t ns) { line.text(key).decimal(ns / 1000, 3); }
 
 void print_stats(Program& self, const model::GenerateResult& result, uint64_t start_ns) {
   const uint64_t decode_ns = result.end_ns - result.first_ns;
   const uint64_t decoded =
       result.new_tokens > 0 ? result.new_tokens - (result.finish != model::Finish::kStopToken) : 0;
-  programs::Line line;
+  Line line;
   line.text("{\"prompt_tokens\": ").number(result.prompt_tokens);
   line.text(", \"new_tokens\": ").number(result.new_tokens);
   line.text(", \"finish\": \"").text(finish_name(result.finish));
@@ -343,12 +292,12 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
   const uint64_t choices = head.choices == 0 ? 1 : head.choices;
   line.text(", \"head_rows_exact\": ").decimal(10 * head.exact_rows / choices, 1);
   line.text(", \"head_bytes\": ").number(head.bytes / choices);
-  line.text(", \"arena_bytes\": ").number(self.session.arena_bytes()).text("}\n");
-  (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+  line.text(", \"arena_bytes\": ").number(self.session.arena().size());
+  print(platform::kStderr, line.text("}\n"));
 }
 
 Error answer(Program& self, uint64_t start_ns) {
-  const Result<std::span<const uint8_t>> prompt = read_prompt(self);
+  const Result<Text> prompt = read_prompt(self);
   if (!prompt.ok()) return prompt.error();
   const Result<size_t> count =
       tokenizer::encode_prompt(kTokenizerTables, self.config.chat, self.config.system,
@@ -374,14 +323,12 @@ Error answer(Program& self, uint64_t start_ns) {
   if (!result.ok()) return result.error();
   self.log.write(Event::kAnswer, result.value().new_tokens,
                  (result.value().end_ns - start_ns) / 1000000, self.answer_bytes,
-                 bytes_of(finish_name(result.value().finish)));
-  BITNET_TRY(platform::write_all(platform::kStdout, bytes_of("\n")));
+                 text_of(finish_name(result.value().finish)));
+  BITNET_TRY(platform::write_all(platform::kStdout, text_of("\n")));
   if (result.value().finish == model::Finish::kLength) {
-    programs::Line line;
-    line.text("note: the answer was cut at `max_new_tokens` = ")
-        .number(config.max_new_tokens)
-        .text("\n");
-    (void)failed(platform::write_all(platform::kStderr, line.bytes()));
+    Line line;
+    line.text("note: the answer was cut at `max_new_tokens` = ").number(config.max_new_tokens);
+    print(platform::kStderr, line.text("\n"));
   }
   if (self.arguments.stats) print_stats(self, result.value(), start_ns);
   return kNoError;
@@ -391,21 +338,20 @@ Error answer(Program& self, uint64_t start_ns) {
 
 int main(int argument_count, char** argument_values) {
   const uint64_t start_ns = platform::clock_ns();
-  bool done = false;
-  Error error = parse_arguments(argument_count, argument_values, &program.arguments, &done);
-  if (!failed(error) && done) return 0;
+  const Arguments& given = program.arguments;
+  Error error = parse_arguments(argument_count, argument_values, &program.arguments);
   if (!failed(error)) error = set_up(program);
   int code = 0;
-  if (!failed(error) && program.arguments.report) {
-    code = programs::print_hardening(program.lockdown, program.arguments.json);
+  if (!failed(error) && given.report) {
+    code = programs::print_hardening(program.lockdown, given.json);
   } else if (!failed(error)) {
-    error = program.arguments.bench != 0 ? programs::bench(program.session, program.times)
-                                         : answer(program, start_ns);
+    error = given.bench != 0 ? programs::bench(program.session, program.times)
+                             : answer(program, start_ns);
   }
   if (failed(error)) {
     code = programs::report(error);
     program.log.write(Event::kError, static_cast<uint64_t>(error.status), error.where, error.value,
-                      bytes_of(error.subject));
+                      text_of(error.subject));
   }
   program.log.write(Event::kExit, static_cast<uint64_t>(code));
   platform::wipe(program.session.arena());

@@ -1,11 +1,9 @@
 // bitnet-integrity: holds a sealed executable, or a process that runs one, against its digests.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstring>
-
 #include "base/processor.h"
-#include "format/elf_file.h"
+#include "format/executable.h"
 #include "format/leaves.h"
-#include "platform/inspect.h"
+#include "platform/fs.h"
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/regions.h"
@@ -14,20 +12,19 @@
 namespace {
 
 using namespace bitnet;
-using programs::bytes_of;
 using programs::Line;
 
 constexpr char kHelp[] =
-    "usage: bitnet-integrity --self | --binary PATH | --pid PID  [--json]\n"
-    "\n"
-    "  --self        this program: its file, its memory, and what that cannot prove\n"
-    "  --binary PATH a sealed executable: every leaf of the model, the roots, the rest of the "
-    "image\n"
-    "  --pid PID     a process that runs a sealed executable: its file as above, and its memory\n"
-    "  --json        one JSON object a line\n"
-    "  --version     print the version\n"
-    "\n"
-    "exit codes: 0 all matches, 1 failed, 2 usage, 3 something does not match, 5 not to be seen\n";
+    R"(usage: bitnet-integrity --self | --binary PATH | --pid PID  [--json]
+
+  --self        this program: its file, its memory, and what that cannot prove
+  --binary PATH a sealed executable: every leaf of the model, the roots, the rest of the image
+  --pid PID     a process that runs a sealed executable: its file as above, and its memory
+  --json        one JSON object a line
+  --version     print the version
+
+exit codes: 0 all matches, 1 failed, 2 usage, 3 something does not match, 5 not to be seen
+)";
 
 constexpr const char* kLimits[] = {
     "a modified program can lie about its own digest",
@@ -39,51 +36,43 @@ constexpr const char* kLimits[] = {
 
 bool json = false;
 
-void print(Line& line) {
-  if (failed(platform::write_all(platform::kStdout, line.text("\n").bytes())))
-    platform::exit_process(1);
+void end_line(Writer& line) {
+  if (!programs::print(platform::kStdout, line.text("\n"))) platform::exit_process(1);
 }
 
-void tell(const char* name, std::span<const uint8_t> value) {
+void tell(const char* name, Text value) {
   Line line;
-  json ? line.text("{\"").text(name).text("\": ").quoted(value).text("}")
-       : line.text(name).text("  ").escaped(value);
-  print(line);
+  end_line(json ? line.text("{\"").text(name).text("\": ").quoted(value).text("}")
+                : line.text(name).text("  ").escaped(value));
 }
 
-void tell_digest(const char* name, const uint8_t* digest) {
-  Line line;
-  tell(name, line.hex({digest, kDigest384Bytes}).bytes());
-}
+void tell_digest(const char* name, Text digest) { tell(name, Line().hex(digest).written()); }
 
 void tell_region(const programs::Region& region) {
   Line line;
   line.text(json ? "{\"region\": \"" : "region  ").hex_number(region.begin).text("-");
-  line.hex_number(region.end).text(json ? "\", \"rights\": \"" : " ").text(region.rights);
+  line.hex_number(region.end).text(json ? "\", \"rights\": \"" : " ").bytes(region.rights);
   line.text(json ? "\", \"locked_kb\": " : " locked ").number(region.locked_kb);
   line.text(json ? ", \"of_executable\": " : " kB ");
   line.text(json ? (region.of_executable ? "true" : "false")
                  : (region.of_executable ? "executable " : ""));
-  json ? line.text(", \"name\": ").quoted(bytes_of(region.name)).text("}")
-       : line.escaped(bytes_of(region.name));
-  print(line);
+  end_line(json ? line.text(", \"name\": ").quoted(region.name).text("}")
+                : line.escaped(region.name));
 }
 
 /// The file: digests, note, model. An error inside a sealed file is one of trust.
 Error check_file(const format::ElfFile& elf) {
-  uint8_t digest[kDigest384Bytes];
-  bitnet_sha3_384(elf.file.data(), elf.file.size(), digest);
-  tell_digest("sha3_384", digest);
-  const uint8_t* root = elf.file.data() + elf.note_offset;
-  uint8_t any = 0;
-  for (size_t i = 0; i < 2 * format::kRootBytes; ++i) any |= root[i];
-  if (any == 0 && elf.payload.empty()) {
-    tell("model", bytes_of("none: not sealed"));
+  tell_digest("sha3_384", Sha3().add(elf.file).digest());
+  const Text root = elf.file.subspan(elf.note_offset, format::kRootBytes);
+  const Text image = elf.file.subspan(elf.note_offset + format::kRootBytes, format::kRootBytes);
+  constexpr Digest kZero{};
+  if (same(root, kZero) && same(image, kZero) && elf.payload.empty()) {
+    tell("model", text_of("none: not sealed"));
     return kNoError;
   }
-  format::image_digest(elf, digest);
-  tell_digest("image", digest);
-  if (std::memcmp(digest, root + format::kRootBytes, sizeof digest) != 0)
+  const Digest found = format::image_digest(elf);
+  tell_digest("image", found);
+  if (!same(found, image))
     return Error{Status::kSealBroken, "image", elf.note_offset + format::kRootBytes};
   const uint64_t place =
       elf.payload.empty() ? 0 : static_cast<uint64_t>(elf.payload.data() - elf.file.data());
@@ -92,39 +81,33 @@ Error check_file(const format::ElfFile& elf) {
     return Error{Status::kSealBroken, header.error().subject, place + header.error().where};
   }
   tell_digest("root", header.value()->root);
-  if (std::memcmp(header.value()->root, root, format::kRootBytes) != 0)
+  if (!same(header.value()->root, root)) {
     return Error{Status::kSealBroken, "root", elf.note_offset};
+  }
   const Processor processor = detect_processor(platform::hardware_capabilities());
   const format::Leaves leaves(elf.payload, crypto::choose_leaf_hash(processor));
   const uint64_t leaf = leaves.first_changed(0, leaves.count());
   if (leaf != leaves.count()) return leaves.changed(leaf);
-  Line line;
-  tell("leaves", line.number(leaves.count()).text(" match").bytes());
+  tell("leaves", Line().number(leaves.count()).text(" match").written());
   return kNoError;
 }
 
 void tell_lockdown() {
   uint8_t text[128];
-  const Result<int> file = platform::open_for_reading("/sys/kernel/security/lockdown");
-  const Result<size_t> count = file.ok() ? platform::read_at(file.value(), 0, text) : file.error();
-  if (!count.ok()) {
-    return tell("kernel_lockdown", bytes_of("not available"));
-  }
-  tell("kernel_lockdown", {text, count.value() > 0 ? count.value() - 1 : 0});
+  const char* path = "/sys/kernel/security/lockdown";
+  const platform::Handle file(platform::open_file(platform::kAnywhere, path));
+  const size_t bytes = platform::read_at(file, 0, text).value();  // with a line break
+  tell("kernel_lockdown", bytes > 0 ? Text(text, bytes - 1) : text_of("not available"));
 }
 
 Error check(const char* binary, const char* pid, bool self) {
-  char path[64];
-  Result<std::span<const uint8_t>> file = Error{};
-  if (binary != nullptr) {
-    file = platform::map_file(binary);
-  } else {
-    const Result<const char*> exe = programs::process_path(pid, "exe", path);
-    if (!exe.ok()) return exe.error();
-    file = platform::map_file(exe.value());
-    if (!file.ok()) return Error{Status::kProcessHidden, "exe", 0, file.error().value};
-  }
-  if (!file.ok()) return Error{Status::kReadFailed, binary, 0, file.error().value};
+  uint8_t path[programs::kProcessPathBytes];
+  if (binary == nullptr && !programs::is_process(pid)) return Error{Status::kOptionValue, "--pid"};
+  const auto file =
+      platform::map_file(binary != nullptr ? binary : programs::process_path(pid, "exe", path));
+  const uint64_t reason = file.error().value;
+  if (!file.ok() && binary == nullptr) return Error{Status::kProcessHidden, "exe", 0, reason};
+  if (!file.ok()) return Error{Status::kReadFailed, binary, 0, reason};
   const Result<format::ElfFile> elf = format::parse_elf(file.value());
   if (!elf.ok()) return elf.error();
   BITNET_TRY(check_file(elf.value()));
@@ -132,7 +115,7 @@ Error check(const char* binary, const char* pid, bool self) {
   BITNET_TRY(programs::check_process(pid, elf.value(), tell_region));
   tell_lockdown();
   for (const char* limit : kLimits) {
-    if (self) tell("limit", bytes_of(limit));
+    if (self) tell("limit", text_of(limit));
   }
   return kNoError;
 }
@@ -149,11 +132,10 @@ int main(int argument_count, char** argument_values) {
       {.name = "--pid", .text = &pid},
       {.name = "--json", .flag = &json},
   };
-  bool done = false;
-  Error error = programs::parse_arguments(argument_count, argument_values, options, kHelp, &done);
+  Error error = programs::parse_arguments(argument_count, argument_values, options, kHelp);
   const int modes = self + (binary != nullptr) + (pid != nullptr);
-  if (!failed(error) && !done && modes != 1) error = Error{Status::kOptionMissing, "--self"};
-  if (!failed(error) && !done) error = check(binary, self ? "self" : pid, self);
-  if (!failed(error) && !done) tell("result", bytes_of("matches"));
-  platform::exit_process(failed(error) ? programs::report(error) : 0);
+  if (!failed(error) && modes != 1) error = Error{Status::kOptionMissing, "--self"};
+  if (!failed(error)) error = check(binary, self ? "self" : pid, self);
+  if (!failed(error)) tell("result", text_of("matches"));
+  return programs::report(error);
 }

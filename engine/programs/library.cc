@@ -27,10 +27,6 @@ struct Engine {
   std::span<const uint8_t> file;
 };
 
-std::span<const uint8_t> bytes_of(const char* text) {
-  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
-}
-
 }  // namespace
 
 extern "C" {
@@ -98,9 +94,21 @@ uint32_t bitnet_isa_available(uint32_t index) {
   return kernels::kernel_table_available(index, platform::hardware_capabilities());
 }
 
+void bitnet_close(void* handle) {
+  auto* engine = static_cast<Engine*>(handle);
+  engine->session.close();
+  platform::unmap(engine->file);
+  platform::unmap({reinterpret_cast<uint8_t*>(engine), sizeof(Engine)});
+}
+
 uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                      BitnetError* error) {
   *out = nullptr;
+  const uint32_t kinds = format::kKvCacheKindCount;
+  if (options->kv_cache >= kinds)
+    return fill(error, {Status::kConfigConflict, "kv_cache", 0, options->kv_cache, kinds - 1});
+  if (options->head > static_cast<uint32_t>(model::HeadMode::kFull))
+    return fill(error, {Status::kConfigConflict, "head", 0, options->head, 1});
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
   if (!file.ok()) return fill(error, file.error());
   const Result<std::span<uint8_t>> memory = platform::reserve_memory(sizeof(Engine));
@@ -114,28 +122,20 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                                               options->prefill_chunk,
                                               options->threads,
                                               options->logits_rows,
-                                              bytes_of(options->isa),
+                                              text_of(options->isa),
                                               static_cast<format::KvCacheKind>(options->kv_cache),
                                               format::WeightsPlace::kMapped,
                                               {},
                                               static_cast<format::VerifyMode>(options->verify),
                                               static_cast<model::HeadMode>(options->head)};
   const Error failure =
-      engine->session.open(file.value(), session_options, {[](void*, Arena&) {}, nullptr});
+      engine->session.open(file.value(), session_options, {[](void*, Arena&, bool) {}, nullptr});
   if (failed(failure)) {
-    platform::unmap(file.value());
-    platform::release_memory(memory.value());
+    bitnet_close(engine);
     return fill(error, failure);
   }
   *out = engine;
   return 0;
-}
-
-void bitnet_close(void* handle) {
-  auto* engine = static_cast<Engine*>(handle);
-  engine->session.close();
-  platform::unmap(engine->file);
-  platform::release_memory({reinterpret_cast<uint8_t*>(engine), sizeof(Engine)});
 }
 
 uint32_t bitnet_leaf_hash_count() { return crypto::leaf_hash_count(); }
@@ -170,7 +170,7 @@ uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* o
   model::Session& session = static_cast<Engine*>(handle)->session;
   model::Transformer& transformer = session.transformer();
   const size_t vocab = session.header().vocab_size;
-  const model::TransformerOptions& options = transformer.options();
+  const model::SessionOptions& options = transformer.options();
   if (count > options.context)
     return fill(error, {Status::kContextOverflow, "ids", 0, count, options.context});
   const size_t chunk =
@@ -196,7 +196,7 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
     BitnetSink sink;
     void* context;
   } target{sink, context};
-  model::Text stop[kStopStringCountMax];
+  Text stop[kStopStringCountMax];
   if (options->stop_count > kStopStringCountMax) {
     return fill(error, {Status::kConfigRange, "stop", 0, options->stop_count, kStopStringCountMax});
   }
@@ -207,7 +207,7 @@ uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const ui
     }
   }
   const model::AnswerSink answer{
-      [](void* raw, uint32_t token, model::Text bytes) {
+      [](void* raw, uint32_t token, Text bytes) {
         const auto& to = *static_cast<Target*>(raw);
         const int code = to.sink(to.context, token, bytes.data(), bytes.size());
         return code == 0 ? kNoError : Error{Status::kWriteFailed, "sink"};
@@ -250,10 +250,9 @@ size_t bitnet_encode_ids_max(const tokenizer::Tables* tables, size_t text_bytes)
 uint32_t bitnet_encode(const tokenizer::Tables* tables, const BitnetText* text, uint8_t* scratch,
                        size_t scratch_bytes, uint32_t* ids, size_t ids_max, size_t* count,
                        BitnetError* error) {
-  const Result<size_t> result = tokenizer::encode(*tables, {text->data, text->bytes},
-                                                  {scratch, scratch_bytes}, {ids, ids_max});
-  if (!result.ok()) return fill(error, result.error());
-  *count = result.value();
+  (void)error;
+  *count = tokenizer::encode(*tables, {text->data, text->bytes}, {scratch, scratch_bytes},
+                             {ids, ids_max});
   return 0;
 }
 
@@ -308,7 +307,7 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
   const Result<format::Config> result = format::parse_config({text, bytes});
   if (!result.ok()) return fill(error, result.error());
   const format::Config& c = result.value();
-  const auto view = [](format::Text from) { return BitnetText{from.data(), from.size()}; };
+  const auto view = [](Text from) { return BitnetText{from.data(), from.size()}; };
   *out = {view(c.model),
           view(c.isa),
           view(c.system),
@@ -333,7 +332,7 @@ uint32_t bitnet_parse_config(uint8_t* text, size_t bytes, BitnetConfig* out, Bit
           c.log_text,
           c.core_count,
           {}};
-  std::memcpy(out->cores, c.cores, sizeof out->cores);
+  std::memcpy(out->cores, c.core_list, sizeof out->cores);
   for (uint32_t i = 0; i < c.stop_count; ++i) out->stop[i] = view(c.stop[i]);
   return 0;
 }

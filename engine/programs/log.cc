@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <bit>
 
-#include "platform/inspect.h"
-#include "platform/log_file.h"
+#include "platform/fs.h"
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/report.h"
@@ -17,17 +16,18 @@ using runtime::LogRecord;
 constexpr uint32_t kPollMs = 200;
 
 constexpr char kHelp[] =
-    "usage: bitnet-log PATH [--follow] [--json] [--lines N]\n"
-    "\n"
-    "Checks the log ring at PATH and shows its records, oldest first. The file is only read.\n"
-    "\n"
-    "  --follow     go on as records come, until interrupted or the file is removed\n"
-    "  --json       one JSON object a line; the last one tells of head, chain and writer\n"
-    "  --lines N    begin with the newest N records\n"
-    "  --version    print the version\n"
-    "\n"
-    "example: ./bitnet-log /dev/shm/bitnet.log --follow\n"
-    "exit codes: 0 done, 1 failed, 2 usage, 3 the ring was changed or truncated\n";
+    R"(usage: bitnet-log PATH [--follow] [--json] [--lines N]
+
+Checks the log ring at PATH and shows its records, oldest first. The file is only read.
+
+  --follow     go on as records come, until interrupted or the file is removed
+  --json       one JSON object a line; the last one tells of head, chain and writer
+  --lines N    begin with the newest N records
+  --version    print the version
+
+example: ./bitnet-log /dev/shm/bitnet.log --follow
+exit codes: 0 done, 1 failed, 2 usage, 3 the ring was changed or truncated
+)";
 
 struct Arguments {
   const char* path = nullptr;
@@ -38,8 +38,8 @@ struct Arguments {
 
 alignas(64) uint8_t ring[runtime::kLogBytes];
 
-void print(int descriptor, const programs::Line& line) {
-  if (failed(platform::write_all(descriptor, line.bytes()))) platform::exit_process(1);
+void print(int descriptor, Writer& line) {
+  if (!programs::print(descriptor, line)) platform::exit_process(1);
 }
 
 /// What the table of events says of a number; nothing of one that it does not know.
@@ -62,7 +62,7 @@ EventText event_text(uint32_t number) {
 
 void print_record(const LogRecord& record, bool json) {
   const EventText event = event_text(record.event);
-  const std::span<const uint8_t> data(record.data, record.data_bytes);
+  const Text data(record.data, record.data_bytes);
   programs::Line line;
   if (json) {
     line.text("{\"sequence\": ").number(record.sequence).text(", \"monotonic_ns\": ");
@@ -125,33 +125,32 @@ Result<runtime::LogRange> read_ring(int file, bool* running) {
 }
 
 Error show(const Arguments& arguments) {
-  const Result<int> file = platform::open_for_reading(arguments.path);
-  if (!file.ok()) return file.error();
-  bool running = false;
-  Result<runtime::LogRange> range = read_ring(file.value(), &running);
-  if (!range.ok()) return range.error();
-  const uint64_t held = range.value().end - range.value().first;
-  uint64_t next = range.value().end - (arguments.lines < held ? arguments.lines : held);
+  const platform::Handle file(platform::open_file(platform::kAnywhere, arguments.path));
+  if (failed(file.error())) {
+    return Error{Status::kReadFailed, arguments.path, 0, file.error().value};
+  }
+  uint64_t next = 0;
   for (bool first = true, was_running = false;; first = false) {
+    bool running = false;
+    const Result<runtime::LogRange> range = read_ring(file, &running);
+    if (!range.ok()) return range.error();
+    const auto [begin, end] = range.value();
+    if (first) next = end - (arguments.lines < end - begin ? arguments.lines : end - begin);
     const uint64_t before = next;
-    if (range.value().first > next) {
+    if (begin > next) {
       programs::Line line;
-      line.text("note: records lost between two looks: ").number(range.value().first - next);
+      line.text("note: records lost between two looks: ").number(begin - next);
       print(platform::kStderr, line.text("\n"));
-      next = range.value().first;
+      next = begin;
     }
-    for (; next < range.value().end; ++next) {
-      print_record(runtime::log_record(ring, next), arguments.json);
-    }
+    for (; next < end; ++next) print_record(runtime::log_record(ring, next), arguments.json);
     const bool changed = first || running != was_running || (!running && next != before);
     if (changed) print_state(range.value(), running, arguments.json);
     was_running = running;
     if (!arguments.follow) return kNoError;
     platform::sleep_ms(kPollMs);
-    const Result<platform::FileFacts> facts = platform::file_facts(file.value());
+    const Result<platform::FileFacts> facts = platform::file_facts(file);
     if (!facts.ok() || facts.value().links == 0) return facts.error();
-    range = read_ring(file.value(), &running);
-    if (!range.ok()) return range.error();
   }
 }
 
@@ -165,8 +164,7 @@ int main(int argument_count, char** argument_values) {
       {.name = "--json", .flag = &arguments.json},
       {.name = "--lines", .number = &arguments.lines},
   };
-  bool done = false;
-  Error error = programs::parse_arguments(argument_count, argument_values, options, kHelp, &done);
-  if (!failed(error) && !done) error = show(arguments);
-  platform::exit_process(failed(error) ? programs::report(error) : 0);
+  Error error = programs::parse_arguments(argument_count, argument_values, options, kHelp);
+  if (!failed(error)) error = show(arguments);
+  return programs::report(error);
 }

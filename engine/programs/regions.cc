@@ -1,76 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "programs/regions.h"
 
-#include <cstring>
-
-#include "platform/inspect.h"
+#include "platform/fs.h"
 
 namespace bitnet::programs {
 namespace {
 
 constexpr size_t kTextBytesMax = 4u << 20;
-constexpr size_t kPathBytesMax = 4096;
+constexpr size_t kRightsBytes = 4;
 uint8_t smaps[kTextBytesMax];
 
 /// Reads a line from left to right; after the first thing that is not as expected nothing counts.
 struct Scan {
-  std::span<const uint8_t> rest;
+  Text rest;
   bool ok = true;
 
-  uint8_t peek() const { return rest.empty() ? 0 : rest[0]; }
-  uint8_t take() {
-    const uint8_t byte = peek();
-    ok = ok && !rest.empty();
-    rest = rest.subspan(rest.empty() ? 0 : 1);
-    return byte;
+  bool is_next(char byte) const { return !rest.empty() && rest[0] == static_cast<uint8_t>(byte); }
+  void expect(char byte) {
+    ok = ok && is_next(byte);
+    if (ok) rest = rest.subspan(1);
   }
   void skip_spaces() {
-    while (peek() == ' ') take();
+    while (is_next(' ')) rest = rest.subspan(1);
   }
   /// Hexadecimal, or decimal, and the character behind it.
-  uint64_t number(uint64_t base, char end) {
-    constexpr char kDigits[] = "0123456789abcdef";
-    uint64_t value = 0;
-    const size_t before = rest.size();
-    for (;;) {
-      const void* digit = peek() == 0 ? nullptr : std::memchr(kDigits, peek(), base);
-      if (digit == nullptr) break;
-      const auto place = static_cast<const char*>(digit) - kDigits;
-      ok = ok && !__builtin_mul_overflow(value, base, &value) &&
-           !__builtin_add_overflow(value, static_cast<uint64_t>(place), &value);
-      take();
-    }
-    ok = ok && rest.size() < before;
-    ok = take() == end && ok;
+  uint64_t number(uint32_t base, char end) {
+    uint64_t value;
+    ok = take_number(&rest, base, &value) && ok;
+    expect(end);
     return value;
   }
 };
 
-std::span<const uint8_t> next_line(std::span<const uint8_t>& rest) {
-  size_t length = 0;
-  while (length < rest.size() && rest[length] != '\n') ++length;
-  const std::span<const uint8_t> line = rest.first(length);
-  rest = rest.subspan(length < rest.size() ? length + 1 : length);
-  return line;
-}
-
 void scan_head(Scan& scan, Region* region) {
   region->begin = scan.number(16, '-');
   region->end = scan.number(16, ' ');
-  for (int i = 0; i < 4; ++i) {
-    const char right = static_cast<char>(scan.take());
-    scan.ok = scan.ok && (right == "rwxp"[i] || right == "---s"[i]);
-    region->rights[i] = right;
-  }
-  scan.ok = scan.take() == ' ' && scan.ok;
+  scan.ok = scan.ok && region->begin < region->end && scan.rest.size() > kRightsBytes;
+  if (!scan.ok) return;
+  region->rights = scan.rest.first(kRightsBytes);
+  for (size_t i = 0; i < kRightsBytes; ++i)
+    scan.expect(scan.is_next("rwxp"[i]) ? "rwxp"[i] : "---s"[i]);
+  scan.expect(' ');
   region->offset = scan.number(16, ' ');
   scan.number(16, ':');
   scan.number(16, ' ');
   scan.number(10, ' ');
   scan.skip_spaces();
-  const size_t length = scan.rest.size();
-  scan.ok = scan.ok && region->begin < region->end && length < sizeof region->name;
-  if (scan.ok && length > 0) std::memcpy(region->name, scan.rest.data(), length);
+  region->name = scan.rest;
 }
 
 /// One process and the executable in its memory.
@@ -86,15 +62,23 @@ Error foreign(const Region& region) {
   return Error{Status::kRegionForeign, "region", region.begin};
 }
 
+Error hidden(const char* what, const Error& reason) {
+  return Error{Status::kProcessHidden, what, 0, reason.value};
+}
+
+Result<int> open_of(const char* pid, const char* name) {
+  uint8_t path[kProcessPathBytes];
+  const Result<int> file = platform::open_file(platform::kAnywhere, process_path(pid, name, path));
+  return file.ok() ? file : hidden(name, file.error());
+}
+
 /// Every byte of the file from `begin` to `end` is in memory as it is, `apart` above its offset.
 Error compare(Process& process, uint64_t apart, uint64_t begin, uint64_t end) {
   uint8_t found[65536];
   for (uint64_t at = begin; at < end;) {
     const size_t wanted = end - at < sizeof found ? end - at : sizeof found;
     const Result<size_t> count = platform::read_at(process.memory, apart + at, {found, wanted});
-    if (!count.ok() || count.value() != wanted) {
-      return Error{Status::kProcessHidden, "mem", 0, count.ok() ? 0 : count.error().value};
-    }
+    if (!count.ok() || count.value() != wanted) return hidden("mem", count.error());
     for (size_t i = 0; i < wanted; ++i, ++at) {
       if (found[i] != process.elf.file[at])
         return Error{Status::kMappingDiffers, "memory", apart + at, at};
@@ -131,21 +115,16 @@ Error check_own(Process& process, const Region& region) {
 
 }  // namespace
 
-bool next_region(std::span<const uint8_t>& rest, Region* region, bool* ok) {
+bool next_region(Text& rest, Region* region, bool* ok) {
   if (rest.empty()) return false;
   *region = Region{};
-  Scan head{next_line(rest)};
+  Scan head{take_line(&rest)};
   scan_head(head, region);
   *ok = *ok && head.ok;
   // Attributes begin with a capital letter, the next region with a digit of its address.
   while (*ok && !rest.empty() && rest[0] >= 'A' && rest[0] <= 'Z') {
-    constexpr char kLocked[] = "Locked:";
-    constexpr size_t kLockedBytes = sizeof kLocked - 1;
-    Scan line{next_line(rest)};
-    if (line.rest.size() <= kLockedBytes ||
-        std::memcmp(line.rest.data(), kLocked, kLockedBytes) != 0)
-      continue;
-    line.rest = line.rest.subspan(kLockedBytes);
+    Scan line{take_line(&rest)};
+    if (!take_words(&line.rest, text_of("Locked:"))) continue;
     line.skip_spaces();
     region->locked_kb = line.number(10, ' ');
     *ok = line.ok;
@@ -153,61 +132,49 @@ bool next_region(std::span<const uint8_t>& rest, Region* region, bool* ok) {
   return *ok;
 }
 
-Result<const char*> process_path(const char* pid, const char* name, char* path) {
-  const size_t length = std::strlen(pid);
-  size_t digits = 0;
-  while (pid[digits] >= '0' && pid[digits] <= '9') ++digits;
-  const bool right =
-      (digits == length && length > 0 && length <= 10) || std::strcmp(pid, "self") == 0;
-  if (!right) return Error{Status::kOptionValue, "--pid"};
-  std::memcpy(path, "/proc/", 6);
-  std::memcpy(path + 6, pid, length);
-  path[6 + length] = '/';
-  std::memcpy(path + 7 + length, name, std::strlen(name) + 1);
-  return path;
+bool is_process(const char* pid) {
+  Text digits = text_of(pid);
+  uint64_t number;
+  const bool numbered = digits.size() <= 10 && take_number(&digits, 10, &number) && digits.empty();
+  return numbered || same(digits, "self");
+}
+
+const char* process_path(const char* pid, const char* name, std::span<uint8_t> place) {
+  return Writer(place).text("/proc/").text(pid).text("/").text(name).ended();
 }
 
 Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(const Region&)) {
-  char path[64];
-  char executable[kPathBytesMax] = {};
-  const Result<const char*> link = process_path(pid, "exe", path);
-  if (!link.ok()) return link.error();
-  BITNET_TRY(platform::read_link(link.value(), executable));
-  Result<int> files[2] = {0, 0};
-  const char* names[2] = {"smaps", "mem"};
-  for (int i = 0; i < 2; ++i) {
-    const Result<const char*> file = process_path(pid, names[i], path);
-    files[i] = platform::open_for_reading(file.value());
-    if (!files[i].ok()) return Error{Status::kProcessHidden, names[i], 0, files[i].error().value};
-  }
-  const Result<size_t> count = platform::read_at(files[0].value(), 0, smaps);
-  if (!count.ok() || count.value() == sizeof smaps) {
-    return Error{Status::kProcessHidden, "smaps", 0, count.ok() ? 0 : count.error().value};
-  }
-  Process process{elf, files[1].value()};
-  std::span<const uint8_t> rest(smaps, count.value());
-  static Region region;
+  uint8_t path[kProcessPathBytes];
+  char executable[platform::kPathBytesMax];
+  const Error link =
+      platform::read_link(platform::kAnywhere, process_path(pid, "exe", path), executable);
+  if (failed(link)) return hidden("exe", link);
+  const platform::Handle text(open_of(pid, "smaps"));
+  BITNET_TRY(text.error());
+  const platform::Handle memory(open_of(pid, "mem"));
+  BITNET_TRY(memory.error());
+  const Result<size_t> count = platform::read_at(text, 0, smaps);
+  if (!count.ok() || count.value() == sizeof smaps) return hidden("smaps", count.error());
+  Process process{elf, memory};
+  Region region;
   bool ok = true;
-  while (next_region(rest, &region, &ok)) {
+  for (Text rest(smaps, count.value()); next_region(rest, &region, &ok);) {
     // Segments are private; a shared mapping is of a program that reads its own file.
-    region.of_executable = region.rights[3] == 'p' && std::strcmp(region.name, executable) == 0;
+    region.of_executable = region.rights[3] == 'p' && same(region.name, executable);
     tell(region);
     const bool code = region.rights[2] == 'x';
-    const bool kernel =
-        std::strcmp(region.name, "[vdso]") == 0 || std::strcmp(region.name, "[vsyscall]") == 0;
+    const bool kernel = same(region.name, "[vdso]") || same(region.name, "[vsyscall]");
     if (code && (region.rights[1] == 'w' || (!region.of_executable && !kernel)))
       return foreign(region);
-    if (!region.of_executable) continue;
-    BITNET_TRY(check_own(process, region));
+    if (region.of_executable) BITNET_TRY(check_own(process, region));
   }
   if (!ok) return Error{Status::kProcessHidden, "smaps"};
   uint64_t expected = 0;
   for (size_t i = 0; i < elf.load_count; ++i) {
     if ((elf.loads[i].flags & format::kFlagWrite) == 0) expected += elf.loads[i].file_bytes;
   }
-  return process.compared_bytes == expected
-             ? kNoError
-             : Error{Status::kRegionForeign, "segment is not there", process.bias};
+  if (process.compared_bytes == expected) return kNoError;
+  return Error{Status::kRegionForeign, "segment is not there", process.bias};
 }
 
 }  // namespace bitnet::programs

@@ -6,24 +6,28 @@
 #include <span>
 
 #include "base/status.h"
-#include "format/elf_file.h"
+#include "base/text.h"
+#include "format/executable.h"
 
 namespace bitnet::programs {
 
-/// One region of /proc/PID/smaps.
+/// One region of /proc/PID/smaps; the texts are parts of that file.
 struct Region {
   uint64_t begin, end, offset, locked_kb;
-  char rights[5];   ///< such as r-xp
-  char name[4097];  ///< as in the file: a path, [stack] and the like, or empty
+  Text rights;  ///< such as r-xp
+  Text name;    ///< a path, [stack] and the like, or empty
   bool of_executable;
 };
 
 /// Takes the next region off `rest`; false at the end. *ok is false where the text is not of the
 /// form that proc(5) documents.
-bool next_region(std::span<const uint8_t>& rest, Region* region, bool* ok);
+bool next_region(Text& rest, Region* region, bool* ok);
 
-/// "/proc/PID/NAME" in `path`, 64 bytes; PID is digits or "self". kOptionValue.
-Result<const char*> process_path(const char* pid, const char* name, char* path);
+/// Whether this names a process: digits, or "self".
+bool is_process(const char* pid);
+/// "/proc/PID/NAME" in `place`, of a PID that names a process.
+inline constexpr size_t kProcessPathBytes = 64;
+const char* process_path(const char* pid, const char* name, std::span<uint8_t> place);
 
 /// Tells each region, then holds it against the executable: its rights are the segment's, code is
 /// the executable's or the kernel's, every byte of a segment that is not writable is the file's,

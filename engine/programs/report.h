@@ -1,40 +1,26 @@
-// Errors as text on standard error: one line `error: what: thing`, facts, a blank line, a hint.
+// Lines of text as a program prints them, and errors on standard error: one line
+// `error: what: thing`, facts, a blank line, a hint.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-#include <span>
-
 #include "base/status.h"
+#include "base/text.h"
 
 namespace bitnet::programs {
 
-inline std::span<const uint8_t> bytes_of(const char* text) {
-  return {reinterpret_cast<const uint8_t*>(text), std::strlen(text)};
-}
-
-/// A fixed buffer that text is put together in; what does not fit is cut.
-class Line {
+/// Text with a buffer of its own, longer than any line of ours.
+class Line : public Writer {
  public:
-  Line& text(const char* words);
-  /// Bytes from outside: everything but printable ASCII is written as \xNN.
-  Line& escaped(std::span<const uint8_t> bytes);
-  /// Bytes as a JSON string with its quotes; one that is not printable ASCII becomes \\u00NN.
-  Line& quoted(std::span<const uint8_t> bytes);
-  Line& hex(std::span<const uint8_t> bytes);
-  Line& hex_number(uint64_t value);
-  Line& number(uint64_t value);
-  /// value / 10^digits with that many digits behind the point.
-  Line& decimal(uint64_t value, uint32_t digits);
-  void clear() { count_ = 0; }
-  std::span<const uint8_t> bytes() const { return {buffer_, count_}; }
+  Line() : Writer(buffer_) {}
+  Line(const Line&) = delete;
+  Line& operator=(const Line&) = delete;
 
  private:
-  void put(uint8_t byte);
   uint8_t buffer_[4096];
-  size_t count_ = 0;
 };
+
+/// Writes what was put together, and begins anew; false where that failed.
+bool print(int descriptor, Writer& line);
 
 /// The columns of status.def.
 struct StatusText {
@@ -48,7 +34,7 @@ struct StatusText {
 };
 StatusText status_text(Status status);
 
-/// Prints the error to standard error and returns its exit code.
+/// Prints the error, if it is one, to standard error and returns its exit code.
 int report(const Error& error);
 
 }  // namespace bitnet::programs

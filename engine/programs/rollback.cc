@@ -3,7 +3,7 @@
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/report.h"
-#include "release/selftest.h"
+#include "release/trust.h"
 #include "release/update.h"
 
 namespace {
@@ -27,17 +27,13 @@ release::Host host;
 
 /// At most five digits and a unit.
 bool parse_keep(const char* text, uint64_t* seconds) {
-  uint64_t value = 0;
-  size_t digits = 0;
-  for (; text[digits] >= '0' && text[digits] <= '9' && digits < 5; ++digits) {
-    value = 10 * value + static_cast<uint64_t>(text[digits] - '0');
-  }
-  const char unit = text[digits];
-  *seconds = value * (unit == 'd' ? 86400 : 3600);
-  return digits > 0 && (unit == 'h' || unit == 'd') && text[digits + 1] == 0;
+  Text rest = text_of(text);
+  if (rest.size() > 6 || !take_number(&rest, 10, seconds)) return false;
+  *seconds *= same(rest, "d") ? 86400 : 3600;
+  return same(rest, "d") || same(rest, "h");
 }
 
-Error run(int count, char** values, bool* done) {
+Error run(int count, char** values) {
   const char* order = nullptr;
   const char* prefix = "";
   const char* keep = "72h";
@@ -45,8 +41,7 @@ Error run(int count, char** values, bool* done) {
   programs::Option options[] = {{.name = "--keep-old=", .text = &keep},
                                 {.name = "--order", .text = &order},
                                 {.name = "--prefix", .text = &prefix}};
-  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp, done));
-  if (*done) return kNoError;
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp));
   if (!parse_keep(keep, &keep_s)) return Error{Status::kOptionValue, "--keep-old"};
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(prefix, true, &host));
@@ -57,13 +52,11 @@ Error run(int count, char** values, bool* done) {
 }  // namespace
 
 int main(int count, char** values) {
-  bool done = false;
-  const Error error = run(count, values, &done);
+  const Error error = run(count, values);
   if (host.changed) {
     programs::Line line;
     line.text("installed  ").text(host.state.current.text).text("\nbefore     ");
-    line.text(host.state.old.text).text("\n");
-    (void)failed(platform::write_all(platform::kStdout, line.bytes()));
+    programs::print(platform::kStdout, line.text(host.state.old.text).text("\n"));
   }
-  return failed(error) ? programs::report(error) : 0;
+  return programs::report(error);
 }

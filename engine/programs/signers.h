@@ -13,6 +13,6 @@ void tell_signers(int descriptor, const release::TrustRoot& root,
 
 /// Puts together the path of `update.sig` beside a file, or in a folder. kOptionValue where it is
 /// longer than `place`.
-Result<const char*> find_signature(const char* path, std::span<char> place);
+Error find_signature(const char* path, std::span<uint8_t> place, const char** found);
 
 }  // namespace bitnet::programs

@@ -8,15 +8,13 @@
 #include "programs/arguments.h"
 #include "programs/report.h"
 #include "programs/signers.h"
-#include "release/selftest.h"
+#include "release/trust.h"
 
 namespace {
 
 using namespace bitnet;
 using programs::Line;
-
-constexpr size_t kPathsMax = 1000;
-constexpr size_t kPathBytesMax = 4096;
+using programs::print;
 
 constexpr char kHelp[] =
     R"(usage: bitnet-update apply BUNDLE [--sig FILE] [--order FILE] [--prefix DIR]
@@ -43,8 +41,7 @@ exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 envi
 )";
 
 struct Arguments {
-  const char* words[kPathsMax];  ///< the verb and what it is about
-  size_t word_count = 0;
+  std::span<char*> words;  ///< the verb and what it is about
   const char* signature = nullptr;
   const char* order = nullptr;
   const char* prefix = "";
@@ -54,93 +51,77 @@ struct Arguments {
 
 Arguments arguments;
 release::Host host;
-char beside[kPathBytesMax];
+uint8_t beside[platform::kPathBytesMax];
 const char* between = "";  ///< an item of a list in JSON and the one before
 
-void print(const Line& line, int descriptor = platform::kStdout) {
-  (void)failed(platform::write_all(descriptor, line.bytes()));
-}
-
 bool is_verb(const char* name, size_t words_min, size_t words_max) {
-  return arguments.word_count >= words_min && arguments.word_count <= words_max &&
-         std::strcmp(arguments.words[0], name) == 0;
+  const size_t count = arguments.words.size();
+  return count >= words_min && count <= words_max && std::strcmp(arguments.words[0], name) == 0;
 }
 
 /// Names each part that does not help.
 void print_parts() {
+  Line line;
   for (uint32_t i = 0; i < host.bundle.part_count; ++i) {
     const release::PartState state = host.bundle.parts[i].state;
     if (state == release::PartState::kFound) continue;
     const bool missing = state == release::PartState::kMissing;
-    Line line;
     line.text(missing ? "missing  part " : "damaged  part ").number(i + 1).text(" of ");
-    print(line.number(host.bundle.part_count).text("\n"), platform::kStderr);
+    print(platform::kStderr, line.number(host.bundle.part_count).text("\n"));
   }
   if (host.bundle.foreign == 0) return;
-  Line line;
-  line.text("not parts of this bundle, or there twice: ").number(host.bundle.foreign).text("\n");
-  print(line, platform::kStderr);
+  line.text("not parts of this bundle, or there twice: ").number(host.bundle.foreign);
+  print(platform::kStderr, line.text("\n"));
 }
 
 Error run_apply() {
-  const auto found = programs::find_signature(arguments.words[1], beside);
-  if (arguments.signature == nullptr) arguments.signature = found.value();
-  if (arguments.signature == nullptr) return found.error();
-  const Error error = release::apply(&host, {arguments.words + 1, arguments.word_count - 1},
-                                     arguments.signature, arguments.order);
+  const char*& signature = arguments.signature;
+  const std::span<char*> paths = arguments.words.subspan(1);
+  if (signature == nullptr) BITNET_TRY(programs::find_signature(paths[0], beside, &signature));
+  const Error error = release::apply(&host, paths, signature, arguments.order);
   if (error.status == Status::kParts) print_parts();
   if (failed(error) && !host.changed) return error;
-  const release::Manifest& manifest = host.update.manifest;
+  const release::Manifest& manifest = host.release.update.manifest;
   Line line;
   line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
-  line.text(", counter ").number(manifest.counter).text("\n");
-  print(line);
-  programs::tell_signers(platform::kStdout, host.root, host.approvals, false);
-  line.clear();
+  print(platform::kStdout, line.text(", counter ").number(manifest.counter).text("\n"));
+  programs::tell_signers(platform::kStdout, host.root, host.release.approvals, false);
   line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
   if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);
-  print(line.text("\n"));
+  print(platform::kStdout, line.text("\n"));
   return error;
 }
 
 Error run_root() {
-  release::Digest digest{};
-  if (arguments.digest != nullptr) {
-    release::Scanner scanner(release::text_of(arguments.digest), "--digest");
-    digest = scanner.digest();
-    scanner.end();
-    if (!scanner.ok()) return Error{Status::kOptionValue, "--digest"};
-  }
-  const Error error = release::install_root(&host, arguments.words[2],
-                                            arguments.digest != nullptr ? &digest : nullptr);
-  if (failed(error)) return error;
+  const bool given = arguments.digest != nullptr;
+  release::Scanner scanner(text_of(given ? arguments.digest : ""), "--digest");
+  const Digest digest = given ? scanner.digest() : Digest{};
+  scanner.end();
+  if (!scanner.ok()) return Error{Status::kOptionValue, "--digest"};
+  BITNET_TRY(release::install_root(&host, arguments.words[2], given ? &digest : nullptr));
   Line line;
   line.text(host.changed ? "installed  trust root version " : "installed already  version ");
-  print(line.number(host.state.root_version).text("\n"));
+  print(platform::kStdout, line.number(host.state.root_version).text("\n"));
   return kNoError;
 }
 
 /// A list in JSON begins, ends, or both; in text it has no sign.
 void print_bracket(const char* sign) {
-  if (arguments.json) print(Line().text(sign));
+  if (arguments.json) print(platform::kStdout, Line().text(sign));
   between = "";
 }
 
-void print_item(const char* head, std::span<const uint8_t> words) {
+void print_item(const char* head, Text words) {
   Line line;
-  print(arguments.json ? line.text(between).quoted(words)
-                       : line.text(head).escaped(words).text("\n"));
+  print(platform::kStdout, arguments.json ? line.text(between).quoted(words)
+                                          : line.text(head).escaped(words).text("\n"));
   between = ",";
 }
 
 /// The state as it stands on the disk, a line a fact.
 void print_state() {
-  for (release::Text rest = emit_state(host.state, host.buffer); !rest.empty();) {
-    size_t bytes = 0;
-    while (rest[bytes] != '\n') ++bytes;
-    print_item("", rest.first(bytes));
-    rest = rest.subspan(bytes + 1);
-  }
+  Text rest = emit_state(host.state, host.buffer);
+  while (!rest.empty()) print_item("", take_line(&rest));
 }
 
 /// What does not agree with the state, or makes its record of time a lower bound only.
@@ -157,7 +138,7 @@ void print_doubts() {
       {failed(check_log(&host)), "the log does not fit its chain"},
   };
   for (const auto& doubt : doubts) {
-    if (doubt.doubtful) print_item("doubt ", release::text_of(doubt.words));
+    if (doubt.doubtful) print_item("doubt ", text_of(doubt.words));
   }
 }
 
@@ -174,27 +155,23 @@ Error run_status() {
 Error run_verify_log() {
   BITNET_TRY(release::open_host(arguments.prefix, false, &host));
   BITNET_TRY(release::check_log(&host));
-  Line line;
-  print(line.text("verified   ").number(host.state.log_lines).text(" lines\n"));
+  print(platform::kStdout,
+        Line().text("verified   ").number(host.state.log_lines).text(" lines\n"));
   return kNoError;
 }
 
 Error run(int count, char** values) {
-  std::span<const char*> words(arguments.words);
-  bool done = false;
-  programs::Option options[] = {
-      {.name = "verb", .words = &words, .word_count = &arguments.word_count},
-      {.name = "--sig", .text = &arguments.signature},
-      {.name = "--order", .text = &arguments.order},
-      {.name = "--prefix", .text = &arguments.prefix},
-      {.name = "--digest", .text = &arguments.digest},
-      {.name = "--json", .flag = &arguments.json}};
-  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp, &done));
-  if (done) return kNoError;
+  programs::Option options[] = {{.name = "verb", .words = &arguments.words},
+                                {.name = "--sig", .text = &arguments.signature},
+                                {.name = "--order", .text = &arguments.order},
+                                {.name = "--prefix", .text = &arguments.prefix},
+                                {.name = "--digest", .text = &arguments.digest},
+                                {.name = "--json", .flag = &arguments.json}};
+  BITNET_TRY(programs::parse_arguments(count, values, options, kHelp));
   if (is_verb("status", 1, 1)) return run_status();
   if (is_verb("verify-log", 1, 1)) return run_verify_log();
-  const bool applies = is_verb("apply", 2, kPathsMax);
-  const bool roots = is_verb("root", 3, 3) && std::strcmp(words[1], "install") == 0;
+  const bool applies = is_verb("apply", 2, SIZE_MAX);
+  const bool roots = is_verb("root", 3, 3) && std::strcmp(arguments.words[1], "install") == 0;
   if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
@@ -207,7 +184,4 @@ Error run(int count, char** values) {
 
 }  // namespace
 
-int main(int count, char** values) {
-  const Error error = run(count, values);
-  return failed(error) ? programs::report(error) : 0;
-}
+int main(int count, char** values) { return programs::report(run(count, values)); }

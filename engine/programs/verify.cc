@@ -3,21 +3,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
 
-#include "platform/exec.h"
 #include "platform/os.h"
 #include "programs/arguments.h"
 #include "programs/report.h"
 #include "programs/signers.h"
 #include "release/content.h"
-#include "release/selftest.h"
 #include "release/trust.h"
 
 namespace {
 
 using namespace bitnet;
 using programs::Line;
+using programs::print;
 
-constexpr size_t kPathBytesMax = 4096;
 constexpr char kExecutable[] = "bitnet-infer";
 
 constexpr char kHelp[] =
@@ -67,25 +65,18 @@ struct Arguments {
 struct Program {
   Arguments arguments;
   uint8_t root_file[release::kContainerBytesMax];
-  uint8_t signature_file[release::kContainerBytesMax];
-  char paths[3][kPathBytesMax];
+  uint8_t paths[3][platform::kPathBytesMax];
   release::TrustRoot root;
-  release::Digest root_digest;
-  release::Container container;
-  release::UpdateStatement update;
-  release::Approvals approvals;
+  Digest root_digest;
+  release::SignedRelease release;
   release::Folder folder;
 };
 
 Program program;
 
-void write(int descriptor, const Line& line) {
-  (void)failed(platform::write_all(descriptor, line.bytes()));
-}
-
 /// What stands behind `--exec`, and a `--` directly behind it, is the business of the program that
 /// is run.
-Error read_arguments(int count, char** values, Arguments* out, bool* done) {
+Error read_arguments(int count, char** values, Arguments* out) {
   programs::Option options[] = {
       {.name = "--root", .text = &out->root},         {.name = "--pubkey", .text = &out->pubkey},
       {.name = "--sig", .text = &out->sig},           {.name = "--model", .text = &out->model},
@@ -99,11 +90,7 @@ Error read_arguments(int count, char** values, Arguments* out, bool* done) {
     const bool separated = own + 1 < count && std::strcmp(values[own + 1], "--") == 0;
     out->run = values + own + separated;
   }
-  const Error error = programs::parse_arguments(own, values, options, kHelp, done);
-  if (!failed(error) && *done && std::strcmp(values[1], "--version") == 0) {
-    write(platform::kStdout, Line().text(kClaims));
-  }
-  return error;
+  return programs::parse_arguments(own, values, options, kHelp, kClaims);
 }
 
 /// One source of trust and one content; none at all for a self-test.
@@ -121,139 +108,127 @@ Error check_arguments(const Arguments& given) {
   return kNoError;
 }
 
-/// Puts three texts one behind the other.
-Result<const char*> join(std::span<char> path, const char* a, size_t a_bytes, const char* b) {
-  const size_t b_bytes = std::strlen(b);
-  if (a_bytes + b_bytes >= path.size()) return Error{Status::kOptionValue, a};
-  std::memcpy(path.data(), a, a_bytes);
-  std::memcpy(path.data() + a_bytes, b, b_bytes + 1);
-  return static_cast<const char*>(path.data());
+/// A path below the prefix.
+Error below_prefix(const char* path, std::span<uint8_t> place, const char** joined) {
+  Writer out(place);
+  out.text(program.arguments.prefix).text(path);
+  if (out.written().size() == place.size()) return Error{Status::kOptionValue, "--prefix"};
+  *joined = out.ended();
+  return kNoError;
 }
 
 /// Step 1: whose signatures count. A root must carry its own threshold.
 Error load_trust(Program& self) {
-  const char* path = self.arguments.pubkey;
-  if (path != nullptr) {
-    release::Text key;
+  if (const char* path = self.arguments.pubkey; path != nullptr) {
+    Text key;
     BITNET_TRY(release::read_whole(platform::kAnywhere, path, self.root_file, &key));
     return release::parse_public_key(key, path, &self.root);
   }
-  path = self.arguments.root;
-  if (path == nullptr) {
-    const char* prefix = self.arguments.prefix;
-    const auto joined = join(self.paths[0], prefix, std::strlen(prefix), "/etc/bitnet/trust.root");
-    if (!joined.ok()) return joined.error();
-    path = joined.value();
-  }
-  BITNET_TRY(release::load_container(platform::kAnywhere, path, self.root_file, &self.container));
-  self.root_digest = release::digest_of(self.container.file);
-  BITNET_TRY(release::parse_trust_root(self.container.statement, &self.root));
-  return release::check_own_root(self.root, self.container, path);
+  const char* path = self.arguments.root;
+  if (path == nullptr) BITNET_TRY(below_prefix("/etc/bitnet/trust.root", self.paths[0], &path));
+  release::Container& container = self.release.container;
+  BITNET_TRY(release::load_container(platform::kAnywhere, path, self.root_file, &container));
+  self.root_digest = release::digest_of(container.file);
+  BITNET_TRY(release::parse_trust_root(container.statement, &self.root));
+  return release::check_own_root(self.root, container, path);
 }
 
 /// Step 2: what is signed, and by enough people. `beside` is the content, or its folder.
 Error load_statement(Program& self, const char* beside) {
   const char* path = self.arguments.sig;
-  if (path == nullptr) {
-    const auto joined = programs::find_signature(beside, self.paths[1]);
-    if (!joined.ok()) return joined.error();
-    path = joined.value();
+  if (path == nullptr) BITNET_TRY(programs::find_signature(beside, self.paths[1], &path));
+  BITNET_TRY(release::load_release(platform::kAnywhere, path, &self.release));
+  return release::check_release(self.root, self.release.container, path, &self.release.approvals);
+}
+
+/// Step 3: the content is what was signed.
+Error check_content(Program& self, const char* content) {
+  const Arguments& given = self.arguments;
+  const release::UpdateStatement& update = self.release.update;
+  const std::span<uint8_t> buffer = self.folder.buffer;
+  if (given.bundle != nullptr) {
+    if (update.bundle_bytes == 0) return Error{Status::kNoBundle, content};
+    return release::check_content(platform::kAnywhere, content, update.bundle_bytes,
+                                  update.bundle_sha384, buffer);
   }
-  BITNET_TRY(
-      release::load_container(platform::kAnywhere, path, self.signature_file, &self.container));
-  BITNET_TRY(release::parse_update(self.container.statement, &self.update));
-  return release::check_release(self.root, self.container, path, &self.approvals);
+  if (given.model != nullptr) {
+    const release::ManifestFile* model = release::find_file(update.manifest, "model.bin");
+    if (model == nullptr) return Error{Status::kFileNotListed, "model.bin"};
+    return release::check_content(platform::kAnywhere, content, model->bytes, model->sha384,
+                                  buffer);
+  }
+  const platform::Handle folder(platform::open_folder(platform::kAnywhere, content));
+  BITNET_TRY(folder.error());
+  const char* keep = given.run != nullptr ? kExecutable : nullptr;
+  return release::check_folder(folder, update.manifest, keep, &self.folder);
 }
 
 /// Steps 1 to 3; sets `*content` to what was verified.
 Error verify(Program& self, const char** content) {
   const Arguments& given = self.arguments;
+  BITNET_TRY(release::run_selftest());
   BITNET_TRY(load_trust(self));
-  const char* file = given.model != nullptr ? given.model : given.bundle;
-  if (file != nullptr) {
-    *content = file;
-    BITNET_TRY(load_statement(self, file));
-    if (given.bundle != nullptr) {
-      if (!self.update.has_bundle) return Error{Status::kNoBundle, file};
-      return release::check_content(platform::kAnywhere, file, self.update.bundle_bytes,
-                                    self.update.bundle_sha384, self.folder.buffer);
-    }
-    const release::ManifestFile* model = release::find_file(self.update.manifest, "model.bin");
-    if (model == nullptr) return Error{Status::kFileNotListed, "model.bin"};
-    return release::check_content(platform::kAnywhere, file, model->bytes, model->sha384,
-                                  self.folder.buffer);
+  for (const char* named : {given.model, given.bundle, given.release}) {
+    if (named != nullptr) *content = named;
   }
-  const char* folder = given.release != nullptr ? given.release : given.prefix;
-  const auto joined = join(self.paths[2], folder, std::strlen(folder),
-                           given.release != nullptr ? "/" : "/opt/bitnet/");
-  if (!joined.ok()) return joined.error();
-  *content = joined.value();
+  if (given.run != nullptr) BITNET_TRY(below_prefix("/opt/bitnet/", self.paths[2], content));
   BITNET_TRY(load_statement(self, *content));
-  const Result<int> opened = platform::open_folder(platform::kAnywhere, *content);
-  if (!opened.ok()) return opened.error();
-  return release::check_folder(opened.value(), self.update.manifest,
-                               given.run != nullptr ? kExecutable : nullptr, &self.folder);
+  return check_content(self, *content);
 }
 
 void tell_trusted(const Program& self, const char* content) {
-  const release::Manifest& manifest = self.update.manifest;
+  const release::Manifest& manifest = self.release.update.manifest;
   // While the release runs, standard output is its own.
   const int to = self.arguments.run == nullptr ? platform::kStdout : platform::kStderr;
   Line line;
   if (self.arguments.json) {
-    line.text("{\"trusted\": true, \"product\": \"").escaped(manifest.product);
-    line.text("\", \"version\": \"").escaped(manifest.version);
-    line.text("\", \"counter\": ").number(manifest.counter);
-    line.text(", \"architecture\": \"").escaped(manifest.architecture);
-    write(to, line.text("\", \"root_version\": ").number(self.root.version).text(", "));
-    programs::tell_signers(to, self.root, self.approvals, true);
-    line.clear();
-    return write(to, line.text("}\n"));
+    line.text("{\"trusted\": true, \"product\": ").quoted(manifest.product);
+    line.text(", \"version\": ").quoted(manifest.version);
+    line.text(", \"counter\": ").number(manifest.counter);
+    line.text(", \"architecture\": ").quoted(manifest.architecture);
+    print(to, line.text(", \"root_version\": ").number(self.root.version).text(", "));
+    programs::tell_signers(to, self.root, self.release.approvals, true);
+    print(to, line.text("}\n"));
+    return;
   }
-  line.text("trusted: `").escaped(release::text_of(content)).text("`\n  ");
+  line.text("trusted: `").escaped(text_of(content)).text("`\n  ");
   line.escaped(manifest.product).text(" ").escaped(manifest.version).text(", counter ");
   line.number(manifest.counter).text(", ").escaped(manifest.architecture).text("\n");
-  write(to, line);
-  programs::tell_signers(to, self.root, self.approvals, false);
+  print(to, line);
+  programs::tell_signers(to, self.root, self.release.approvals, false);
   if (self.arguments.pubkey != nullptr) return;
-  line.clear();
   line.text("  trust root version ").number(self.root.version).text(", SHA-384 ");
-  write(to, line.hex(self.root_digest).text("\n"));
+  print(to, line.hex(self.root_digest).text("\n"));
 }
 
 int tell_not_trusted(const Program& self, const Error& error) {
   if (self.arguments.json) {
     Line line;
-    line.text("{\"trusted\": false, \"error\": \"");
-    write(platform::kStdout, line.text(programs::status_text(error.status).name).text("\"}\n"));
+    line.text("{\"trusted\": false, \"error\": \"").text(programs::status_text(error.status).name);
+    print(platform::kStdout, line.text("\"}\n"));
   }
-  programs::tell_signers(platform::kStderr, self.root, self.approvals, false);
+  programs::tell_signers(platform::kStderr, self.root, self.release.approvals, false);
   return programs::report(error);
-}
-
-int run(int argument_count, char** argument_values) {
-  Program& self = program;
-  bool done = false;
-  Error error = read_arguments(argument_count, argument_values, &self.arguments, &done);
-  if (!failed(error) && !done) error = check_arguments(self.arguments);
-  if (failed(error) || done) return failed(error) ? programs::report(error) : 0;
-  error = release::run_selftest();
-  if (!failed(error) && self.arguments.selftest) {
-    Line line;
-    write(platform::kStdout, line.text("SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"));
-    return 0;
-  }
-  const char* content = "";
-  if (!failed(error)) error = verify(self, &content);
-  if (failed(error)) return tell_not_trusted(self, error);
-  tell_trusted(self, content);
-  if (self.arguments.run == nullptr) return 0;
-  self.arguments.run[0] = const_cast<char*>(kExecutable);
-  return programs::report(platform::execute(self.folder.kept, self.arguments.run));
 }
 
 }  // namespace
 
 int main(int argument_count, char** argument_values) {
-  platform::exit_process(run(argument_count, argument_values));
+  Program& self = program;
+  Error error = read_arguments(argument_count, argument_values, &self.arguments);
+  if (!failed(error)) error = check_arguments(self.arguments);
+  if (failed(error)) return programs::report(error);
+  if (self.arguments.selftest) {
+    error = release::run_selftest();
+    if (failed(error)) return tell_not_trusted(self, error);
+    print(platform::kStdout, Line().text("SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"));
+    return 0;
+  }
+  const char* content = "";
+  error = verify(self, &content);
+  if (failed(error)) return tell_not_trusted(self, error);
+  tell_trusted(self, content);
+  if (self.arguments.run == nullptr) return 0;
+  self.arguments.run[0] = const_cast<char*>(kExecutable);
+  return programs::report(platform::execute(self.folder.kept, self.arguments.run));
 }

@@ -56,7 +56,7 @@ size_t read_source(void* context, uint8_t* buffer, size_t bytes) {
   Archive* archive = static_cast<Archive*>(context);
   const Result<size_t> got = read_next(archive->bundle, {buffer, bytes});
   archive->source = got.error();
-  return got.ok() ? got.value() : BITNET_ZSTD_SOURCE_FAILED;
+  return got.ok() ? got.value() : kZstdSourceFailed;
 }
 
 /// Up to `bytes` bytes of the stream, at least one.
@@ -140,8 +140,7 @@ Error unpack_archive(Archive* archive, int folder) {
   const Manifest& manifest = *archive->manifest;
   while (archive->entry < manifest.file_count) {
     const ManifestFile& file = manifest.files[archive->entry++];
-    std::memcpy(archive->name, file.name.data(), file.name.size());
-    archive->name[file.name.size()] = 0;
+    archive->name = Writer(archive->name_place).bytes(file.name).ended();
     BITNET_TRY(unpack_entry(archive, folder, file));
   }
   BITNET_TRY(expect(archive, nullptr, stream_bytes(manifest) - archive->offset));

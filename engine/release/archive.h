@@ -14,10 +14,11 @@ struct Archive {
   Bundle* bundle = nullptr;
   BitnetZstd* stream = nullptr;
   std::span<uint8_t> buffer;
-  uint64_t offset = 0;                        ///< in the tar stream
-  uint64_t entry = 0;                         ///< 0 for MANIFEST
-  Error source{};                             ///< why the bundle could not be read
-  char name[kNameBytesMax + 1] = "MANIFEST";  ///< of that entry; errors point to it
+  uint64_t offset = 0;            ///< in the tar stream
+  uint64_t entry = 0;             ///< 0 for MANIFEST
+  Error source{};                 ///< why the bundle could not be read
+  const char* name = "MANIFEST";  ///< of that entry; errors point to it
+  uint8_t name_place[kNameBytesMax + 1] = {};
 };
 
 /// Opens a bundle and reads as far as its first entry, which must be the signed manifest: before

@@ -15,8 +15,8 @@ platform::NameList names;
 
 Error parts_error(const Bundle& bundle) {
   uint64_t found = 0;
-  for (uint32_t i = 0; i < bundle.part_count; ++i) {
-    found += bundle.parts[i].state == PartState::kFound ? 1 : 0;
+  for (const Part& part : std::span(bundle.parts, bundle.part_count)) {
+    found += part.state == PartState::kFound ? 1 : 0;
   }
   return Error{Status::kParts, "bundle", 0, found, bundle.part_count};
 }
@@ -59,8 +59,8 @@ Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
   if (!got.ok()) return got.error();
   Part part;
   uint64_t index = 1;
-  const size_t magic_bytes = sizeof kPartMagic - 1;
-  if (alone && (got.value() < magic_bytes || std::memcmp(head, kPartMagic, magic_bytes) != 0)) {
+  Text begin(head, got.value());
+  if (alone && !take_words(&begin, text_of(kPartMagic))) {
     part.state = PartState::kFound;
     part.bytes = facts.value().bytes;
     part.sha384 = bundle->sha384;
@@ -103,14 +103,14 @@ Error open_bundle(std::span<const char* const> paths, const Digest& sha384, uint
   bundle->bytes = bytes;
   for (const char* path : paths) BITNET_TRY(add_path(path, paths.size() == 1, bundle));
   uint64_t offset = 0;
-  for (uint32_t i = 0; i < bundle->part_count; ++i) {
-    Part& part = bundle->parts[i];
-    if (part.state != PartState::kFound) return parts_error(*bundle);
-    if (part.offset != offset || part.bytes > bytes - offset) part.state = PartState::kDamaged;
-    if (part.state == PartState::kDamaged && part.head_bytes > 0) return parts_error(*bundle);
+  bool usable = bundle->part_count > 0;
+  for (Part& part : std::span(bundle->parts, bundle->part_count)) {
+    const bool apart = part.state == PartState::kFound && part.offset != offset;
+    if (usable && apart) part.state = PartState::kDamaged;
+    usable = usable && part.state == PartState::kFound;
     offset += part.bytes;
   }
-  if (bundle->part_count == 0) return parts_error(*bundle);
+  if (!usable) return parts_error(*bundle);
   if (offset != bytes) return Error{Status::kBundleDigest, "bundle", 0, offset, bytes};
   return kNoError;
 }
@@ -132,8 +132,7 @@ Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer) {
 
 Error explain_refusal(Bundle* bundle, std::span<uint8_t> buffer, const Error& reason) {
   bool damaged = false;
-  for (uint32_t i = 0; i < bundle->part_count; ++i) {
-    Part& part = bundle->parts[i];
+  for (Part& part : std::span(bundle->parts, bundle->part_count)) {
     const auto digest = hash_file(part.descriptor, part.head_bytes, part.bytes, buffer);
     if (!digest.ok()) return digest.error();
     if (digest.value() == part.sha384) continue;

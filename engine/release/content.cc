@@ -3,8 +3,6 @@
 
 #include <cstring>
 
-#include "platform/exec.h"
-
 namespace bitnet::release {
 namespace {
 
@@ -26,20 +24,19 @@ Error absent(const Error& error, const char* subject) {
 }
 
 Error check_file(int folder, const ManifestFile& file, bool keep, Folder* out) {
-  std::memcpy(out->name, file.name.data(), file.name.size());
-  out->name[file.name.size()] = 0;
-  const platform::Handle opened(platform::open_file(folder, out->name));
-  if (failed(opened.error())) return absent(opened.error(), out->name);
-  if (!keep) return check_digest(opened, out->name, file.bytes, file.sha384, out->buffer);
-  const Result<int> copy = platform::copy_sealed(opened, file.bytes, out->buffer);
-  if (!copy.ok()) return copy.error();
-  out->kept = copy.value();
-  return check_digest(out->kept, out->name, file.bytes, file.sha384, out->buffer);
+  const char* name = Writer(out->name).bytes(file.name).ended();
+  const platform::Handle opened(platform::open_file(folder, name));
+  if (failed(opened.error())) return absent(opened.error(), name);
+  if (keep) {
+    const Result<int> copy = platform::copy_sealed(opened, file.bytes, out->buffer);
+    if (!copy.ok()) return copy.error();
+    out->kept = copy.value();
+  }
+  return check_digest(keep ? out->kept : opened, name, file.bytes, file.sha384, out->buffer);
 }
 
 Error check_names(int folder, const Manifest& manifest, Folder* out) {
-  const Error error = platform::list_names(folder, &out->names);
-  if (failed(error)) return error;
+  BITNET_TRY(platform::list_names(folder, &out->names));
   if (out->names.left_out != 0) return Error{Status::kFileNotListed, "a longer name"};
   for (uint32_t i = 0; i < out->names.count; ++i) {
     const char* name = out->names.names[i];
@@ -79,6 +76,11 @@ Error load_container(int folder, const char* name, std::span<uint8_t> buffer, Co
   Text text;
   BITNET_TRY(read_whole(folder, name, buffer, &text));
   return parse_container(text, name, out);
+}
+
+Error load_release(int folder, const char* name, SignedRelease* out) {
+  BITNET_TRY(load_container(folder, name, out->file, &out->container));
+  return parse_update(out->container.statement, &out->update);
 }
 
 Error check_content(int folder, const char* name, uint64_t bytes, const Digest& sha384,

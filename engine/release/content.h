@@ -3,8 +3,8 @@
 #pragma once
 
 #include "platform/fs.h"
-#include "release/container.h"
 #include "release/manifest.h"
+#include "release/trust.h"
 
 namespace bitnet::release {
 
@@ -15,6 +15,16 @@ Error read_whole(int folder, const char* name, std::span<uint8_t> buffer, Text* 
 
 /// Reads a signed container into `buffer`. As parse_container.
 Error load_container(int folder, const char* name, std::span<uint8_t> buffer, Container* out);
+
+/// What is signed of a release, and by whom. About 1.5 MiB: keep it in static storage.
+struct SignedRelease {
+  Container container;
+  UpdateStatement update;
+  Approvals approvals;
+  uint8_t file[kContainerBytesMax];
+};
+/// Reads `update.sig`; nothing is verified yet. As parse_container and parse_update.
+Error load_release(int folder, const char* name, SignedRelease* out);
 
 /// SHA-384 of a part of a file, or of as much of that as there is; read in pieces of `buffer`.
 Result<Digest> hash_file(int file, uint64_t offset, uint64_t bytes, std::span<uint8_t> buffer);
@@ -28,7 +38,7 @@ Error check_content(int folder, const char* name, uint64_t bytes, const Digest& 
 struct Folder {
   uint8_t buffer[1u << 20];
   platform::NameList names;
-  char name[kNameBytesMax + 1];  ///< of the file that is looked at; errors point to it
+  uint8_t name[kNameBytesMax + 1];  ///< of the file that is looked at; errors point to it
   int kept = platform::kNone;
 };
 

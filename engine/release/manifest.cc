@@ -90,8 +90,7 @@ Error parse_update(Text statement, UpdateStatement* out) {
   Scanner scanner(statement, "update statement");
   if (!scanner.accept("bitnet-update v1\n")) return Error{Status::kStatementKind, "bitnet-update"};
   scanner.expect("bundle ");
-  out->has_bundle = !scanner.accept("- 0\n");
-  if (out->has_bundle) {
+  if (!scanner.accept("- 0\n")) {
     out->bundle_sha384 = scanner.digest();
     scanner.expect(" ");
     out->bundle_bytes = scanner.number();

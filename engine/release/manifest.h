@@ -38,9 +38,8 @@ const ManifestFile* find_file(const Manifest& manifest, const char* name);
 
 /// What `update.sig` signs.
 struct UpdateStatement {
-  bool has_bundle = false;  ///< false: `bundle - 0`, the files are signed without a bundle
   Digest bundle_sha384{};
-  uint64_t bundle_bytes = 0;
+  uint64_t bundle_bytes = 0;  ///< 0: `bundle - 0`, the files are signed without a bundle
   Manifest manifest;
 };
 

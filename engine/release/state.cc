@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/state.h"
 
-#include "release/writer.h"
-
 namespace bitnet::release {
 namespace {
 
@@ -10,6 +8,12 @@ constexpr uint64_t kClockToleranceSeconds = 60;
 constexpr size_t kNameDigits = 16;
 
 const char* or_dash(const char* text) { return text[0] == 0 ? "-" : text; }
+
+/// The limits are known beforehand: all of it fits.
+Text whole(const Writer& out) {
+  ENGINE_CHECK(!out.cut());
+  return out.written();
+}
 
 /// Takes the fields of a state from a text.
 class Reader {
@@ -31,11 +35,8 @@ class Reader {
     if (!name.empty()) std::memcpy(value.data(), name.data(), name.size());
   }
   void release(ReleaseName& value) {
-    ReleaseName same;
-    uint64_t counter;
-    name(value.text);
-    if (value.none() || parse_release_name(text_of(value.text), &same, &counter)) return;
-    scanner_.fail(Status::kReleaseName);
+    if (scanner_.accept("-")) return;
+    if (!parse_release_name(scanner_.name(), &value)) scanner_.fail(Status::kReleaseName);
   }
   /// Whether there is a further release, for which it makes room.
   bool more(uint32_t index, uint32_t& count) {
@@ -118,30 +119,23 @@ Digest chain(const Digest& head, Text line) { return Sha384().add(head).add(line
 
 ReleaseName release_name(uint64_t counter, const Digest& manifest_sha384) {
   ReleaseName name;
-  uint8_t buffer[sizeof name.text];
-  Writer writer(buffer);
-  writer.number(counter).text("-").hex(Text(manifest_sha384).first(kNameDigits / 2));
-  std::memcpy(name.text, buffer, writer.written().size());
+  uint8_t place[sizeof name.text];
+  const Text digits = Text(manifest_sha384).first(kNameDigits / 2);
+  const Text text = Writer(place).number(counter).text("-").hex(digits).written();
+  ENGINE_CHECK(parse_release_name(text, &name));
   return name;
 }
 
-bool parse_release_name(Text text, ReleaseName* name, uint64_t* counter) {
+bool parse_release_name(Text text, ReleaseName* name) {
   uint8_t digits[kNameDigits / 2];
   Scanner scanner(text, "");
-  *counter = scanner.number();
+  *name = ReleaseName{};
+  name->counter = scanner.number();
   scanner.expect("-");
   scanner.hex(digits);
   scanner.end();
-  if (!scanner.ok()) return false;
-  *name = ReleaseName{};
-  std::memcpy(name->text, text.data(), text.size());
-  return true;
-}
-
-uint64_t counter_of(const char* name) {
-  ReleaseName copy;
-  uint64_t counter = 0;
-  return parse_release_name(text_of(name), &copy, &counter) ? counter : 0;
+  if (scanner.ok()) std::memcpy(name->text, text.data(), text.size());
+  return scanner.ok();
 }
 
 void advance(OwnTime* time, const platform::HostTime& now) {
@@ -173,20 +167,20 @@ Error parse_state(Text text, State* state) {
 Text emit_state(const State& state, std::span<uint8_t> buffer) {
   Writer out(buffer);
   walk(Emitter(&out), state);
-  return out.written();
+  return whole(out);
 }
 
 InstalledRelease* find_release(State* state, const ReleaseName& name) {
-  for (uint32_t i = 0; i < state->release_count; ++i) {
-    if (state->releases[i].name == name) return &state->releases[i];
+  for (InstalledRelease& release : std::span(state->releases, state->release_count)) {
+    if (release.name == name) return &release;
   }
   return nullptr;
 }
 
 void forget_release(State* state, const ReleaseName& name) {
   uint32_t kept = 0;
-  for (uint32_t i = 0; i < state->release_count; ++i) {
-    if (state->releases[i].name != name) state->releases[kept++] = state->releases[i];
+  for (const InstalledRelease& release : state->kept()) {
+    if (release.name != name) state->releases[kept++] = release;
   }
   state->release_count = kept;
   if (state->old == name) state->old = ReleaseName{};
@@ -202,7 +196,7 @@ Text emit_log_line(State* state, const char* event, const char* subject,
   out.hex(state->log_head).text("\n");
   state->log_lines += 1;
   state->log_bytes += out.written().size();
-  return out.written();
+  return whole(out);
 }
 
 size_t check_log_line(Text text, uint64_t number, Digest* head) {

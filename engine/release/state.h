@@ -16,14 +16,13 @@ inline constexpr size_t kLogLineBytesMax = 512;
 /// Name of a release's folder, `<counter>-<16 digits>`, ended by 0; empty for none.
 struct ReleaseName {
   char text[40] = "";
+  uint64_t counter = 0;
   bool none() const { return text[0] == 0; }
   bool operator==(const ReleaseName& other) const = default;
 };
 ReleaseName release_name(uint64_t counter, const Digest& manifest_sha384);
-/// Reads such a name and its counter; false for any other text.
-bool parse_release_name(Text text, ReleaseName* name, uint64_t* counter);
-/// 0 for none, and for any other text.
-uint64_t counter_of(const char* name);
+/// Reads such a name; false for any other text.
+bool parse_release_name(Text text, ReleaseName* name);
 
 struct InstalledRelease {
   ReleaseName name;
@@ -70,6 +69,7 @@ struct State {
   bool ordered = false;  ///< the trial is trusted through a rollback order, not through update.sig
   uint32_t release_count = 0;
   InstalledRelease releases[kReleasesMax];
+  std::span<const InstalledRelease> kept() const { return {releases, release_count}; }
 };
 
 /// kRelease* with the line of `state`.

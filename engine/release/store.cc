@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/store.h"
 
-#include "release/writer.h"
+#include <cstring>
 
 namespace bitnet::release {
 namespace {
@@ -37,7 +37,8 @@ Error load_state(Host* host, bool may_be_new) {
   if (error.status != Status::kFileSystem || !is_missing(error)) return error;
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count && may_be_new; ++i) {
-    may_be_new = counter_of(host->names.names[i]) == 0;
+    ReleaseName name;
+    may_be_new = !parse_release_name(text_of(host->names.names[i]), &name);
   }
   host->state = State{};
   return may_be_new ? kNoError : Error{Status::kStateMissing, kState};
@@ -81,9 +82,9 @@ Error set_link(Host* host, const char* link, const ReleaseName& to) {
   const Error error = platform::remove_file(host->opt, to.none() ? link : kNewLink, false);
   if (failed(error) && !is_missing(error)) return error;
   if (!to.none()) {
-    uint8_t target[64] = {};
-    Writer(target).text(kFolder).text("/").text(to.text);
-    BITNET_TRY(platform::make_link(host->opt, kNewLink, reinterpret_cast<const char*>(target)));
+    uint8_t place[64];
+    const char* target = Writer(place).text(kFolder).text("/").text(to.text).ended();
+    BITNET_TRY(platform::make_link(host->opt, kNewLink, target));
     BITNET_TRY(platform::rename_file(host->opt, kNewLink, link));
   }
   return platform::sync_file(host->opt);
@@ -101,9 +102,7 @@ const ReleaseName& ran(const State& state) {
 
 Error denied(Host* host, const Error& error, const char* path) {
   if (error.status != Status::kFileSystem || !platform::is_denied(error)) return error;
-  constexpr uint8_t kEnd[] = {0};
-  Writer(host->denied).text(host->prefix).text(path).bytes(kEnd);
-  return Error{Status::kFolderForeign, reinterpret_cast<const char*>(host->denied)};
+  return Error{Status::kFolderForeign, Writer(host->denied).text(host->prefix).text(path).ended()};
 }
 
 Error open_host(const char* prefix, bool to_write, Host* host) {
@@ -153,12 +152,12 @@ Error note_refusal(Host* host, Status status) {
   BITNET_TRY(count_time(host));
   Refusals& refused = host->state.refused;
   refused = {refused.total + 1, refused.streak + 1, host->state.time.elapsed_s,
-             static_cast<uint64_t>(status), host->update.manifest.sha384};
+             static_cast<uint64_t>(status), host->release.update.manifest.sha384};
   if ((refused.streak & (refused.streak - 1)) != 0) return save(host);
-  uint8_t subject[160] = {};
+  uint8_t subject[160];
   Writer out(subject);
   out.number(refused.total).text(" ").number(refused.status).text(" ").hex(refused.manifest_sha384);
-  return write_line(host, "refused", reinterpret_cast<const char*>(subject));
+  return write_line(host, "refused", out.ended());
 }
 
 bool links_fit(const Host& host) {
@@ -183,10 +182,9 @@ Error check_installed(Host* host, const ReleaseName& name) {
   const Error gone{Status::kFileMissing, "release"};
   const platform::Handle folder(platform::open_folder(host->folder, name.text));
   if (failed(folder.error())) return is_missing(folder.error()) ? gone : folder.error();
-  const Error error = load_container(folder, "update.sig", host->container_file, &host->container);
-  if (failed(error)) return is_missing(error) ? gone : error;
-  BITNET_TRY(parse_update(host->container.statement, &host->update));
-  const Manifest& manifest = host->update.manifest;
+  const Error error = load_release(folder, "update.sig", &host->release);
+  if (failed(error)) return error.status == Status::kFileSystem && is_missing(error) ? gone : error;
+  const Manifest& manifest = host->release.update.manifest;
   if (release_name(manifest.counter, manifest.sha384) != name) {
     return Error{Status::kFileDigest, "update.sig"};
   }
@@ -194,7 +192,7 @@ Error check_installed(Host* host, const ReleaseName& name) {
 }
 
 Error selftest(Host* host, const ReleaseName& name) {
-  const Manifest& manifest = host->update.manifest;
+  const Manifest& manifest = host->release.update.manifest;
   const platform::Handle folder(platform::open_folder(host->folder, name.text));
   BITNET_TRY(folder.error());
   for (const char* wanted : {"selftest.answer", "selftest.prompt", "bitnet-infer"}) {
@@ -207,11 +205,9 @@ Error selftest(Host* host, const ReleaseName& name) {
   BITNET_TRY(input.error());
   const platform::Handle program(platform::open_file(folder, "bitnet-infer"));
   BITNET_TRY(program.error());
-  uint8_t seed[24] = {};
-  Writer(seed).number(manifest.selftest_seed);
-  const char* arguments[] = {
-      "bitnet-infer", "--config", "config.yaml", "--seed", reinterpret_cast<const char*>(seed),
-      nullptr};
+  uint8_t place[24];
+  const char* seed = Writer(place).number(manifest.selftest_seed).ended();
+  const char* arguments[] = {"bitnet-infer", "--config", "config.yaml", "--seed", seed, nullptr};
   const std::span<uint8_t> output = std::span(host->buffer).subspan(kAnswerBytesMax, answer.size());
   const Result<platform::Finished> run =
       platform::run_program({program, folder, input, arguments, kSelftestMs, output});

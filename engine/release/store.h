@@ -17,12 +17,11 @@ inline constexpr uint64_t kSelftestMs = 300000;
 inline constexpr size_t kAnswerBytesMax = 65536;
 inline constexpr char kIncoming[] = ".incoming";
 inline constexpr char kEtcPath[] = "/etc/bitnet";
-inline constexpr size_t kPathBytesMax = 4096;  ///< no longer path can be opened
 
 /// Everything that an update holds in memory, about 16 MiB of which little is touched.
 struct Host {
   const char* prefix = "";
-  uint8_t denied[kPathBytesMax + sizeof kEtcPath + 2];  ///< the folder that is, as text
+  uint8_t denied[platform::kPathBytesMax + sizeof kEtcPath + 2];  ///< the folder that is, as text
   // Folders, held open.
   int opt = -1;     ///< /opt
   int folder = -1;  ///< /opt/bitnet.d, locked
@@ -31,9 +30,7 @@ struct Host {
   TrustRoot root;
   TrustRoot next_root;
   // What is being looked at.
-  Container container;
-  UpdateStatement update;
-  Approvals approvals;
+  SignedRelease release;
   RollbackOrder order;
   Bundle bundle;
   Archive archive;
@@ -41,8 +38,7 @@ struct Host {
   platform::NameList names;
   Folder look;
   uint8_t root_file[kContainerBytesMax];
-  uint8_t container_file[kContainerBytesMax];
-  uint8_t order_file[kContainerBytesMax];
+  uint8_t other_file[kContainerBytesMax];  ///< an order, or the next root
   alignas(64) uint8_t buffer[kBundleBufferBytes];
   alignas(64) uint8_t zstd[kZstdMemoryBytes];
 };
@@ -60,7 +56,7 @@ Error tick(Host* host);
 /// Counts the time, then writes a line of the log and the state that counts it: durable together,
 /// or not at all.
 Error commit(Host* host, const char* event, const char* subject);
-/// The same for the release in `update`, which was refused; but of a series without another
+/// The same for the release that is looked at, which was refused; but of a series without another
 /// event in between only the first, second, fourth, eighth … line is written, the others are
 /// counted: whoever offers bad bundles without end fills no disk, and leaves his trace.
 Error note_refusal(Host* host, Status status);
@@ -74,10 +70,10 @@ Error set_links(Host* host);
 Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes);
 
 /// Verifies an installed release file by file, and that nothing else lies in its folder. Leaves its
-/// statement in `update` and `container`; who signed is not looked at. As check_folder.
+/// statement in `release`; who signed is not looked at. As check_folder.
 Error check_installed(Host* host, const ReleaseName& name);
 
-/// Asks the release in `update` for its known answer. kSelftest, kFileSystem.
+/// Asks the release that is looked at for its known answer. kSelftest, kFileSystem.
 Error selftest(Host* host, const ReleaseName& name);
 
 /// Removes a folder of files, if it is there. Not durable: recovery repeats it.

@@ -1,18 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/text.h"
 
-#include <cstring>
-
 namespace bitnet::release {
 namespace {
 
 constexpr uint8_t kNoDigit = 0xff;
-
-uint8_t hex_digit(uint8_t byte) {
-  if (byte >= '0' && byte <= '9') return static_cast<uint8_t>(byte - '0');
-  if (byte >= 'a' && byte <= 'f') return static_cast<uint8_t>(byte - 'a' + 10);
-  return kNoDigit;
-}
 
 uint8_t base64_digit(uint8_t byte) {
   if (byte >= 'A' && byte <= 'Z') return static_cast<uint8_t>(byte - 'A');
@@ -28,17 +20,6 @@ bool is_name_byte(uint8_t byte) {
 }
 
 }  // namespace
-
-bool same(Text a, Text b) { return compare(a, b) == 0; }
-
-bool same(Text a, const char* b) { return same(a, text_of(b)); }
-
-int compare(Text a, Text b) {
-  const size_t common = a.size() < b.size() ? a.size() : b.size();
-  const int order = common == 0 ? 0 : std::memcmp(a.data(), b.data(), common);
-  if (order != 0) return order;
-  return a.size() == b.size() ? 0 : a.size() < b.size() ? -1 : 1;
-}
 
 bool decode_base64(Text text, std::span<uint8_t> out) {
   if (text.size() != base64_characters(out.size())) return false;
@@ -92,15 +73,11 @@ void Scanner::expect(const char* words) {
 }
 
 uint64_t Scanner::number() {
+  Text rest = rest_;
   uint64_t value = 0;
-  size_t digits = 0;
-  bool fits = true;
-  for (; digits < rest_.size() && rest_[digits] >= '0' && rest_[digits] <= '9'; ++digits) {
-    const uint64_t digit = rest_[digits] - uint64_t{'0'};
-    fits = fits && value <= (kNumberMax - digit) / 10;
-    value = value * 10 + digit;
-  }
-  if (digits == 0 || !fits || (digits > 1 && rest_.front() == '0')) fail(Status::kReleaseNumber);
+  const bool fits = take_number(&rest, 10, &value) && value <= kNumberMax;
+  const size_t digits = rest_.size() - rest.size();
+  if (!fits || (digits > 1 && rest_.front() == '0')) fail(Status::kReleaseNumber);
   take(digits);
   return ok() ? value : 0;
 }
@@ -115,13 +92,13 @@ Text Scanner::name() {
 }
 
 void Scanner::hex(std::span<uint8_t> out) {
-  const Text digits = rest_.first(rest_.size() < 2 * out.size() ? rest_.size() : 2 * out.size());
-  for (size_t i = 0; i < 2 * out.size() && ok(); ++i) {
-    const uint8_t digit = i < digits.size() ? hex_digit(digits[i]) : kNoDigit;
-    if (digit == kNoDigit) return fail(Status::kReleaseHex);
-    out[i / 2] = static_cast<uint8_t>(i % 2 == 0 ? digit << 4 : out[i / 2] | digit);
+  for (uint8_t& byte : out) {
+    Text pair = rest_.first(rest_.size() < 2 ? 0 : 2);
+    uint64_t value = 0;
+    if (!ok() || !take_number(&pair, 16, &value) || !pair.empty()) return fail(Status::kReleaseHex);
+    byte = static_cast<uint8_t>(value);
+    take(2);
   }
-  take(digits.size());
 }
 
 Digest Scanner::digest() {

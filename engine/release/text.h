@@ -2,51 +2,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 
 #include "base/status.h"
+#include "base/text.h"
 #include "crypto/crypto.h"
 
 namespace bitnet::release {
-
-/// A part of a text that is being read; it lives as long as that text.
-using Text = std::span<const uint8_t>;
-using Digest = std::array<uint8_t, kDigest384Bytes>;
 
 inline constexpr size_t kNameBytesMax = 64;
 inline constexpr uint64_t kNumberMax = (uint64_t{1} << 63) - 1;
 inline constexpr size_t kDigestDigits = 2 * kDigest384Bytes;
 
-inline Text text_of(const char* words) {
-  return {reinterpret_cast<const uint8_t*>(words), std::strlen(words)};
-}
-bool same(Text a, Text b);
-bool same(Text a, const char* b);
-/// Below, equal or above 0 as `a` stands before, at or behind `b` in order of bytes.
-int compare(Text a, Text b);
-
-/// SHA-384 of pieces, one behind the other.
-class Sha384 {
- public:
-  Sha384() { bitnet_sha384_init(&state_); }
-  Sha384& add(Text bytes) {
-    bitnet_sha384_update(&state_, bytes.data(), bytes.size());
-    return *this;
-  }
-  /// Ends it.
-  Digest digest() {
-    Digest out;
-    bitnet_sha384_final(&state_, out.data());
-    return out;
-  }
-
- private:
-  BitnetDigestState state_;
-};
 inline Digest digest_of(Text bytes) { return Sha384().add(bytes).digest(); }
 
 /// Reads a text from its begin to its end. The first failure stays: later calls do nothing and

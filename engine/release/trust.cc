@@ -7,8 +7,9 @@
 namespace bitnet::release {
 namespace {
 
+#include "release/known_answers.inc"
+
 constexpr char kSubject[] = "trust root";
-constexpr const char* kRoleNames[kRoleCount] = {"root", "release", "site"};
 constexpr size_t kNoKey = kKeysMax;
 
 Digest key_id(const Key& key) {
@@ -140,9 +141,58 @@ Status shortfall(const Approval& approval) {
   return none ? Status::kSignersUnknown : Status::kSignaturesTooFew;
 }
 
+template <typename Hash>
+bool digest_known(const char* known) {
+  Digest expected;
+  return decode_base64(text_of(known), expected) && Hash().add(text_of("abc")).digest() == expected;
+}
+
+template <size_t kKeyBytes, size_t kSignatureBytes>
+bool signature_known(bool (*verify)(const uint8_t*, const uint8_t*, const uint8_t*, size_t),
+                     const char* key_text, const char* signature_text, const char* message_text) {
+  std::array<uint8_t, kKeyBytes> key;
+  std::array<uint8_t, kSignatureBytes> signature;
+  const Text message = text_of(message_text);
+  if (!decode_base64(text_of(key_text), key)) return false;
+  if (!decode_base64(text_of(signature_text), signature)) return false;
+  if (!verify(key.data(), signature.data(), message.data(), message.size())) return false;
+  signature[0] ^= 1;
+  return !verify(key.data(), signature.data(), message.data(), message.size());
+}
+
 }  // namespace
 
-const char* role_name(Role role) { return kRoleNames[static_cast<size_t>(role)]; }
+Error parse_container(Text file, const char* subject, Container* out) {
+  *out = Container{};
+  out->file = file;
+  Scanner scanner(file, subject);
+  scanner.expect("bitnet-signatures v1\nstatement-bytes ");
+  const uint64_t bytes = scanner.number();
+  if (bytes > kStatementBytesMax) scanner.fail(Status::kReleaseRange, bytes, kStatementBytesMax);
+  scanner.end_line();
+  out->statement = scanner.take(bytes);
+  if (scanner.ok() && (bytes == 0 || out->statement.back() != '\n')) {
+    scanner.fail(Status::kReleaseSyntax);
+  }
+  while (scanner.ok() && !scanner.at_end()) {
+    if (!scanner.has_room(out->signature_count, kSignaturesMax)) break;
+    Signature& signature = out->signatures[out->signature_count];
+    scanner.expect("signature ");
+    signature.key_id = scanner.digest();
+    if (out->signature_count > 0 &&
+        compare(signature.key_id, out->signatures[out->signature_count - 1].key_id) <= 0) {
+      scanner.fail(Status::kReleaseOrder);
+    }
+    std::array<uint8_t, kMldsa87SignatureBytes> decoded;
+    scanner.expect("\ned25519 ");
+    signature.ed25519 = scanner.base64(std::span(decoded).first(kEd25519SignatureBytes));
+    scanner.expect("\nml-dsa-87 ");
+    signature.mldsa87 = scanner.base64(decoded);
+    scanner.end_line();
+    ++out->signature_count;
+  }
+  return scanner.error();
+}
 
 Error parse_trust_root(Text statement, TrustRoot* out) {
   *out = TrustRoot{};
@@ -153,10 +203,10 @@ Error parse_trust_root(Text statement, TrustRoot* out) {
   scanner.expect("version ");
   out->version = scanner.number();
   scanner.expect("\nrole root ");
-  read_role(scanner, &out->roles[0]);
+  read_role(scanner, &out->roles[kRoleRoot]);
   scanner.expect("role release ");
-  read_role(scanner, &out->roles[1]);
-  if (scanner.accept("role site ")) read_role(scanner, &out->roles[2]);
+  read_role(scanner, &out->roles[kRoleRelease]);
+  if (scanner.accept("role site ")) read_role(scanner, &out->roles[kRoleSite]);
   out->revoked = read_ids(scanner, "revoked ", "\n", statement.size());
   while (scanner.accept("key ")) read_key(scanner, out);
   if (scanner.ok() && !scanner.at_end()) scanner.fail(Status::kReleaseSyntax);
@@ -177,7 +227,7 @@ Error parse_public_key(Text file, const char* subject, TrustRoot* out) {
   scanner.end();
   key.id = key_id(key);
   out->key_count = 1;
-  RoleKeys& release = out->roles[static_cast<size_t>(Role::kRelease)];
+  RoleKeys& release = out->roles[kRoleRelease];
   release.threshold = 1;
   release.keys = 1;
   return scanner.error();
@@ -185,7 +235,7 @@ Error parse_public_key(Text file, const char* subject, TrustRoot* out) {
 
 Error check_threshold(const TrustRoot& root, Role role, const Container& container,
                       const char* subject, Approval* out) {
-  const RoleKeys& keys = root.roles[static_cast<size_t>(role)];
+  const RoleKeys& keys = root.roles[role];
   *out = Approval{};
   out->threshold = keys.threshold;
   for (size_t i = 0; i < container.signature_count; ++i) {
@@ -210,14 +260,14 @@ Error check_threshold(const TrustRoot& root, Role role, const Container& contain
 }
 
 Role order_role(const TrustRoot& root) {
-  return root.roles[static_cast<size_t>(Role::kSite)].threshold > 0 ? Role::kSite : Role::kRelease;
+  return root.roles[kRoleSite].threshold > 0 ? kRoleSite : kRoleRelease;
 }
 
 Error check_release(const TrustRoot& root, const Container& container, const char* subject,
                     Approvals* out) {
-  for (const Role role : {Role::kRelease, Role::kSite}) {
-    if (role == Role::kSite && order_role(root) != role) break;
-    Approval* approval = &(*out)[static_cast<size_t>(role)];
+  for (const Role role : {kRoleRelease, kRoleSite}) {
+    if (role == kRoleSite && order_role(root) != role) break;
+    Approval* approval = &(*out)[role];
     BITNET_TRY(check_threshold(root, role, container, subject, approval));
   }
   return kNoError;
@@ -225,7 +275,7 @@ Error check_release(const TrustRoot& root, const Container& container, const cha
 
 Error check_own_root(const TrustRoot& root, const Container& container, const char* subject) {
   Approval approval;
-  return check_threshold(root, Role::kRoot, container, subject, &approval);
+  return check_threshold(root, kRoleRoot, container, subject, &approval);
 }
 
 Error check_successor(const TrustRoot& installed, const TrustRoot& next, const Container& container,
@@ -240,6 +290,21 @@ Error check_successor(const TrustRoot& installed, const TrustRoot& next, const C
   }
   BITNET_TRY(check_own_root(installed, container, subject));
   return check_own_root(next, container, subject);
+}
+
+Error run_selftest() {
+  const char* wrong = nullptr;
+  if (!digest_known<Sha384>(kAbcSha384)) wrong = "SHA-384";
+  if (!digest_known<Sha3>(kAbcSha3)) wrong = "SHA3-384";
+  if (!signature_known<kEd25519KeyBytes, kEd25519SignatureBytes>(
+          bitnet_ed25519_verify, kEd25519Key, kEd25519Signature, kEd25519Message)) {
+    wrong = "Ed25519";
+  }
+  if (!signature_known<kMldsa87KeyBytes, kMldsa87SignatureBytes>(
+          bitnet_mldsa87_verify, kMldsa87Key, kMldsa87Signature, kMldsa87Message)) {
+    wrong = "ML-DSA-87";
+  }
+  return wrong == nullptr ? kNoError : Error{Status::kSelftestFailed, wrong};
 }
 
 }  // namespace bitnet::release

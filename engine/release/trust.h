@@ -1,10 +1,35 @@
-// The trust root, and the decision whether a signed statement is trusted.
+// Signed statements, the trust root, and the decision whether a statement is trusted.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "release/container.h"
+#include "release/text.h"
 
 namespace bitnet::release {
+
+inline constexpr size_t kSignaturesMax = 64;
+inline constexpr size_t kStatementBytesMax = 1u << 20;
+/// No container is longer: 80 bytes of head and at most 6,500 for each signature.
+inline constexpr size_t kContainerBytesMax = kStatementBytesMax + 80 + kSignaturesMax * 6500;
+
+/// One signer's two signatures in base64, as they stand in the container.
+struct Signature {
+  Digest key_id{};
+  Text ed25519;
+  Text mldsa87;
+};
+
+/// Spans point into the file's bytes.
+struct Container {
+  Text file;
+  Text statement;
+  size_t signature_count = 0;
+  std::array<Signature, kSignaturesMax> signatures{};
+};
+
+/// Reads a container; nothing is verified yet. A container without signatures is well
+/// formed. `subject` names the file in errors. kRelease* with the line, kReleaseRange for a
+/// statement above kStatementBytesMax, kReleaseOrder for a key id that is not above the one before.
+Error parse_container(Text file, const char* subject, Container* out);
 
 inline constexpr size_t kKeysMax = 64;  // what a set of 64 bits holds
 
@@ -17,9 +42,9 @@ struct Key {
   std::array<uint8_t, kMldsa87KeyBytes> mldsa87{};
 };
 
-enum class Role : uint8_t { kRoot, kRelease, kSite };
+enum Role : uint8_t { kRoleRoot, kRoleRelease, kRoleSite };
 inline constexpr size_t kRoleCount = 3;
-const char* role_name(Role role);
+inline constexpr const char* kRoleNames[kRoleCount] = {"root", "release", "site"};
 
 /// Key ids in increasing order, as they stand in the statement: each behind the same word.
 struct IdList {
@@ -90,5 +115,9 @@ Error check_own_root(const TrustRoot& root, const Container& container, const ch
 /// the installed root's `root` role and that of its own.
 Error check_successor(const TrustRoot& installed, const TrustRoot& next, const Container& container,
                       const char* subject);
+
+/// SHA-384, SHA3-384, Ed25519 and ML-DSA-87 must give what others have published, and refuse the
+/// same signatures with one bit changed. kSelftestFailed with the algorithm's name. About 1 ms.
+Error run_selftest();
 
 }  // namespace bitnet::release

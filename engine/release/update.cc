@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "release/update.h"
 
-#include "release/writer.h"
+#include <cstring>
 
 namespace bitnet::release {
 namespace {
@@ -29,8 +29,8 @@ InstalledRelease* list_release(State* state, const ReleaseName& name) {
 /// from starting, can be gone back to again. Returns `reason`, or why even this failed.
 Error keep_evidence(Host* host, const ReleaseName& name, const char* event, const Error& reason) {
   InstalledRelease* release = list_release(&host->state, name);
-  release->failed = reason.status != Status::kFileSystem ||
-                    counter_of(name.text) > counter_of(host->state.current.text);
+  release->failed =
+      reason.status != Status::kFileSystem || name.counter > host->state.current.counter;
   if (release->failed) release->retired_s = host->state.time.elapsed_s;
   BITNET_TRY(commit(host, event, name.text));
   return reason;
@@ -61,11 +61,11 @@ Error finish_trial(Host* host) {
   // 3. Floor, list and end of the trial, in one write.
   if (InstalledRelease* before = find_release(&state, from); before != nullptr) {
     before->retired_s = state.time.elapsed_s;
-    before->failed = counter_of(to.text) < counter_of(from.text);
+    before->failed = to.counter < from.counter;
   }
   *find_release(&state, to) = {to, find_release(&state, to)->installed_s, 0, false};
-  const uint64_t brought = host->update.manifest.minimum_counter;
-  if (ordered) state.floor = counter_of(to.text);
+  const uint64_t brought = host->release.update.manifest.minimum_counter;
+  if (ordered) state.floor = to.counter;
   if (!ordered && brought > state.floor) state.floor = brought;
   state.old = from;
   state.current = to;
@@ -87,8 +87,7 @@ Error prune(Host* host, const ReleaseName& name) {
 ReleaseName pick_prunable(const State& state, uint64_t keep_s, uint32_t evidence_max) {
   const InstalledRelease* oldest[2] = {nullptr, nullptr};
   uint32_t evidence = 0;
-  for (uint32_t i = 0; i < state.release_count; ++i) {
-    const InstalledRelease& release = state.releases[i];
+  for (const InstalledRelease& release : state.kept()) {
     evidence += release.failed ? 1 : 0;
     if (release.name == state.current || release.name == state.old) continue;
     if (!release.failed && state.time.elapsed_s - release.retired_s <= keep_s) continue;
@@ -124,30 +123,33 @@ Error make_room(Host* host) {
 /// Reads and checks a rollback order, if there is one. It permits one step, from what runs.
 Error load_order(Host* host, const char* path) {
   if (path == nullptr) return kNoError;
-  BITNET_TRY(load_container(platform::kAnywhere, path, host->order_file, &host->container));
-  BITNET_TRY(parse_rollback_order(host->container.statement, &host->order));
+  Container container;
+  BITNET_TRY(load_container(platform::kAnywhere, path, host->other_file, &container));
+  BITNET_TRY(parse_rollback_order(container.statement, &host->order));
   Approval approval;
-  BITNET_TRY(check_threshold(host->root, order_role(host->root), host->container, path, &approval));
-  const uint64_t current = counter_of(host->state.current.text);
+  BITNET_TRY(check_threshold(host->root, order_role(host->root), container, path, &approval));
+  const uint64_t current = host->state.current.counter;
   const bool fits = same(host->order.product, host->state.product) && host->order.from == current;
   return fits ? kNoError : Error{Status::kOrder, path, 0, host->order.from, current};
 }
 
 /// Whether the order means the release in `update`.
 Error check_order(const Host& host) {
-  const uint64_t counter = host.update.manifest.counter;
+  const uint64_t counter = host.release.update.manifest.counter;
   const bool fits =
-      host.order.to == counter && host.order.manifest_sha384 == host.update.manifest.sha384;
+      host.order.to == counter && host.order.manifest_sha384 == host.release.update.manifest.sha384;
   return fits ? kNoError : Error{Status::kOrder, "order", 0, host.order.to, counter};
+}
+
+Error check_signers(Host* host, const char* subject) {
+  return check_release(host->root, host->release.container, subject, &host->release.approvals);
 }
 
 /// Reads update.sig and decides whether its release is trusted, and meant for this host.
 Error load_update(Host* host, const char* signature) {
-  BITNET_TRY(
-      load_container(platform::kAnywhere, signature, host->container_file, &host->container));
-  BITNET_TRY(parse_update(host->container.statement, &host->update));
-  BITNET_TRY(check_release(host->root, host->container, signature, &host->approvals));
-  const Manifest& manifest = host->update.manifest;
+  BITNET_TRY(load_release(platform::kAnywhere, signature, &host->release));
+  BITNET_TRY(check_signers(host, signature));
+  const Manifest& manifest = host->release.update.manifest;
   if (!same(manifest.architecture, kArchitecture)) return Error{Status::kProduct, kArchitecture};
   const char* product = host->state.product;
   if (product[0] != 0 && !same(manifest.product, product)) return Error{Status::kProduct, product};
@@ -157,8 +159,8 @@ Error load_update(Host* host, const char* signature) {
 /// Newer than what runs, and not below the floor; or exactly what an order permits.
 Error check_counter(const Host& host, bool ordered) {
   if (ordered) return check_order(host);
-  const uint64_t counter = host.update.manifest.counter;
-  const uint64_t current = counter_of(host.state.current.text);
+  const uint64_t counter = host.release.update.manifest.counter;
+  const uint64_t current = host.state.current.counter;
   const uint64_t least = current >= host.state.floor ? current + 1 : host.state.floor;
   if (counter >= least) return kNoError;
   return Error{Status::kDowngrade, "update.sig", 0, counter, least};
@@ -167,22 +169,22 @@ Error check_counter(const Host& host, bool ordered) {
 /// Unpacks the bundle into a folder that nobody else can open. Whatever can be decided without
 /// the content has been decided before the folder is made.
 Error unpack(Host* host) {
-  const Manifest& manifest = host->update.manifest;
+  const Manifest& manifest = host->release.update.manifest;
   BITNET_TRY(open_archive(manifest, &host->bundle, host->zstd, host->buffer, &host->archive));
   BITNET_TRY(platform::make_folder(host->folder, kIncoming, 0700));
   const platform::Handle folder(platform::open_folder(host->folder, kIncoming));
   BITNET_TRY(folder.error());
   BITNET_TRY(unpack_archive(&host->archive, folder));
   BITNET_TRY(write_file(folder, "MANIFEST", 0444, 0, manifest.text));
-  BITNET_TRY(write_file(folder, "update.sig", 0444, 0, host->container.file));
+  BITNET_TRY(write_file(folder, "update.sig", 0444, 0, host->release.container.file));
   BITNET_TRY(platform::set_mode(folder, 0555));
   return platform::sync_file(folder);
 }
 
 /// Puts the release that was verified into its folder. What was kept under this name is replaced.
 Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> paths) {
-  const UpdateStatement& update = host->update;
-  if (!update.has_bundle) return Error{Status::kBundleDigest, "bundle"};
+  const UpdateStatement& update = host->release.update;
+  if (update.bundle_bytes == 0) return Error{Status::kBundleDigest, "bundle"};
   BITNET_TRY(open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle));
   Error error = unpack(host);
   if (failed(error) && error.status != Status::kFileSystem) {
@@ -200,42 +202,40 @@ Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> p
 /// The kept release that was replaced last; sets *error where only the floor forbids one.
 ReleaseName pick_retained(const State& state, uint64_t keep_s, Error* error) {
   const InstalledRelease* best = nullptr;
-  for (uint32_t i = 0; i < state.release_count; ++i) {
-    const InstalledRelease& release = state.releases[i];
-    const uint64_t counter = counter_of(release.name.text);
+  for (const InstalledRelease& release : state.kept()) {
+    const uint64_t counter = release.name.counter;
     const uint64_t age_s = state.time.elapsed_s - release.retired_s;
     if (release.failed || release.name == state.current || age_s > keep_s) continue;
     if (counter < state.floor) {
       *error = {Status::kDowngrade, "floor", 0, counter, state.floor};
     } else if (best == nullptr || release.retired_s > best->retired_s ||
-               (release.retired_s == best->retired_s && counter > counter_of(best->name.text))) {
+               (release.retired_s == best->retired_s && counter > best->name.counter)) {
       best = &release;
     }
   }
   return best != nullptr ? best->name : ReleaseName{};
 }
 
-/// Whether a kept release is what it was, is trusted today, and gives its answer.
-Error check_retained(Host* host, const ReleaseName& name, bool ordered) {
+/// Whether a kept release is what it was, and is trusted today or through an order.
+Error check_kept(Host* host, const ReleaseName& name, bool ordered) {
   BITNET_TRY(check_installed(host, name));
-  BITNET_TRY(ordered ? check_order(*host)
-                     : check_release(host->root, host->container, "update.sig", &host->approvals));
-  return selftest(host, name);
+  return ordered ? kNoError : check_signers(host, "update.sig");
 }
 
 /// Loads the root that the state names. Where only its new name is missing, it gets that.
 Error load_root(Host* host) {
   if (host->state.root_version == 0) return kNoError;
   for (const char* name : {kRoot, kNewRoot}) {
-    const Error error = load_container(host->etc, name, host->root_file, &host->container);
+    Container container;
+    const Error error = load_container(host->etc, name, host->root_file, &container);
     const bool missing = error.value == platform::kErrnoMissing;
     if (error.status == Status::kFileSystem && !missing) return error;
-    if (failed(error) || digest_of(host->container.file) != host->state.root_sha384) continue;
+    if (failed(error) || digest_of(container.file) != host->state.root_sha384) continue;
     if (name == kNewRoot) {
       BITNET_TRY(platform::rename_file(host->etc, kNewRoot, kRoot));
       BITNET_TRY(platform::sync_file(host->etc));
     }
-    return parse_trust_root(host->container.statement, &host->root);
+    return parse_trust_root(container.statement, &host->root);
   }
   return Error{Status::kRootChanged, kRoot};
 }
@@ -246,8 +246,7 @@ Error remove_orphans(Host* host) {
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count; ++i) {
     ReleaseName orphan;
-    uint64_t counter;
-    if (!parse_release_name(text_of(host->names.names[i]), &orphan, &counter)) continue;
+    if (!parse_release_name(text_of(host->names.names[i]), &orphan)) continue;
     if (find_release(&host->state, orphan) != nullptr) continue;
     BITNET_TRY(remove_folder(host, orphan.text));
   }
@@ -263,7 +262,7 @@ Error install(Host* host, std::span<const char* const> paths, const char* signat
   if (state.root_version == 0) return Error{Status::kRootMissing, kRoot};
   BITNET_TRY(load_order(host, order));
   BITNET_TRY(load_update(host, signature));
-  const Manifest& manifest = host->update.manifest;
+  const Manifest& manifest = host->release.update.manifest;
   const ReleaseName name = release_name(manifest.counter, manifest.sha384);
   if (name == state.current) return kNoError;
   // 2. Never older, never below the floor.
@@ -288,10 +287,7 @@ Error recover(Host* host) {
   // 3. A trial goes on where it can: its release is verified again, to the last byte.
   State& state = host->state;
   if (!state.trial.none()) {
-    Error error = check_installed(host, state.trial);
-    if (!failed(error) && !state.ordered) {
-      error = check_release(host->root, host->container, "update.sig", &host->approvals);
-    }
+    Error error = check_kept(host, state.trial, state.ordered);
     error = failed(error) ? undo_trial(host, error) : finish_trial(host);
     if (!state.trial.none() || error.status == Status::kFileSystem) return error;
   }
@@ -302,7 +298,7 @@ Error recover(Host* host) {
 
 Error apply(Host* host, std::span<const char* const> paths, const char* signature,
             const char* order) {
-  host->update = UpdateStatement{};
+  host->release.update = UpdateStatement{};
   const Error error = install(host, paths, signature, order);
   const bool noted = error.status == Status::kFileSystem || error.status == Status::kSelftest;
   if (failed(error) && !noted) (void)failed(note_refusal(host, error.status));
@@ -321,7 +317,9 @@ Error roll_back(Host* host, uint64_t keep_s, const char* order) {
                    : pick_retained(state, keep_s, &last);
     if (name.none() || find_release(&state, name) == nullptr) return last;
     // 2. It is whole, trusted, and answers; else it is marked, and the next one is looked at.
-    const Error error = check_retained(host, name, ordered);
+    Error error = check_kept(host, name, ordered);
+    if (!failed(error) && ordered) error = check_order(*host);
+    if (!failed(error)) error = selftest(host, name);
     if (!failed(error)) return switch_to(host, name, ordered, keep_s);
     if (ordered || error.status == Status::kFileSystem) return error;
     last = keep_evidence(host, name, "failed", error);
@@ -331,23 +329,24 @@ Error roll_back(Host* host, uint64_t keep_s, const char* order) {
 
 Error install_root(Host* host, const char* path, const Digest* sha384) {
   State& state = host->state;
-  BITNET_TRY(load_container(platform::kAnywhere, path, host->container_file, &host->container));
-  const Digest digest = digest_of(host->container.file);
+  Container container;
+  BITNET_TRY(load_container(platform::kAnywhere, path, host->other_file, &container));
+  const Digest digest = digest_of(container.file);
   if (sha384 != nullptr && digest != *sha384) return Error{Status::kRootDigest, path};
   if (digest != state.root_sha384) {
     // 1. The first root is the one that a person compared; later ones follow from the one before.
-    BITNET_TRY(parse_trust_root(host->container.statement, &host->next_root));
+    BITNET_TRY(parse_trust_root(container.statement, &host->next_root));
     if (state.root_version != host->root.version) return Error{Status::kRootChanged, kRoot};
     if (state.root_version == 0 && sha384 == nullptr) return Error{Status::kRootMissing, path};
     BITNET_TRY(state.root_version == 0
-                   ? check_own_root(host->next_root, host->container, path)
-                   : check_successor(host->root, host->next_root, host->container, path));
+                   ? check_own_root(host->next_root, container, path)
+                   : check_successor(host->root, host->next_root, container, path));
   } else if (state.root_version == host->root.version) {
     return kNoError;
   }
   BITNET_TRY(denied(host, platform::check_writable(host->etc), kEtcPath));
   // 2. The file beside, on the disk.  3. The state that names it.  4. Its name.
-  BITNET_TRY(write_file(host->etc, kNewRoot, 0444, 0, host->container.file));
+  BITNET_TRY(write_file(host->etc, kNewRoot, 0444, 0, container.file));
   BITNET_TRY(platform::sync_file(host->etc));
   if (digest != state.root_sha384) {
     state.root_version = host->next_root.version;
@@ -361,21 +360,19 @@ Error install_root(Host* host, const char* path, const Digest* sha384) {
 Error check_log(Host* host) {
   const platform::Handle file(platform::open_file(host->folder, "log"));
   BITNET_TRY(file.error());
+  const State& state = host->state;
   Digest head{};
   uint64_t offset = 0;
-  Error error = kNoError;
-  for (uint64_t line = 1; line <= host->state.log_lines && !failed(error); ++line) {
-    const Result<size_t> got =
-        platform::read_at(file, offset, std::span(host->buffer).first(kLogLineBytesMax));
-    const size_t bytes =
-        got.ok() ? check_log_line(Text(host->buffer, got.value()), line, &head) : 0;
-    if (bytes == 0) error = {Status::kUpdateLog, "log", line, line - 1, host->state.log_lines};
-    offset += bytes;
+  uint64_t fitting = 0;
+  for (size_t bytes = 1; bytes > 0 && fitting < state.log_lines; offset += bytes) {
+    const std::span<uint8_t> buffer = std::span(host->buffer).first(kLogLineBytesMax);
+    const Text text = buffer.first(platform::read_at(file, offset, buffer).value());
+    bytes = check_log_line(text, fitting + 1, &head);
+    fitting += bytes > 0 ? 1 : 0;
   }
-  if (failed(error)) return error;
-  const bool right = offset == host->state.log_bytes && head == host->state.log_head;
-  const uint64_t lines = host->state.log_lines;
-  return right ? kNoError : Error{Status::kUpdateLog, "log", lines, lines, lines};
+  const bool lines = fitting == state.log_lines;
+  if (lines && offset == state.log_bytes && head == state.log_head) return kNoError;
+  return Error{Status::kUpdateLog, "log", lines ? fitting : fitting + 1, fitting, state.log_lines};
 }
 
 }  // namespace bitnet::release

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/lockdown.h"
 
-#include "format/payload.h"
+#include "format/executable.h"
 
 namespace bitnet::runtime {
 namespace {
@@ -11,54 +11,27 @@ using format::Protection;
 constexpr int kFirstOther = platform::kStderr + 1;
 constexpr const char* kStreamNames[] = {"standard input", "standard output", "standard error"};
 
-/// A part of the program's memory; `constant` is what `lock: arena` leaves out. Stacks are not
-/// sealed: the main one may still grow.
-struct Region {
-  std::span<const uint8_t> memory;
-  bool constant;
-  bool stack;
-};
-
-/// Adds up one layer over several regions: the first refusal is the layer's.
-struct Sum {
-  platform::Reason reason = 0;
-  uint64_t bytes = 0;
-
-  void add(platform::Reason result, uint64_t count) {
-    if (result == 0) bytes += count;
-    if (reason == 0) reason = result;
-  }
-};
-
-/// The threads' stacks, each found by its own thread.
-struct Stacks {
-  std::span<const uint8_t> memory[kThreadCountMax];
-
-  static void find_own(void* context, uint32_t index) {
-    static_cast<Stacks*>(context)->memory[index] = platform::own_stack();
-  }
-};
-
 bool contains(std::span<const uint8_t> outer, std::span<const uint8_t> inner) {
   return inner.data() >= outer.data() && inner.data() < outer.data() + outer.size();
 }
 
-Status status_of(Protection layer, platform::Reason reason) {
-  if (layer == Protection::kMemoryLock) return Status::kProtectionMemory;
-  return platform::means_unknown(reason) ? Status::kProtectionKernel : Status::kProtectionRefused;
-}
-
 }  // namespace
 
-void Lockdown::set(Protection layer, platform::Reason reason, uint64_t detail) {
-  state(layer) = {true, reason == 0, reason, detail};
+void Lockdown::add(Protection layer, platform::Reason reason, uint64_t detail) {
+  LayerState& sum = state(layer);
+  sum.tried = true;
+  if (reason == 0) sum.detail += detail;
+  if (sum.reason == 0) sum.reason = reason;
 }
 
 Error Lockdown::first_missing() const {
   for (uint32_t i = 0; i < format::kProtectionCount; ++i) {
     const LayerState& layer = layers_[i];
-    if (!layer.tried || layer.on || accepts(i)) continue;
-    const Status status = status_of(static_cast<Protection>(i), layer.reason);
+    if (!layer.tried || layer.on() || accepts(i)) continue;
+    const bool memory = static_cast<Protection>(i) == Protection::kMemoryLock;
+    const Status status = memory                                  ? Status::kProtectionMemory
+                          : platform::means_unknown(layer.reason) ? Status::kProtectionKernel
+                                                                  : Status::kProtectionRefused;
     return Error{status, format::kProtectionNames[i], 0, layer.reason};
   }
   return kNoError;
@@ -69,54 +42,49 @@ Error Lockdown::before_threads() {
     // A pipe or file would take its number, and be taken for it.
     if (!platform::is_open(stream)) return Error{Status::kStreamClosed, kStreamNames[stream]};
   }
-  set(Protection::kCoreLimit, platform::forbid_core_files());
-  set(Protection::kNotDumpable, platform::forbid_inspection());
-  set(Protection::kNoNewPrivileges, platform::forbid_new_privileges());
-  set(Protection::kMdwe, platform::forbid_executable_memory());
+  add(Protection::kCoreLimit, platform::forbid_core_files());
+  add(Protection::kNotDumpable, platform::forbid_inspection());
+  add(Protection::kNoNewPrivileges, platform::forbid_new_privileges());
+  add(Protection::kMdwe, platform::forbid_executable_memory());
   uint32_t version = 0;
   const platform::Reason landlock = platform::forbid_files_and_network(&version);
-  set(Protection::kLandlock, landlock, version);
+  add(Protection::kLandlock, landlock, version);
   // Now, so that the pipes to come have the numbers from kFirstOther on without a gap.
-  set(Protection::kDescriptors, platform::close_descriptors_from(kFirstOther), kFirstOther);
+  add(Protection::kDescriptors, platform::close_descriptors_from(kFirstOther), kFirstOther);
   clock_ = platform::clock_needs_system_call();
   return first_missing();
 }
 
-void Lockdown::protect_memory(const RunMemory& memory, ThreadTeam& team) {
-  const platform::ProgramHeaders headers = platform::program_headers();
-  const format::Image image = format::read_image(headers.data, headers.count);
-  // What the prompt touches comes first: where memory may not be locked in full, it is.
-  Region regions[format::kSegmentCountMax + 3 + kThreadCountMax];
-  size_t count = 0;
-  Stacks stacks;
-  team.run(Stacks::find_own, &stacks);
-  for (uint32_t i = 0; i < team.size(); ++i) regions[count++] = {stacks.memory[i], false, true};
-  regions[count++] = {memory.arena, false, false};
-  if (!memory.log.empty()) regions[count++] = {memory.log, false, false};
-  bool weights_inside = false;
-  for (const bool constant : {false, true}) {
-    for (const format::Segment& segment : std::span(image.segments, image.segment_count)) {
-      if (segment.writable == constant) continue;
-      regions[count++] = {segment.memory, constant, false};
-      weights_inside = weights_inside || contains(segment.memory, memory.weights);
-    }
+void Lockdown::protect(const RunMemory& run, std::span<const uint8_t> part, Kind kind) {
+  const bool copied = contains(part, run.file) && !contains(part, run.weights);  // not read again
+  const bool left_out = kind == Kind::kConstant && run.lock == format::LockScope::kArena;
+  if (!copied && !left_out) {
+    add(Protection::kMemoryLock, platform::lock_memory(part), part.size());
   }
-  if (!weights_inside) regions[count++] = {memory.weights, true, false};
+  add(Protection::kDontDump, platform::exclude_from_dumps(part), part.size());
+  if (kind != Kind::kStack) add(Protection::kMseal, platform::seal_mapping(part), part.size());
+}
 
-  Sum lock, dump, seal;
-  for (const Region& region : std::span(regions, count)) {
-    const size_t bytes = region.memory.size();
-    const bool copied =  // and is not read again
-        contains(region.memory, memory.file) && !contains(region.memory, memory.weights);
-    if (!copied && !(region.constant && memory.lock == format::LockScope::kArena)) {
-      lock.add(platform::lock_memory(region.memory), bytes);
+void Lockdown::protect_memory(const RunMemory& run, ThreadTeam& team) {
+  const format::Image image = format::read_image(platform::program_headers());
+  // What the prompt touches comes first: where memory may not be locked in full, it is.
+  std::span<const uint8_t> stacks[kThreadCountMax];  // each found by its own thread
+  const auto find_own = [](void* all, uint32_t thread) {
+    static_cast<std::span<const uint8_t>*>(all)[thread] = platform::own_stack();
+  };
+  team.run(find_own, stacks);
+  for (uint32_t i = 0; i < team.size(); ++i) protect(run, stacks[i], Kind::kStack);
+  protect(run, run.arena, Kind::kChanging);
+  if (!run.log.empty()) protect(run, run.log, Kind::kChanging);
+  bool weights_inside = false;
+  for (const Kind kind : {Kind::kChanging, Kind::kConstant}) {
+    for (const format::Segment& segment : std::span(image.segments, image.segment_count)) {
+      if (segment.writable != (kind == Kind::kChanging)) continue;
+      protect(run, segment.memory, kind);
+      weights_inside = weights_inside || contains(segment.memory, run.weights);
     }
-    dump.add(platform::exclude_from_dumps(region.memory), bytes);
-    if (!region.stack) seal.add(platform::seal_mapping(region.memory), bytes);
   }
-  set(Protection::kMemoryLock, lock.reason, lock.bytes);
-  set(Protection::kDontDump, dump.reason, dump.bytes);
-  set(Protection::kMseal, seal.reason, seal.bytes);
+  if (!weights_inside) protect(run, run.weights, Kind::kConstant);
 }
 
 void Lockdown::put_filter(const ThreadTeam& team) {
@@ -125,11 +93,11 @@ void Lockdown::put_filter(const ThreadTeam& team) {
     const platform::ParkPipe& pipe = team.pipe(i);
     const int expected = kFirstOther + 2 * static_cast<int>(i);
     if (pipe.read_descriptor != expected || pipe.write_descriptor != expected + 1) {
-      return set(Protection::kFilter, platform::kBadDescriptor);
+      return add(Protection::kFilter, platform::kBadDescriptor);
     }
   }
   const uint64_t allowed = clock_ ? 4 : 3;
-  set(Protection::kFilter, platform::install_filter(plan), allowed);
+  add(Protection::kFilter, platform::install_filter(plan), allowed);
 }
 
 Error Lockdown::after_threads(const RunMemory& memory, ThreadTeam& team) {

@@ -18,9 +18,9 @@ namespace bitnet::runtime {
 /// allows.
 struct LayerState {
   bool tried = false;
-  bool on = false;
-  platform::Reason reason = 0;
+  platform::Reason reason = 0;  ///< of the first refusal
   uint64_t detail = 0;
+  bool on() const { return tried && reason == 0; }
 };
 
 /// Memory of the run besides the program's own segments and stacks.
@@ -53,8 +53,13 @@ class Lockdown {
 
  private:
   LayerState& state(format::Protection layer) { return layers_[static_cast<uint32_t>(layer)]; }
-  void set(format::Protection layer, platform::Reason reason, uint64_t detail = 0);
-  void protect_memory(const RunMemory& memory, ThreadTeam& team);
+  /// What one call, of as many as the layer takes, has come to.
+  void add(format::Protection layer, platform::Reason reason, uint64_t detail = 0);
+  /// Parts of the memory: `lock: arena` leaves out what is constant; stacks are not sealed, the
+  /// main one may still grow.
+  enum class Kind : uint8_t { kConstant, kChanging, kStack };
+  void protect(const RunMemory& run, std::span<const uint8_t> part, Kind kind);
+  void protect_memory(const RunMemory& run, ThreadTeam& team);
   void put_filter(const ThreadTeam& team);
   Error first_missing() const;
 

@@ -3,8 +3,9 @@
 
 #include <cstring>
 
+#include "base/text.h"
 #include "crypto/crypto.h"
-#include "platform/log_file.h"
+#include "platform/fs.h"
 #include "platform/os.h"
 
 namespace bitnet::runtime {
@@ -13,36 +14,25 @@ namespace {
 constexpr uint8_t kStartDomain = 2;
 constexpr uint8_t kRecordDomain = 3;
 
-void digest(uint8_t domain, std::span<const uint8_t> first, std::span<const uint8_t> second,
-            uint8_t chain[kLogChainBytes]) {
-  BitnetDigestState state;
-  uint8_t whole[kDigest384Bytes];
-  bitnet_sha3_384_init(&state);
-  bitnet_sha3_384_update(&state, &domain, 1);
-  bitnet_sha3_384_update(&state, first.data(), first.size());
-  bitnet_sha3_384_update(&state, second.data(), second.size());
-  bitnet_sha3_384_final(&state, whole);
-  std::memcpy(chain, whole, kLogChainBytes);
+LogChain digest(uint8_t domain, Text first, Text second) {
+  const Digest whole = Sha3().add({&domain, 1}).add(first).add(second).digest();
+  LogChain chain;
+  std::memcpy(chain.data(), whole.data(), chain.size());
+  return chain;
 }
 
 /// Whether the record at its place is number `sequence` and follows `before`, which becomes its
 /// chain.
-bool follows(std::span<const uint8_t> ring, uint64_t sequence, uint8_t before[kLogChainBytes]) {
+bool follows(Text ring, uint64_t sequence, LogChain* before) {
   const LogRecord& record = log_record(ring, sequence);
-  log_chain_next(before, record, before);
+  *before = log_chain_next(*before, record);
   return record.sequence == sequence && record.data_bytes <= kLogDataBytes &&
-         std::memcmp(before, record.chain, kLogChainBytes) == 0;
+         *before == record.chain;
 }
 
-Error check_header(std::span<const uint8_t> ring) {
+Error check_header(Text ring) {
   if (ring.size() != kLogBytes) return Error{Status::kLogFormat, "size", ring.size()};
-  LogHeader expected{};
-  std::memcpy(expected.magic, kLogMagic, sizeof kLogMagic);
-  expected.version = kLogVersion;
-  expected.record_bytes = sizeof(LogRecord);
-  expected.capacity = kLogCapacity;
-  const size_t constant = offsetof(LogHeader, made_unix_ns);
-  if (std::memcmp(ring.data(), &expected, constant) != 0)
+  if (std::memcmp(ring.data(), &kNewLogHeader, offsetof(LogHeader, made_unix_ns)) != 0)
     return Error{Status::kLogFormat, "header"};
   for (size_t i = offsetof(LogHeader, reserved_a); i < kLogHeaderBytes; ++i) {
     const bool head = i >= offsetof(LogHeader, head) && i < sizeof(LogHeader);
@@ -53,18 +43,17 @@ Error check_header(std::span<const uint8_t> ring) {
 
 }  // namespace
 
-void log_chain_start(const LogHeader& header, uint8_t chain[kLogChainBytes]) {
+LogChain log_chain_start(const LogHeader& header) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(&header);
-  digest(kStartDomain, {bytes, offsetof(LogHeader, head)}, {}, chain);
+  return digest(kStartDomain, {bytes, offsetof(LogHeader, head)}, {});
 }
 
-void log_chain_next(const uint8_t before[kLogChainBytes], const LogRecord& record,
-                    uint8_t chain[kLogChainBytes]) {
+LogChain log_chain_next(const LogChain& before, const LogRecord& record) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(&record);
-  digest(kRecordDomain, {before, kLogChainBytes}, {bytes, offsetof(LogRecord, chain)}, chain);
+  return digest(kRecordDomain, before, {bytes, offsetof(LogRecord, chain)});
 }
 
-Result<LogRange> check_log(std::span<const uint8_t> ring, uint64_t head_after, bool writing) {
+Result<LogRange> check_log(Text ring, uint64_t head_after, bool writing) {
   BITNET_TRY(check_header(ring));
   const auto& header = *reinterpret_cast<const LogHeader*>(ring.data());
   const uint64_t end = header.head;
@@ -72,18 +61,15 @@ Result<LogRange> check_log(std::span<const uint8_t> ring, uint64_t head_after, b
   // The record that a writer overwrites next may be half written, so it is not looked at. The one
   // after it is only where the chain begins again.
   uint64_t first = head_after < kLogCapacity ? 0 : head_after - kLogCapacity + 1;
-  uint8_t chain[kLogChainBytes];
-  log_chain_start(header, chain);
-  if (first > 0 && first < end) {
-    std::memcpy(chain, log_record(ring, first).chain, kLogChainBytes);
-    ++first;
-  }
+  LogChain chain = log_chain_start(header);
+  if (first > 0 && first < end) chain = log_record(ring, first++).chain;
   if (first > end) return LogRange{end, end};
   for (uint64_t sequence = first; sequence < end; ++sequence) {
-    if (!follows(ring, sequence, chain)) return Error{Status::kLogChain, "ring", sequence};
+    if (!follows(ring, sequence, &chain)) return Error{Status::kLogChain, "ring", sequence};
   }
   // More records than a writer can be ahead: the head was set back.
-  if (head_after == end && follows(ring, end, chain) && (!writing || follows(ring, end + 1, chain)))
+  if (head_after == end && follows(ring, end, &chain) &&
+      (!writing || follows(ring, end + 1, &chain)))
     return Error{Status::kLogChain, "head", end};
   return LogRange{first, end};
 }
@@ -91,28 +77,21 @@ Result<LogRange> check_log(std::span<const uint8_t> ring, uint64_t head_after, b
 Error LogWriter::open(const char* path) {
   const Result<platform::LogFile> file = platform::open_log_file(path, kLogBytes);
   if (!file.ok()) return file.error();
-  uint8_t* ring = file.value().memory;
-  auto& header = *reinterpret_cast<LogHeader*>(ring);
+  const Text ring(file.value().memory, kLogBytes);
+  auto& header = *reinterpret_cast<LogHeader*>(file.value().memory);
   if (file.value().made) {
-    header.version = kLogVersion;
-    header.record_bytes = sizeof(LogRecord);
-    header.capacity = kLogCapacity;
-    header.made_unix_ns = platform::unix_ns();
-    std::memcpy(header.magic, kLogMagic, sizeof kLogMagic);
+    LogHeader made = kNewLogHeader;
+    made.made_unix_ns = platform::unix_ns();
+    header = made;
   }
-  const Result<LogRange> range = check_log({ring, kLogBytes}, header.head, true);
+  const Result<LogRange> range = check_log(ring, header.head, true);
   if (!range.ok()) return range.error();
-  if (header.head == 0) {
-    log_chain_start(header, chain_);
-  } else {
-    std::memcpy(chain_, log_record({ring, kLogBytes}, header.head - 1).chain, kLogChainBytes);
-  }
-  ring_ = ring;
+  chain_ = header.head == 0 ? log_chain_start(header) : log_record(ring, header.head - 1).chain;
+  ring_ = file.value().memory;
   return kNoError;
 }
 
-void LogWriter::write(Event event, uint64_t a, uint64_t b, uint64_t c,
-                      std::span<const uint8_t> data) {
+void LogWriter::write(Event event, uint64_t a, uint64_t b, uint64_t c, Text data) {
   if (ring_ == nullptr) return;
   auto& header = *reinterpret_cast<LogHeader*>(ring_);
   LogRecord record{
@@ -120,14 +99,13 @@ void LogWriter::write(Event event, uint64_t a, uint64_t b, uint64_t c,
   const size_t bytes = data.size() < kLogDataBytes ? data.size() : kLogDataBytes;
   if (bytes > 0) std::memcpy(record.data, data.data(), bytes);
   record.data_bytes = static_cast<uint32_t>(bytes);
-  log_chain_next(chain_, record, chain_);
-  std::memcpy(record.chain, chain_, kLogChainBytes);
+  record.chain = chain_ = log_chain_next(chain_, record);
   const uint64_t place = header.head % kLogCapacity;
   std::memcpy(ring_ + kLogHeaderBytes + place * sizeof record, &record, sizeof record);
   __atomic_store_n(&header.head, record.sequence + 1, __ATOMIC_RELEASE);
 }
 
-void LogWriter::write_text(Event event, std::span<const uint8_t> text, uint64_t at) {
+void LogWriter::write_text(Event event, Text text, uint64_t at) {
   for (size_t done = 0; done < text.size(); done += kLogDataBytes) {
     write(event, at + done, text.size(), 0, text.subspan(done));
   }

@@ -3,11 +3,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "base/status.h"
+#include "base/text.h"
 
 namespace bitnet::runtime {
 
@@ -17,12 +19,10 @@ enum class Event : uint32_t {
 #undef BITNET_EVENT
 };
 
-inline constexpr char kLogMagic[8] = {'B', 'N', 'A', 'G', 'R', 'I', 'N', 'G'};
-inline constexpr uint32_t kLogVersion = 0;
 inline constexpr size_t kLogHeaderBytes = 4096;
 inline constexpr uint64_t kLogCapacity = 4096;
 inline constexpr size_t kLogDataBytes = 48;
-inline constexpr size_t kLogChainBytes = 32;
+using LogChain = std::array<uint8_t, 32>;
 
 /// The first bytes of the header page; the rest of the page is zero.
 struct LogHeader {
@@ -43,16 +43,17 @@ struct LogRecord {
   uint32_t data_bytes;
   uint64_t numbers[3];
   uint8_t data[kLogDataBytes];
-  uint8_t chain[kLogChainBytes];
+  LogChain chain;
 };
 static_assert(sizeof(LogRecord) == 128 && offsetof(LogRecord, chain) == 96);
+inline constexpr LogHeader kNewLogHeader = {
+    {'B', 'N', 'A', 'G', 'R', 'I', 'N', 'G'}, 0, sizeof(LogRecord), kLogCapacity, 0, {}, 0};
 inline constexpr size_t kLogBytes = kLogHeaderBytes + kLogCapacity * sizeof(LogRecord);
 
 /// The chain before the first record: over the header's constant part.
-void log_chain_start(const LogHeader& header, uint8_t chain[kLogChainBytes]);
+LogChain log_chain_start(const LogHeader& header);
 /// The chain of a record: over the chain before it and its other bytes.
-void log_chain_next(const uint8_t before[kLogChainBytes], const LogRecord& record,
-                    uint8_t chain[kLogChainBytes]);
+LogChain log_chain_next(const LogChain& before, const LogRecord& record);
 
 /// What a copy of a ring holds: records [first, end), each checked.
 struct LogRange {
@@ -63,9 +64,9 @@ struct LogRange {
 /// Checks a copy of a ring whose head was copied before the records; `head_after` is the head after
 /// that. With `writing` a writer may be one record ahead of its head. kLogFormat (where = offset),
 /// kLogChain (where = sequence).
-Result<LogRange> check_log(std::span<const uint8_t> ring, uint64_t head_after, bool writing);
+Result<LogRange> check_log(Text ring, uint64_t head_after, bool writing);
 
-inline const LogRecord& log_record(std::span<const uint8_t> ring, uint64_t sequence) {
+inline const LogRecord& log_record(Text ring, uint64_t sequence) {
   return reinterpret_cast<const LogRecord*>(ring.data() + kLogHeaderBytes)[sequence % kLogCapacity];
 }
 
@@ -76,16 +77,15 @@ class LogWriter {
   /// kLogFile (value = errno), kLogForeign, kLogBusy, kLogFormat, kLogChain.
   Error open(const char* path);
   /// Adds a record; without `open` nothing happens. Data beyond 48 bytes is left out.
-  void write(Event event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0,
-             std::span<const uint8_t> data = {});
+  void write(Event event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0, Text data = {});
   /// Adds text that began `at` bytes ago, in as many records as it takes.
-  void write_text(Event event, std::span<const uint8_t> text, uint64_t at);
+  void write_text(Event event, Text text, uint64_t at);
   /// The ring; empty without `open`.
-  std::span<const uint8_t> memory() const { return {ring_, ring_ == nullptr ? 0 : kLogBytes}; }
+  Text memory() const { return {ring_, ring_ == nullptr ? 0 : kLogBytes}; }
 
  private:
   uint8_t* ring_ = nullptr;
-  uint8_t chain_[kLogChainBytes] = {};
+  LogChain chain_ = {};
 };
 
 }  // namespace bitnet::runtime

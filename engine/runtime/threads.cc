@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/threads.h"
 
+#include "platform/fs.h"
+
 namespace bitnet::runtime {
 namespace {
 
@@ -31,40 +33,25 @@ void pause() {
 Error ThreadTeam::start(uint32_t thread_count, std::span<const uint32_t> cores) {
   ENGINE_CHECK(thread_count >= 1 && thread_count <= kThreadCountMax);
   ENGINE_CHECK(cores.empty() || cores.size() == thread_count);
-  size_ = thread_count;
   spin_count_ = thread_count <= platform::processor_count() ? kSpinCount : kSpinCountCrowded;
   cores_ = cores;
-  if (thread_count == 1) {
-    pin(0);
-    return core_errors_[0];
-  }
-  for (uint32_t i = 0; i < thread_count; ++i) {
+  for (uint32_t i = 0; thread_count > 1 && i < thread_count; ++i) {
     const Result<platform::ParkPipe> pipe = platform::make_park_pipe();
-    if (!pipe.ok()) {
-      size_ = 1;
-      stop();
-      return pipe.error();
-    }
-    waiters_[i].pipe = pipe.value();
-    ++pipe_count_;
+    if (!pipe.ok()) return pipe.error();
+    waiters_[pipe_count_++].pipe = pipe.value();
   }
-  for (uint32_t i = 1; i < thread_count; ++i) {
-    workers_[i].team = this;
-    workers_[i].index = i;
-    const Result<platform::Thread> thread = platform::start_thread(worker_main, &workers_[i]);
-    if (!thread.ok()) {
-      size_ = i;
-      stop();
-      return thread.error();
-    }
-    workers_[i].thread = thread.value();
+  for (; size_ < thread_count; ++size_) {
+    Worker& worker = workers_[size_];
+    worker.team = this;
+    worker.index = size_;
+    const Result<platform::Thread> thread = platform::start_thread(worker_main, &worker);
+    if (!thread.ok()) return thread.error();
+    worker.thread = thread.value();
   }
   // All workers have begun their loop when this returns, so what the C library does at the start
   // of a thread is over before steady state.
   run([](void* team, uint32_t i) { static_cast<ThreadTeam*>(team)->pin(i); }, this);
-  for (uint32_t i = 0; i < thread_count; ++i) {
-    if (failed(core_errors_[i])) return core_errors_[i];
-  }
+  for (uint32_t i = 0; i < thread_count; ++i) BITNET_TRY(core_errors_[i]);
   return kNoError;
 }
 
@@ -78,7 +65,10 @@ void ThreadTeam::stop() {
     run(nullptr, nullptr);
     for (uint32_t i = 1; i < size_; ++i) platform::join_thread(workers_[i].thread);
   }
-  for (uint32_t i = 0; i < pipe_count_; ++i) platform::close_park_pipe(waiters_[i].pipe);
+  for (const Waiter& waiter : std::span(waiters_, pipe_count_)) {
+    platform::close_file(waiter.pipe.read_descriptor);
+    platform::close_file(waiter.pipe.write_descriptor);
+  }
   pipe_count_ = 0;
   size_ = 1;
 }

@@ -36,7 +36,7 @@ class ThreadTeam {
 
   /// Starts `thread_count` - 1 workers (1 … kThreadCountMax). Thread i stays on processor cores[i];
   /// without cores the system chooses. The team must not move afterwards.
-  /// kNoThread, kNoCore, kSystem.
+  /// kNoThread, kNoCore, kSystem; then what was begun is there until `stop`.
   Error start(uint32_t thread_count, std::span<const uint32_t> cores = {});
   /// Ends the workers and closes the pipes. Only for the library; a program just exits.
   void stop();

@@ -10,10 +10,7 @@ namespace {
 constexpr uint64_t kHashMultiplier = 0x9e3779b97f4a7c15u;
 constexpr uint32_t kRankNone = 0xffffffffu;
 
-/// Up to this many symbols a scan for the lowest rank is faster than a heap.
-constexpr size_t kShortSymbolsMax = 64;
-
-uint64_t hash_bytes(std::span<const uint8_t> data) {
+uint64_t hash_bytes(Text data) {
   uint64_t value = data.size();
   for (size_t at = 0; at < data.size(); at += sizeof value) {
     const size_t left = data.size() - at;
@@ -26,7 +23,7 @@ uint64_t hash_bytes(std::span<const uint8_t> data) {
 }
 
 /// The id of a piece that is one token as a whole, or kIdNone.
-uint32_t find_word(const Tables& tables, std::span<const uint8_t> piece) {
+uint32_t find_word(const Tables& tables, Text piece) {
   if (piece.size() > tables.word_bytes_max) return kIdNone;
   const uint32_t mask = (1u << tables.word_slot_bits) - 1;
   uint32_t slot = static_cast<uint32_t>(hash_bytes(piece) >> (64 - tables.word_slot_bits));
@@ -53,37 +50,12 @@ uint32_t find_rank(const Tables& tables, uint32_t left, uint32_t right) {
   return kRankNone;
 }
 
-/// Merges few symbols: `ids` of `count` symbols, `ranks[i]` of the pair (i, i + 1).
-size_t merge_short(const Tables& tables, uint32_t* ids, uint32_t* ranks, size_t count) {
-  for (size_t i = 0; i + 1 < count; ++i) ranks[i] = find_rank(tables, ids[i], ids[i + 1]);
-  while (count > 1) {
-    uint32_t lowest = kRankNone;
-    size_t place = 0;
-    for (size_t i = 0; i + 1 < count; ++i) {
-      if (ranks[i] < lowest) {
-        lowest = ranks[i];
-        place = i;
-      }
-    }
-    if (lowest == kRankNone) break;
-    ids[place] = tables.merge_ids[lowest];
-    --count;
-    std::memmove(ids + place + 1, ids + place + 2, (count - place - 1) * sizeof(uint32_t));
-    if (place + 1 < count) {
-      std::memmove(ranks + place + 1, ranks + place + 2, (count - place - 2) * sizeof(uint32_t));
-      ranks[place] = find_rank(tables, ids[place], ids[place + 1]);
-    }
-    if (place > 0) ranks[place - 1] = find_rank(tables, ids[place - 1], ids[place]);
-  }
-  return count;
-}
-
-/// Many symbols, with a binary heap of pairs by (rank, place). A symbol over the places [first,
-/// last] has its id at `first`, and each of the two holds the other in ends_. Pairs that a merge
-/// has changed stay in the heap and are passed over: n symbols need fewer than 2 n entries.
-class LongMerge {
+/// The symbols of a piece, with a binary heap of pairs by (rank, place). A symbol over the places
+/// [first, last] has its id at `first`, and each of the two holds the other in ends_. Pairs that a
+/// merge has changed stay in the heap and are passed over: n symbols need fewer than 2 n entries.
+class Merge {
  public:
-  LongMerge(const Tables& tables, uint32_t* scratch, uint32_t count)
+  Merge(const Tables& tables, uint32_t* scratch, uint32_t count)
       : tables_(tables),
         ids_(scratch),
         ends_(scratch + count),
@@ -154,25 +126,15 @@ class LongMerge {
 
 }  // namespace
 
-void merge_piece(const Tables& tables, std::span<const uint8_t> piece, std::span<uint32_t> scratch,
-                 IdWriter& out) {
+void merge_piece(const Tables& tables, Text piece, std::span<uint32_t> scratch, IdWriter& out) {
   const uint32_t word = find_word(tables, piece);
   if (word != kIdNone) return out.put(word);
-  uint32_t short_ids[kShortSymbolsMax];
-  uint32_t short_ranks[kShortSymbolsMax];
-  const bool is_short = piece.size() <= kShortSymbolsMax;
-  uint32_t* const ids = is_short ? short_ids : scratch.data();
-  size_t count = 0;
+  uint32_t count = 0;
   for (const uint8_t byte : piece) {
     const uint32_t id = tables.byte_ids[byte];
-    if (id != kIdNone) ids[count++] = id;
+    if (id != kIdNone) scratch[count++] = id;
   }
-  if (is_short) {
-    count = merge_short(tables, short_ids, short_ranks, count);
-    for (size_t i = 0; i < count; ++i) out.put(short_ids[i]);
-  } else {
-    LongMerge(tables, ids, static_cast<uint32_t>(count)).run(out);
-  }
+  Merge(tables, scratch.data(), count).run(out);
 }
 
 }  // namespace bitnet::tokenizer

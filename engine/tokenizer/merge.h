@@ -6,22 +6,19 @@
 #include <cstdint>
 #include <span>
 
+#include "base/text.h"
 #include "tokenizer/tables.h"
 
 namespace bitnet::tokenizer {
 
-/// Where ids go. `overflow` is set instead of writing past the end.
+/// Where ids go: enough for any text of its length (encode_ids_max).
 struct IdWriter {
   std::span<uint32_t> ids;
   size_t count = 0;
-  bool overflow = false;
 
   void put(uint32_t id) {
-    if (count < ids.size()) {
-      ids[count++] = id;
-    } else {
-      overflow = true;
-    }
+    ENGINE_CHECK(count < ids.size());
+    ids[count++] = id;
   }
 };
 
@@ -30,7 +27,6 @@ inline constexpr size_t kMergeScratchWords = 6;
 
 /// Appends the ids of `piece`. Bytes without a token are dropped first.
 /// scratch: at least kMergeScratchWords * piece.size() words. Time O(n log n).
-void merge_piece(const Tables& tables, std::span<const uint8_t> piece, std::span<uint32_t> scratch,
-                 IdWriter& out);
+void merge_piece(const Tables& tables, Text piece, std::span<uint32_t> scratch, IdWriter& out);
 
 }  // namespace bitnet::tokenizer

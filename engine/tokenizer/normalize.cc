@@ -148,8 +148,8 @@ const uint8_t* skip_stable(const Tables& tables, const uint8_t* p, const uint8_t
 
 }  // namespace
 
-std::span<const uint8_t> normalize(const Tables& tables, std::span<const uint8_t> text,
-                                   std::span<uint8_t> out, std::span<uint32_t> scratch) {
+Text normalize(const Tables& tables, Text text, std::span<uint8_t> out,
+               std::span<uint32_t> scratch) {
   const uint8_t* p = text.data();
   const uint8_t* const end = p + text.size();
   if (skip_stable(tables, p, end) == end) return text;

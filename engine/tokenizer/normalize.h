@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/text.h"
 #include "tokenizer/tables.h"
 
 namespace bitnet::tokenizer {
@@ -17,7 +18,7 @@ inline constexpr size_t kNormalizeScratchWords = 2;
 /// Returns NFC of `text`: `text` itself where it is already so by a quick look, else a part of
 /// `out`. out: at least nfc_bytes_factor * text.size() bytes; scratch: at least
 /// kNormalizeScratchWords * nfc_bytes_factor * text.size() words. Time linear in the length.
-std::span<const uint8_t> normalize(const Tables& tables, std::span<const uint8_t> text,
-                                   std::span<uint8_t> out, std::span<uint32_t> scratch);
+Text normalize(const Tables& tables, Text text, std::span<uint8_t> out,
+               std::span<uint32_t> scratch);
 
 }  // namespace bitnet::tokenizer

@@ -20,7 +20,7 @@ uint8_t contraction_letter(uint32_t point, bool fold_case) {
 
 }  // namespace
 
-std::span<const uint8_t> Splitter::next() {
+Text Splitter::next() {
   if (place_ == end_) return {};
   const uint8_t* const begin = place_;
   if (place_ == limit_) {

@@ -17,10 +17,10 @@
 // them.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <span>
 
+#include "base/text.h"
 #include "tokenizer/tables.h"
 
 namespace bitnet::tokenizer {
@@ -28,7 +28,7 @@ namespace bitnet::tokenizer {
 /// Walks over the pieces of a text, in time linear in its length.
 class Splitter {
  public:
-  Splitter(const Tables& tables, std::span<const uint8_t> text)
+  Splitter(const Tables& tables, Text text)
       : tables_(tables),
         letters_(tables.letters_with_marks ? kLetter | kMark : kLetter),
         place_(text.data()),
@@ -36,7 +36,7 @@ class Splitter {
         limit_(place_) {}
 
   /// The next piece; empty at the end.
-  std::span<const uint8_t> next();
+  Text next();
 
  private:
   const uint8_t* match_contraction(const uint8_t* p) const;

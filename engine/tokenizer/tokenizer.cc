@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tokenizer/tokenizer.h"
 
-#include "base/check.h"
+#include <cstring>
+
+#include "tokenizer/characters.h"
 #include "tokenizer/merge.h"
 #include "tokenizer/normalize.h"
 #include "tokenizer/split.h"
@@ -37,6 +39,44 @@ struct Workspace {
         text(scratch.subspan(words_bytes(tables, bytes), text_bytes(tables, bytes))) {}
 };
 
+/// Without the white space at both ends, as Python's str.strip().
+Text trim(const Tables& tables, Text text) {
+  const uint8_t* end = text.data() + text.size();
+  const uint8_t* const begin = skip(tables, text.data(), end, kTrimmed);
+  while (end > begin) {
+    const Character c = character_before(begin, end);
+    if (!(byte_of(tables.classes, c.point) & kTrimmed)) break;
+    end -= c.bytes;
+  }
+  return {begin, end};
+}
+
+std::span<const ChatRow> rows_of(const Tables& tables, bool chat, bool with_system) {
+  if (!chat) return {tables.chat_raw, tables.chat_raw_count};
+  if (with_system) return {tables.chat_system_user, tables.chat_system_user_count};
+  return {tables.chat_user, tables.chat_user_count};
+}
+
+Text text_of(const Tables& tables, const ChatRow& row, Text system, Text user) {
+  if (row.kind == kChatLiteral) return {tables.chat_data + row.value, row.bytes};
+  const Text message = row.kind == kChatSystem ? system : user;
+  return row.value != 0 ? trim(tables, message) : message;
+}
+
+size_t chat_text_bytes(const Tables& tables, size_t text_bytes) {
+  return text_bytes + tables.chat_literal_bytes;
+}
+
+void append(const Tables& tables, Text text, std::span<uint8_t> scratch, IdWriter& out) {
+  ENGINE_CHECK(scratch.size() >= encode_scratch_bytes(tables, text.size()));
+  const Workspace space(tables, text.size(), scratch);
+  if (tables.nfc.index != nullptr) text = normalize(tables, text, space.text, space.words);
+  Splitter splitter(tables, text);
+  for (auto piece = splitter.next(); !piece.empty(); piece = splitter.next()) {
+    merge_piece(tables, piece, space.words, out);
+  }
+}
+
 }  // namespace
 
 size_t encode_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
@@ -48,26 +88,14 @@ size_t encode_ids_max(const Tables& tables, size_t text_bytes) {
   return text_bytes * tables.nfc_bytes_factor;
 }
 
-Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text,
-                      std::span<uint8_t> scratch, std::span<uint32_t> ids) {
-  const size_t needed = encode_scratch_bytes(tables, text.size());
-  if (scratch.size() < needed) {
-    return Error{Status::kBufferTooSmall, "tokenizer scratch", 0, scratch.size(), needed};
-  }
-  const Workspace space(tables, text.size(), scratch);
+size_t encode(const Tables& tables, Text text, std::span<uint8_t> scratch,
+              std::span<uint32_t> ids) {
   IdWriter out{ids};
-  if (tables.nfc.index != nullptr) text = normalize(tables, text, space.text, space.words);
-  Splitter splitter(tables, text);
-  for (auto piece = splitter.next(); !piece.empty() && !out.overflow; piece = splitter.next()) {
-    merge_piece(tables, piece, space.words, out);
-  }
-  if (out.overflow) {
-    return Error{Status::kBufferTooSmall, "token ids", 0, ids.size() + 1, ids.size()};
-  }
+  append(tables, text, scratch, out);
   return out.count;
 }
 
-std::span<const uint8_t> token_bytes(const Tables& tables, uint32_t id) {
+Text token_bytes(const Tables& tables, uint32_t id) {
   if (id >= tables.vocab_size) return {};
   const uint32_t begin = tables.token_offsets[id];
   return {tables.token_data + begin, tables.token_offsets[id + 1] - begin};
@@ -77,8 +105,43 @@ bool token_is_special(const Tables& tables, uint32_t id) {
   return id < tables.vocab_size && (tables.special_bits[id >> 5] >> (id & 31) & 1);
 }
 
-uint32_t vocab_size(const Tables& tables) { return tables.vocab_size; }
+size_t encode_prompt_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
+  const size_t bytes = chat_text_bytes(tables, text_bytes_max);
+  return align_up(bytes) + encode_scratch_bytes(tables, bytes);
+}
 
-std::span<const uint8_t, 48> source_sha384(const Tables& tables) { return tables.source_sha384; }
+size_t encode_prompt_ids_max(const Tables& tables, size_t text_bytes) {
+  const size_t rows =
+      size_t{tables.chat_raw_count} + tables.chat_user_count + tables.chat_system_user_count;
+  return rows + encode_ids_max(tables, chat_text_bytes(tables, text_bytes));
+}
+
+Result<size_t> encode_prompt(const Tables& tables, bool chat, Text system, Text user,
+                             std::span<uint8_t> scratch, std::span<uint32_t> ids) {
+  const std::span<const ChatRow> rows = rows_of(tables, chat, !system.empty());
+  if (rows.empty()) {
+    return Error{Status::kNoChatTemplate, system.empty() ? "chat template" : "system message"};
+  }
+  ENGINE_CHECK(scratch.size() >= encode_prompt_scratch_bytes(tables, system.size() + user.size()));
+  // Text between two control tokens is gathered and tokenised as one, template and message
+  // together.
+  uint8_t* const gathered = scratch.data();
+  const std::span<uint8_t> rest =
+      scratch.subspan(align_up(chat_text_bytes(tables, system.size() + user.size())));
+  size_t bytes = 0;
+  IdWriter out{ids};
+  for (size_t i = 0; i <= rows.size(); ++i) {
+    if (i < rows.size() && rows[i].kind != kChatToken) {
+      const Text text = text_of(tables, rows[i], system, user);
+      if (!text.empty()) std::memcpy(gathered + bytes, text.data(), text.size());
+      bytes += text.size();
+      continue;
+    }
+    append(tables, {gathered, bytes}, rest, out);
+    bytes = 0;
+    if (i < rows.size()) out.put(rows[i].value);
+  }
+  return out.count;
+}
 
 }  // namespace bitnet::tokenizer

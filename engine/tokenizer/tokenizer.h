@@ -8,6 +8,7 @@
 #include <span>
 
 #include "base/status.h"
+#include "base/text.h"
 
 namespace bitnet::tokenizer {
 
@@ -18,28 +19,23 @@ size_t encode_scratch_bytes(const Tables& tables, size_t text_bytes_max);
 
 /// Writes the ids of `text` (any bytes; invalid UTF-8 is taken byte by byte) to `ids`. Text never
 /// becomes a control token: nothing here looks for one.
-/// Returns the count; kBufferTooSmall if `ids` or `scratch` is too small. A text of n bytes gives
-/// at most encode_ids_max(tables, n) ids. Time O(n log n) for any input.
-Result<size_t> encode(const Tables& tables, std::span<const uint8_t> text,
-                      std::span<uint8_t> scratch, std::span<uint32_t> ids);
+/// Returns the count: a text of n bytes gives at most encode_ids_max(tables, n) ids, for which
+/// there must be room. Time O(n log n) for any input.
+size_t encode(const Tables& tables, Text text, std::span<uint8_t> scratch, std::span<uint32_t> ids);
 size_t encode_ids_max(const Tables& tables, size_t text_bytes);
 
 /// Bytes of one token, inside the tables; empty for an id outside the vocabulary.
-std::span<const uint8_t> token_bytes(const Tables& tables, uint32_t id);
+Text token_bytes(const Tables& tables, uint32_t id);
 /// True for added tokens marked special (not shown in an answer).
 bool token_is_special(const Tables& tables, uint32_t id);
-uint32_t vocab_size(const Tables& tables);
-/// SHA-384 of the tokenizer.json that the tables were made from, to be compared with model.bin.
-std::span<const uint8_t, 48> source_sha384(const Tables& tables);
 
 /// Writes the ids of a prompt. With `chat`: a conversation of an optional system message and one
 /// user message followed by the generation prompt; else the user message alone, after what the
 /// tokenizer's own file puts before a text (a BOS). Text of the messages is never matched against
 /// added tokens; text of the template that touches a message is tokenised together with it.
 /// kNoChatTemplate if the tables have none, or none for a system message.
-Result<size_t> encode_prompt(const Tables& tables, bool chat, std::span<const uint8_t> system,
-                             std::span<const uint8_t> user, std::span<uint8_t> scratch,
-                             std::span<uint32_t> ids);
+Result<size_t> encode_prompt(const Tables& tables, bool chat, Text system, Text user,
+                             std::span<uint8_t> scratch, std::span<uint32_t> ids);
 size_t encode_prompt_scratch_bytes(const Tables& tables, size_t text_bytes_max);
 size_t encode_prompt_ids_max(const Tables& tables, size_t text_bytes);
 

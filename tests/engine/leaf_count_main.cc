@@ -70,7 +70,7 @@ int main(int argument_count, char** arguments) {
   model::SessionOptions options{64, 32, numbers[4], 1, {isa, 4}};
   options.verify = static_cast<format::VerifyMode>(numbers[2]);
   options.head = static_cast<model::HeadMode>(numbers[3]);
-  const auto take = [](void* header, Arena& arena) {
+  const auto take = [](void* header, Arena& arena, bool) {
     chooser = sampler::Sampler(arena, static_cast<const format::ModelHeader*>(header)->vocab_size);
   };
   auto* header = const_cast<uint8_t*>(file.value().data());

@@ -53,7 +53,7 @@ int main(int argument_count, char** arguments) {
                                       chunk,
                                       {isa, std::strlen(arguments[2])},
                                       static_cast<format::KvCacheKind>(number(arguments[6]))};
-  const Error error = session.open(file.value(), options, {[](void*, Arena&) {}, nullptr});
+  const Error error = session.open(file.value(), options, {[](void*, Arena&, bool) {}, nullptr});
   if (failed(error)) return programs::report(error);
   static uint32_t ids[65536];
   for (;;) {

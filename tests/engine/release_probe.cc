@@ -33,7 +33,7 @@ void tell_approvals(uint64_t* out) {
   }
 }
 
-Error load_root(release::Text file, size_t index) {
+Error load_root(Text file, size_t index) {
   const Error error = release::parse_container(file, "root", &containers[index]);
   return failed(error) ? error
                        : release::parse_trust_root(containers[index].statement, &roots[index]);
@@ -45,7 +45,7 @@ extern "C" {
 
 /// kind: c(ontainer), m(anifest), u(pdate), t(rust root), o(rder), k(ey).
 int probe_parse(char kind, const uint8_t* data, size_t bytes, Told* out) {
-  const release::Text text(data, bytes);
+  const Text text(data, bytes);
   release::RollbackOrder order;
   switch (kind) {
     case 'c':

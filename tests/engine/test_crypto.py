@@ -50,5 +50,5 @@ def test_digest_state_size_same_in_header_and_zig() -> None:
     """The two sides each fix the size of the state; a difference would overwrite the stack."""
     header = (engine_root() / "crypto" / "crypto.h").read_text(encoding="utf-8")
     source = (engine_root() / "crypto" / "crypto.zig").read_text(encoding="utf-8")
-    assert "#define BITNET_DIGEST_STATE_BYTES 384\n" in header
+    assert "kDigestStateBytes = 384;\n" in header
     assert "const state_bytes = 384;\n" in source

@@ -40,7 +40,11 @@ def mldsa87_accepts(key: bytes, signature: bytes, message: bytes) -> bool:
 
 def digest(name: str, message: bytes) -> bytes:
     out = ctypes.create_string_buffer(48)
-    getattr(crypto(), f"bitnet_{name}")(message, len(message), out)
+    state = ctypes.create_string_buffer(384 + 16)
+    aligned = ctypes.cast(ctypes.addressof(state) + -ctypes.addressof(state) % 16, ctypes.c_char_p)
+    getattr(crypto(), f"bitnet_{name}_init")(aligned)
+    getattr(crypto(), f"bitnet_{name}_update")(aligned, message, len(message))
+    getattr(crypto(), f"bitnet_{name}_final")(aligned, out)
     return out.raw
 
 

@@ -94,7 +94,7 @@ void make_archive() {
     release::ManifestFile& file = manifest.files[i];
     file.name = {reinterpret_cast<const uint8_t*>(kNames[i]), std::strlen(kNames[i])};
     file.bytes = kFileBytes[i];
-    bitnet_sha384(content[i], kFileBytes[i], file.sha384.data());
+    file.sha384 = Sha384().add({content[i], kFileBytes[i]}).digest();
     add_entry(&archive, kNames[i], content[i], kFileBytes[i]);
   }
   manifest.file_count = 2;

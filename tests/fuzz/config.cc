@@ -14,7 +14,7 @@ void must(bool condition) {
 }
 
 /// A text lies inside the buffer that was parsed, or is empty.
-void must_lie_inside(format::Text text, const uint8_t* buffer, size_t bytes) {
+void must_lie_inside(Text text, const uint8_t* buffer, size_t bytes) {
   if (text.empty()) return;
   must(text.data() >= buffer && text.data() + text.size() <= buffer + bytes);
 }
@@ -27,7 +27,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   const Result<format::Config> result = format::parse_config({buffer, bytes});
   if (result.ok()) {
     const format::Config& config = result.value();
-    for (const format::Text text : {config.model, config.log, config.isa, config.system}) {
+    for (const Text text : {config.model, config.log, config.isa, config.system}) {
       must_lie_inside(text, buffer, bytes);
     }
     must(config.threads >= 1 && config.threads <= kThreadCountMax);

@@ -30,20 +30,15 @@ struct Input {
 /// A ring with records [first, end), made as docs/formats/log.md says.
 void make(uint8_t* ring, uint64_t first, uint64_t end, Input& input) {
   auto& header = *reinterpret_cast<LogHeader*>(ring);
-  std::memcpy(header.magic, kLogMagic, sizeof kLogMagic);
-  header.version = kLogVersion;
-  header.record_bytes = sizeof(LogRecord);
-  header.capacity = kLogCapacity;
+  header = kNewLogHeader;
   header.head = end;
-  uint8_t chain[kLogChainBytes];
-  log_chain_start(header, chain);
+  LogChain chain = log_chain_start(header);
   for (uint64_t sequence = first; sequence < end; ++sequence) {
     LogRecord record{};
     record.sequence = sequence;
     record.event = input.take<uint8_t>();
     record.data_bytes = input.take<uint8_t>() % (kLogDataBytes + 1);
-    log_chain_next(chain, record, chain);
-    std::memcpy(record.chain, chain, sizeof chain);
+    record.chain = chain = log_chain_next(chain, record);
     std::memcpy(ring + kLogHeaderBytes + sequence % kLogCapacity * sizeof record, &record,
                 sizeof record);
   }

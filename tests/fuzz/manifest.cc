@@ -23,7 +23,7 @@ void walk_manifest(Walk& walk, const release::Manifest& manifest) {
     walk.text(" ").bytes(file.name).text("\n");
     must(!file.name.empty() && file.name.size() <= release::kNameBytesMax);
     must(std::memchr(file.name.data(), '/', file.name.size()) == nullptr);
-    must(i == 0 || release::compare(manifest.files[i - 1].name, file.name) < 0);
+    must(i == 0 || compare(manifest.files[i - 1].name, file.name) < 0);
   }
   for (size_t i = 0; i < manifest.file_count; ++i) {
     walk.hex(manifest.files[i].sha384).text("  ").bytes(manifest.files[i].name).text("\n");
@@ -37,14 +37,14 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static release::UpdateStatement update;
   auto* buffer = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
   std::memcpy(buffer, data, bytes);
-  const release::Text input(buffer, bytes);
+  const Text input(buffer, bytes);
   Walk walk(input);
   release::RollbackOrder order;
   if (!failed(release::parse_manifest(input, &update.manifest))) {
     walk_manifest(walk, update.manifest);
   } else if (!failed(release::parse_update(input, &update))) {
     walk.text("bitnet-update v1\nbundle ");
-    if (update.has_bundle) {
+    if (update.bundle_bytes > 0) {
       walk.hex(update.bundle_sha384).text(" ").number(update.bundle_bytes).text("\n");
     } else {
       walk.text("- 0\n");

@@ -8,12 +8,14 @@
 using namespace bitnet;
 
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
-  static programs::Region region;
-  std::span<const uint8_t> rest(data, bytes);
+  programs::Region region;
+  Text rest(data, bytes);
   bool ok = true;
   while (programs::next_region(rest, &region, &ok)) {
     if (region.begin >= region.end) std::abort();
-    if (std::strlen(region.name) >= sizeof region.name) std::abort();
+    for (const Text part : {region.rights, region.name}) {
+      if (part.data() < data || part.data() + part.size() > data + bytes) std::abort();
+    }
   }
   return 0;
 }

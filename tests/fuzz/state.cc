@@ -25,20 +25,19 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   if (bytes > release::kStateBytesMax) return 0;
   auto* copy = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
   std::memcpy(copy, data, bytes);
-  const release::Text text(copy, bytes);
+  const Text text(copy, bytes);
   if (!failed(release::parse_state(text, &state))) {
-    must(release::same(release::emit_state(state, buffer), text));
+    must(same(release::emit_state(state, buffer), text));
     must(listed(&state, state.current) && listed(&state, state.old) && listed(&state, state.trial));
     must(state.release_count <= release::kReleasesMax);
   }
-  release::Digest head{};
+  Digest head{};
   const size_t line = release::check_log_line(text, 1, &head);
   must(line <= bytes && line <= release::kLogLineBytesMax);
   must(line == 0 || copy[line - 1] == '\n');
   release::ReleaseName name;
-  uint64_t counter;
-  if (release::parse_release_name(text, &name, &counter)) {
-    must(release::counter_of(name.text) == counter && std::strlen(name.text) == bytes);
+  if (release::parse_release_name(text, &name)) {
+    must(std::strlen(name.text) == bytes && std::strtoull(name.text, nullptr, 10) == name.counter);
   }
   std::free(copy);
   return 0;

@@ -8,10 +8,10 @@ using namespace bitnet;
 namespace {
 
 /// Whether a revocation of that key stands among the revoked lines.
-bool revoked(const release::TrustRoot& root, const release::Digest& id) {
+bool revoked(const release::TrustRoot& root, const Digest& id) {
   constexpr size_t kHeadBytes = sizeof "revoked " - 1;
   constexpr size_t kLineBytes = kHeadBytes + release::kDigestDigits + 1;
-  const release::Text lines = root.revoked.text;
+  const Text lines = root.revoked.text;
   for (size_t at = 0; at + kLineBytes <= lines.size(); at += kLineBytes) {
     release::Scanner line(lines.subspan(at + kHeadBytes), "");
     if (line.digest() == id) return true;

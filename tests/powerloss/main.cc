@@ -101,7 +101,7 @@ Error run_verb() {
   if (verb[0] == "rollback") {
     return release::roll_back(&host, std::strtoull(verb[1].c_str(), nullptr, 10), optional(2));
   }
-  release::Digest digest;
+  Digest digest;
   release::Scanner({reinterpret_cast<const uint8_t*>(verb[2].data()), verb[2].size()}, "")
       .hex(digest);
   return release::install_root(&host, verb[1].c_str(), verb[2] == "-" ? nullptr : &digest);

@@ -16,7 +16,7 @@ __all__ = ["Scenario", "build_driver", "scenarios", "write_scenarios"]
 
 _SIGNERS = (ALICE, BOB)
 _RELEASE_SOURCES = (
-    "archive", "bundle", "container", "content", "manifest", "state", "store", "text", "trust",
+    "archive", "bundle", "content", "manifest", "state", "store", "text", "trust",
     "update",
 )  # fmt: skip
 _OLD_AGE_S = 73 * 3600
@@ -130,7 +130,7 @@ def build_driver() -> Path:
     engine = REPOSITORY / "engine"
     own = REPOSITORY / "tests" / "powerloss"
     sources = [engine / "release" / f"{name}.cc" for name in _RELEASE_SOURCES]
-    sources += [own / "fs_model.cc", own / "main.cc"]
+    sources += [engine / "base" / "text.cc", own / "fs_model.cc", own / "main.cc"]
     headers = [path for room in ("base", "crypto", "platform", "release", ".")
                for path in sorted((engine / room).glob("*.h"))]  # fmt: skip
     shim = engine / "crypto" / "crypto.zig"

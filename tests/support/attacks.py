@@ -48,7 +48,7 @@ __all__ = [
 PROBE = Program(
     "attack-probe",
     "../tests/programs/attack/probe.cc",
-    ("format/payload.cc", "platform", "runtime"),
+    ("base", "crypto/crypto.zig", "format/executable.cc", "platform", "runtime"),
 )
 X32 = 1 << 30
 MAIN = 0

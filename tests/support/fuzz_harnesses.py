@@ -24,7 +24,7 @@ from tests.support.publisher import (
 __all__ = ["HARNESSES"]
 
 _CRYPTO = ("base", "crypto")
-_RELEASE = ("base", "crypto/crypto.zig", "release/text.cc", "release/container.cc")
+_RELEASE = ("base", "crypto/crypto.zig", "release/text.cc", "release/trust.cc")
 
 
 @functools.cache
@@ -153,21 +153,21 @@ def region_seeds() -> Iterator[bytes]:
 HARNESSES = (
     Harness("archive", ("base", "crypto/crypto.zig", "release/archive.cc", "release/text.cc"),
             archive_seeds, edges_min=400, bytes_max=8192),
-    Harness("arguments", ("base", "platform/os_linux.cc", "programs/arguments.cc"),
+    Harness("arguments", ("base", "platform", "programs/arguments.cc", "programs/report.cc"),
             argument_seeds),
     Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],
             edges_min=100),
     Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
-    Harness("executable", (*_CRYPTO, "format/elf_file.cc"), executable_seeds),
+    Harness("executable", (*_CRYPTO, "format/executable.cc"), executable_seeds),
     Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
     Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
     Harness("model", (*_CRYPTO, "format/leaves.cc", "format/model_file.cc"), model_seeds,
             edges_min=50, bytes_max=32768),
-    Harness("regions", (*_CRYPTO, "platform", "format/elf_file.cc", "programs/regions.cc"),
+    Harness("regions", (*_CRYPTO, "platform", "format/executable.cc", "programs/regions.cc"),
             region_seeds),
     Harness("state", ("base", "crypto/crypto.zig", "release/state.cc", "release/text.cc"),
             state_seeds, edges_min=100),
-    Harness("trust_root", (*_RELEASE, "release/trust.cc"), root_seeds, edges_min=100,
+    Harness("trust_root", _RELEASE, root_seeds, edges_min=100,
             bytes_max=20000),
     Harness("tokenizer", ("base", "tokenizer"), text_seeds, include=demo_tables, edges_min=100),
 )  # fmt: skip

@@ -18,8 +18,8 @@ _PROBE: Final = Program(
     "librelease-probe.so",
     "../tests/engine/release_probe.cc",
     (
+        "base",
         "crypto",
-        "release/container.cc",
         "release/manifest.cc",
         "release/text.cc",
         "release/trust.cc",
@@ -83,9 +83,9 @@ def crypto() -> ctypes.CDLL:
         function.restype = ctypes.c_bool
         function.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_size_t]
     for name in ("bitnet_sha384", "bitnet_sha3_384"):
-        function = getattr(loaded, name)
-        function.restype = None
-        function.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p]
+        getattr(loaded, f"{name}_init").argtypes = [ctypes.c_char_p]
+        getattr(loaded, f"{name}_update").argtypes = [*[ctypes.c_char_p] * 2, ctypes.c_size_t]
+        getattr(loaded, f"{name}_final").argtypes = [ctypes.c_char_p] * 2
     return loaded
 
 

@@ -23,7 +23,7 @@ __all__ = [
 PROBE = Program(
     "payload-probe",
     "../tests/programs/payload_probe/probe.cc",
-    ("crypto/crypto.zig", "format/payload.cc"),
+    ("base", "crypto/crypto.zig", "format/executable.cc"),
 )
 
 

@@ -56,7 +56,7 @@ PAYLOAD_ALIGN_BYTES: Final = 2 << 20
 MODEL_SECTION: Final = ".bitnet.model"
 NOTE_SECTION: Final = ".note.bitnet"
 
-# The note of engine/format/payload.cc: sizes of name and description, type 1, name, 96 zeros.
+# The note of engine/format/executable.cc: sizes of name and description, type 1, name, 96 zeros.
 _NOTE_BYTES: Final = 2 * DIGEST_BYTES
 _NOTE_HEAD: Final = struct.pack("<III8s", 8, _NOTE_BYTES, 1, b"bitnet\0\0")
 _CHUNK_BYTES: Final = 16 << 20

@@ -55,8 +55,8 @@ _ENGINE_FOLDERS: Final = (
     "kernels",
     "model",
     # Of the doors to the kernel only those that running a model needs.
+    "platform/fs_linux.cc",
     "platform/lockdown_linux.cc",
-    "platform/log_file.cc",
     "platform/os_linux.cc",
     "runtime",
     "sampler",
@@ -92,8 +92,8 @@ PROGRAMS: Final = {
         "bitnet-integrity",
         "programs/integrity.cc",
         (
-            *("base", "crypto", "platform", "format/elf_file.cc", "format/leaves.cc"),
-            *("format/model_file.cc", "format/payload.cc", "programs/regions.cc", *_TOLD),
+            *("base", "crypto", "platform", "format/executable.cc", "format/leaves.cc"),
+            *("format/model_file.cc", "programs/regions.cc", *_TOLD),
         ),
     ),
     "bitnet-log": Program(

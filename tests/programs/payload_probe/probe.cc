@@ -7,14 +7,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "crypto/crypto.h"
-#include "format/payload.h"
+#include "format/executable.h"
 
 namespace {
 
-void print_hex(const char* name, const uint8_t* data, size_t bytes) {
+void print_hex(const char* name, std::span<const uint8_t> data) {
   printf("%s ", name);
-  for (size_t i = 0; i < bytes; ++i) printf("%02x", data[i]);
+  for (const uint8_t byte : data) printf("%02x", byte);
   printf("\n");
 }
 
@@ -22,28 +23,21 @@ void print_hex(const char* name, const uint8_t* data, size_t bytes) {
 int print_digests(size_t step) {
   static uint8_t data[1u << 20];
   const size_t bytes = fread(data, 1, sizeof(data), stdin);
-  uint8_t digest[kDigest384Bytes];
-  bitnet_sha3_384(data, bytes, digest);
-  print_hex("sha3_384", digest, sizeof(digest));
-  bitnet_sha384(data, bytes, digest);
-  print_hex("sha384", digest, sizeof(digest));
-  BitnetDigestState sha3;
-  BitnetDigestState sha2;
-  bitnet_sha3_384_init(&sha3);
-  bitnet_sha384_init(&sha2);
+  const bitnet::Text whole(data, bytes);
+  print_hex("sha3_384", bitnet::Sha3().add(whole).digest());
+  print_hex("sha384", bitnet::Sha384().add(whole).digest());
+  bitnet::Sha3 sha3;
+  bitnet::Sha384 sha2;
   for (size_t at = 0; at < bytes; at += step) {
-    const size_t count = bytes - at < step ? bytes - at : step;
-    bitnet_sha3_384_update(&sha3, data + at, count);
-    bitnet_sha384_update(&sha2, data + at, count);
+    const bitnet::Text part = whole.subspan(at, bytes - at < step ? bytes - at : step);
+    sha3.add(part);
+    sha2.add(part);
   }
-  bitnet_sha3_384_final(&sha3, digest);
-  print_hex("sha3_384_steps", digest, sizeof(digest));
-  bitnet_sha384_final(&sha2, digest);
-  print_hex("sha384_steps", digest, sizeof(digest));
+  print_hex("sha3_384_steps", sha3.digest());
+  print_hex("sha384_steps", sha2.digest());
   return 0;
 }
 
-// Makes read-only what only the relocation at start had to write.
 bool protect_relro(std::span<const uint8_t> relro) {
   const auto page = getauxval(AT_PAGESZ);
   const auto begin = reinterpret_cast<uintptr_t>(relro.data()) / page * page;
@@ -55,11 +49,11 @@ bool protect_relro(std::span<const uint8_t> relro) {
 // gigabytes.
 int print_payload(bool ends_only, bool wait) {
   const auto* headers = reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR));
-  const auto image = bitnet::format::read_image(headers, getauxval(AT_PHNUM));
+  const auto image = bitnet::format::read_image({headers, getauxval(AT_PHNUM) * 56});
   if (!protect_relro(image.relro)) return 2;
   const auto found = bitnet::format::find_payload(image);
   const auto root = bitnet::format::sealed_root();
-  print_hex("root", root.data(), root.size());
+  print_hex("root", root);
   uint8_t any = 0;
   for (const uint8_t byte : root) any |= byte;
   printf("sealed %d\n", any != 0);
@@ -70,12 +64,8 @@ int print_payload(bool ends_only, bool wait) {
   }
   const auto payload = found.value();
   printf("bytes %zu\naddress %p\n", payload.size(), static_cast<const void*>(payload.data()));
-  print_hex("last", payload.data() + payload.size() - 8, 8);
-  if (!ends_only) {
-    uint8_t digest[kDigest384Bytes];
-    bitnet_sha384(payload.data(), payload.size(), digest);
-    print_hex("sha384", digest, sizeof(digest));
-  }
+  print_hex("last", payload.last(8));
+  if (!ends_only) print_hex("sha384", bitnet::Sha384().add(payload).digest());
   fflush(stdout);
   char byte;
   if (wait && read(0, &byte, 1) < 0) return 1;
