@@ -224,6 +224,29 @@ def test_attention_int8_row_not_finite_gives_nan_everywhere() -> None:
                     assert np.isnan(np.frombuffer(out, F)).all(), (table, at, bad_value)
 
 
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_attention_int8_later_position_not_finite_leaves_earlier_tokens_alone(bad: float) -> None:
+    """A token's result would depend on the tokens that share its block of weights."""
+    rng = np.random.default_rng(8)
+    tokens, count, dim = 3, 126, 32
+    q = rng.normal(size=(tokens, dim)).astype(F)
+    codes = rng.integers(-127, 128, (2, count + 2, dim)).astype(np.int8)
+    scales = np.full((2, 128), 0.01, F)
+    scales[:, count + 1] = bad  # the last token alone sees it
+    arranged = oracle.key_codes(codes[0], 0), oracle.value_codes(codes[1], 0)
+    inputs = [q, arranged[0], scales[0], arranged[1], scales[1]]
+    case = Case("attention_int8", [count, dim, 1, tokens, dim, 144], inputs, 0.125)
+    for arch, table in _runnable_tables():
+        [[_, out]] = driver.evaluate(driver.build(arch), arch, table, [case])
+        rows = np.frombuffer(out, F).reshape(tokens, dim)
+        assert np.isnan(rows[2]).all(), table
+        for token in range(2):
+            seen = [(part[: count + token], scales[i][: count + token])
+                    for i, part in enumerate(codes)]  # fmt: skip
+            _, expected = oracle.attention_int8(q[token], *seen, 0.125)
+            assert (rows[token] == expected).all(), (table, token)
+
+
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("heads", [1, 3, 4])
 def test_attention_later_position_not_finite_leaves_earlier_tokens_alone(
