@@ -97,5 +97,5 @@ def test_seal_other_architecture_twice_gives_the_same_bytes(inputs: Path, tmp_pa
         output = tmp_path / "sealed"
         seal_model(inputs / "model.bin", DEMO / "tokenizer.json", output, target, build=build)
         outputs.append(output.read_bytes())
-    assert list((tmp_path / "build").rglob("payload-*.o"))
+    assert list((tmp_path / "build").rglob("executable-*.o"))
     assert outputs[0] == outputs[1]
