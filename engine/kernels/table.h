@@ -94,7 +94,7 @@ struct AttentionQueries {
 
 /// What `attention` writes: row t * head_count + h is that of head h of token t.
 struct AttentionRows {
-  float* scores;  ///< scratch, float[row_count][score_stride]: what the values were weighed with
+  float* scores;        ///< scratch, float[row_count][score_stride]: at the end the weights e[t]
   size_t score_stride;  ///< >= pad_lanes(position_count + token_count - 1), multiple of 16
   float* out;           ///< float[row_count][head_dim_padded]
 };

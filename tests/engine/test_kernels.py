@@ -224,6 +224,27 @@ def test_attention_int8_row_not_finite_gives_nan_everywhere() -> None:
                     assert np.isnan(np.frombuffer(out, F)).all(), (table, at, bad_value)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_attention_int8_largest_sums_of_the_widest_head_do_not_wrap(sign: int) -> None:
+    """A score of 16256 * 127 * 1024 would change its sign: the nearest to 2^31 that there is."""
+    dim, count = 1024, 130
+    q = np.full((1, dim), sign, F)
+    keys = np.full((count, dim), 127, np.int8)
+    keys[::2] = -127
+    values = np.abs(keys)
+    scales = np.full(144, 1e-3, F)
+    arranged = oracle.key_codes(keys, 0), oracle.value_codes(values, 0)
+    inputs = [q, arranged[0], scales, arranged[1], scales]
+    case = Case("attention_int8", [count, dim, 1, 1, dim, 144], inputs, 0.03125)
+    parts = [(part, scales[:count]) for part in (keys, values)]
+    weights, expected = oracle.attention_int8(q[0], *parts, 0.03125)
+    assert weights.min() < 0.1 and weights.max() == 1 and (expected > 0).all()
+    for arch, table in _runnable_tables():
+        [[found, out]] = driver.evaluate(driver.build(arch), arch, table, [case])
+        assert (np.frombuffer(found, F)[:count] == weights).all(), table
+        assert (np.frombuffer(out, F) == expected).all(), table
+
+
 @pytest.mark.parametrize("bad", [np.inf, np.nan])
 def test_attention_int8_later_position_not_finite_leaves_earlier_tokens_alone(bad: float) -> None:
     """A token's result would depend on the tokens that share its block of weights."""
