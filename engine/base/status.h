@@ -52,4 +52,14 @@ constexpr bool failed(const Error& error) { return error.status != Status::kOk; 
     }                                                                              \
   } while (false)
 
+/// The value of a Result; without one the function returns its error.
+#define BITNET_VALUE(call)               \
+  __extension__({                        \
+    const auto value_or_error_ = (call); \
+    if (!value_or_error_.ok()) {         \
+      return value_or_error_.error();    \
+    }                                    \
+    value_or_error_.value();             \
+  })
+
 }  // namespace bitnet

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Every name is one component, looked up beneath a folder's descriptor without following links.
-// All calls go on after EINTR. Tests link another implementation of this header: one that fails the
-// Nth call, or that knows what a power cut leaves (tests/powerloss/).
+// Calls on files go on after EINTR. Tests link another implementation of this header: one that
+// fails the Nth call, or that knows what a power cut leaves (tests/powerloss/).
 #pragma once
 
 #include <cstddef>
@@ -118,7 +118,7 @@ struct Run {
   std::span<uint8_t> output;
 };
 struct Finished {
-  int exit_code = -1;  ///< -1 where it was killed
+  uint64_t exit_code = 0;  ///< where it was killed 128 and the signal, as shells tell it
   size_t output_bytes = 0;
 };
 Result<Finished> run_program(const Run& run);

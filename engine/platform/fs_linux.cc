@@ -183,11 +183,9 @@ Error list_names(int folder, NameList* list) {
 
 Result<HostTime> host_time() {
   HostTime time;
-  const Handle file(open_file(kAnywhere, "/proc/sys/kernel/random/boot_id"));
-  BITNET_TRY(file.error());
-  const Result<size_t> got =
-      read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1});
-  if (!got.ok()) return got.error();
+  const Handle file(BITNET_VALUE(open_file(kAnywhere, "/proc/sys/kernel/random/boot_id")));
+  (void)BITNET_VALUE(
+      read_at(file, 0, {reinterpret_cast<uint8_t*>(time.boot_id), sizeof time.boot_id - 1}));
   time.boot_s = boot_ns() / 1000000000;
   time.wall_s = unix_ns() / 1000000000;
   return time;

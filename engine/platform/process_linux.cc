@@ -56,9 +56,9 @@ Result<Finished> run_program(const Run& run) {
     gone = waitpid(child, &status, 0);
   }
   if (gone < 0) return refused(Status::kFileSystem, "waitpid");
-  const Result<size_t> got = read_at(output, 0, run.output);
-  if (!got.ok()) return got.error();
-  return Finished{fits() && WIFEXITED(status) ? WEXITSTATUS(status) : -1, got.value()};
+  const size_t got = BITNET_VALUE(read_at(output, 0, run.output));
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return Finished{static_cast<uint64_t>(fits() ? code : 128 + SIGKILL), got};
 }
 
 Result<int> copy_sealed(int file, uint64_t bytes, std::span<uint8_t> buffer) {
@@ -70,12 +70,11 @@ Result<int> copy_sealed(int file, uint64_t bytes, std::span<uint8_t> buffer) {
   Handle copy(descriptor);
   for (uint64_t offset = 0; offset < bytes;) {
     const uint64_t left = bytes - offset;
-    const Result<size_t> count =
-        read_at(file, offset, left < buffer.size() ? buffer.first(left) : buffer);
-    if (!count.ok()) return count.error();
-    if (count.value() == 0) break;
-    BITNET_TRY(write_all(copy, buffer.first(count.value())));
-    offset += count.value();
+    const size_t count =
+        BITNET_VALUE(read_at(file, offset, left < buffer.size() ? buffer.first(left) : buffer));
+    if (count == 0) break;
+    BITNET_TRY(write_all(copy, buffer.first(count)));
+    offset += count;
   }
   constexpr int kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
   if (fcntl(copy, F_ADD_SEALS, kSeals) != 0) return refused(Status::kSystem, "F_ADD_SEALS");

@@ -35,8 +35,8 @@ using runtime::Event;
 constexpr size_t kLogTextMax = 64 * runtime::kLogDataBytes;
 
 constexpr char kHelp[] =
-    R"(usage: bitnet-infer --config FILE --seed N [--isa NAME] [--stats] [--bench COUNT]
-                    [--debug-vocab FILE]
+    R"(usage: bitnet-infer --config FILE --seed N [--isa NAME] [--no-log] [--stats]
+                    [--bench COUNT] [--debug-vocab FILE]
        bitnet-infer --config FILE --hardening-report [--json]
 
 Reads one prompt from standard input and writes the model's answer to standard output.
@@ -45,6 +45,7 @@ The same input, configuration and seed give the same answer on every processor.
   --config FILE       settings; every key is required (docs/formats/config.md)
   --seed N            seed of the sampler, 0 ... 18446744073709551615
   --isa NAME          use this kernel table instead of the configuration's `isa`
+  --no-log            leave the configuration's log alone, as the self-test of a release does
   --stats             afterwards one line of JSON with counts and times on standard error
   --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON
   --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard error
@@ -62,6 +63,7 @@ struct Arguments {
   const char* vocabulary = nullptr;
   uint64_t seed = 0;
   uint64_t bench = 0;  ///< tokens to time; 0: answer a prompt
+  bool no_log = false;
   bool stats = false;
   bool report = false;
   bool json = false;
@@ -89,6 +91,7 @@ Error parse_arguments(int count, char** values, Arguments* out) {
       {.name = "--config", .text = &out->config, .required = true},
       {.name = "--seed", .number = &out->seed},
       {.name = "--isa", .text = &out->isa},
+      {.name = "--no-log", .flag = &out->no_log},
       {.name = "--stats", .flag = &out->stats},
       {.name = "--bench", .number = &out->bench, .number_min = 2, .number_max = kContextMax},
       {.name = "--debug-vocab", .text = &out->vocabulary},
@@ -179,7 +182,7 @@ void show_token(const char* kind, uint32_t id) {
 /// Opens the log, where there is to be one; its first records say what runs here.
 Error open_log(Program& self, Text config_digest, size_t config_bytes) {
   const format::Config& config = self.config;
-  if (same(config.log, "off")) return kNoError;
+  if (self.arguments.no_log || same(config.log, "off")) return kNoError;
   const Result<const char*> path = as_path(config.log, "log");
   if (!path.ok()) return path.error();
   BITNET_TRY(self.log.open(path.value()));

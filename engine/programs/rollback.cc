@@ -23,6 +23,10 @@ Releases that were replaced longer ago are removed afterwards. What ran before i
 exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment
 )";
 
+constexpr char kDoubt[] =
+    "note: this host's record of time is a lower bound (`bitnet-update status`): the release may "
+    "have been replaced longer ago than it says\n";
+
 release::Host host;
 
 /// At most five digits and a unit.
@@ -45,7 +49,6 @@ Error run(int count, char** values) {
   if (!parse_keep(keep, &keep_s)) return Error{Status::kOptionValue, "--keep-old"};
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(prefix, true, &host));
-  BITNET_TRY(release::recover(&host));
   return release::roll_back(&host, keep_s, order);
 }
 
@@ -57,6 +60,9 @@ int main(int count, char** values) {
     programs::Line line;
     line.text("installed  ").text(host.state.current.text).text("\nbefore     ");
     programs::print(platform::kStdout, line.text(host.state.old.text).text("\n"));
+    if (host.state.time.uncounted_s + host.state.time.set_back != 0) {
+      programs::print(platform::kStderr, line.text(kDoubt));
+    }
   }
   return programs::report(error);
 }

@@ -5,11 +5,6 @@
 #include "programs/report.h"
 
 namespace bitnet::programs {
-namespace {
-
-constexpr size_t kShortIdBytes = 4;
-
-}  // namespace
 
 void tell_signers(int descriptor, const release::TrustRoot& root,
                   const release::Approvals& approvals, bool json) {
@@ -35,7 +30,7 @@ void tell_signers(int descriptor, const release::TrustRoot& root,
         line.text(", \"key\": \"").hex(key.id).text("\"}");
       } else {
         line.text("    ").escaped(key.name).text(" (").escaped(key.custodian).text("), key ");
-        line.hex(std::span(key.id).first(kShortIdBytes)).text("\n");
+        line.hex(std::span(key.id).first(4)).text("\n");
       }
       print(descriptor, line);  // each by itself: no number of signers overflows the buffer
       between = ", ";

@@ -83,7 +83,10 @@ Error run_apply() {
   if (failed(error) && !host.changed) return error;
   const release::Manifest& manifest = host.release.update.manifest;
   Line line;
-  line.text("verified   ").escaped(manifest.product).text(" ").escaped(manifest.version);
+  line.text(host.changed ? "verified   " : "signed     ")
+      .escaped(manifest.product)
+      .text(" ")
+      .escaped(manifest.version);
   print(platform::kStdout, line.text(", counter ").number(manifest.counter).text("\n"));
   programs::tell_signers(platform::kStdout, host.root, host.release.approvals, false);
   line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
@@ -155,8 +158,9 @@ Error run_status() {
 Error run_verify_log() {
   BITNET_TRY(release::open_host(arguments.prefix, false, &host));
   BITNET_TRY(release::check_log(&host));
-  print(platform::kStdout,
-        Line().text("verified   ").number(host.state.log_lines).text(" lines\n"));
+  Line line;
+  line.text("verified   ").number(host.state.log_lines).text(" lines, head ");
+  print(platform::kStdout, line.hex(host.state.log_head).text("\n"));
   return kNoError;
 }
 
@@ -175,11 +179,10 @@ Error run(int count, char** values) {
   if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
+  if (applies) return run_apply();
   const Error error = release::recover(&host);
-  const bool changed = error.status == Status::kRootChanged;
-  if (applies && changed) (void)failed(release::note_refusal(&host, error.status));
-  if (failed(error) && !(roots && changed)) return error;
-  return applies ? run_apply() : roots ? run_root() : kNoError;
+  if (!roots || (failed(error) && error.status != Status::kRootChanged)) return error;
+  return run_root();
 }
 
 }  // namespace

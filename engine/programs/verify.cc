@@ -128,7 +128,7 @@ Error load_trust(Program& self) {
   if (path == nullptr) BITNET_TRY(below_prefix("/etc/bitnet/trust.root", self.paths[0], &path));
   release::Container& container = self.release.container;
   BITNET_TRY(release::load_container(platform::kAnywhere, path, self.root_file, &container));
-  self.root_digest = release::digest_of(container.file);
+  self.root_digest = release::digest_of(container.statement);
   BITNET_TRY(release::parse_trust_root(container.statement, &self.root));
   return release::check_own_root(self.root, container, path);
 }
@@ -157,8 +157,7 @@ Error check_content(Program& self, const char* content) {
     return release::check_content(platform::kAnywhere, content, model->bytes, model->sha384,
                                   buffer);
   }
-  const platform::Handle folder(platform::open_folder(platform::kAnywhere, content));
-  BITNET_TRY(folder.error());
+  const platform::Handle folder(BITNET_VALUE(platform::open_folder(platform::kAnywhere, content)));
   const char* keep = given.run != nullptr ? kExecutable : nullptr;
   return release::check_folder(folder, update.manifest, keep, &self.folder);
 }

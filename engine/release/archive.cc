@@ -74,9 +74,8 @@ Result<Text> next(Archive* archive, uint64_t bytes) {
 /// Reads exactly these bytes; zeros where `expected` is null.
 Error expect(Archive* archive, const uint8_t* expected, uint64_t bytes) {
   for (uint64_t done = 0; done < bytes;) {
-    const Result<Text> piece = next(archive, bytes - done);
-    if (!piece.ok()) return piece.error();
-    for (const uint8_t byte : piece.value()) {
+    const Text piece = BITNET_VALUE(next(archive, bytes - done));
+    for (const uint8_t byte : piece) {
       const uint8_t wanted = expected == nullptr ? 0 : expected[done];
       if (byte != wanted) {
         return Error{Status::kArchiveEntry, archive->name, archive->offset, archive->entry};
@@ -100,16 +99,14 @@ Error expect_padding(Archive* archive, uint64_t bytes) {
 /// One entry: header, content, padding. Leaves the file read-only and on the disk.
 Error unpack_entry(Archive* archive, int folder, const ManifestFile& wanted) {
   BITNET_TRY(expect_header(archive, wanted.executable, wanted.bytes));
-  const platform::Handle file(platform::create_file(folder, archive->name, true));
-  BITNET_TRY(file.error());
+  const platform::Handle file(BITNET_VALUE(platform::create_file(folder, archive->name, true)));
   BITNET_TRY(platform::reserve_space(file, wanted.bytes));
   Sha384 hash;
   for (uint64_t done = 0; done < wanted.bytes;) {
-    const Result<Text> piece = next(archive, wanted.bytes - done);
-    if (!piece.ok()) return piece.error();
-    hash.add(piece.value());
-    BITNET_TRY(platform::write_at(file, done, piece.value()));
-    done += piece.value().size();
+    const Text piece = BITNET_VALUE(next(archive, wanted.bytes - done));
+    hash.add(piece);
+    BITNET_TRY(platform::write_at(file, done, piece));
+    done += piece.size();
   }
   if (hash.digest() != wanted.sha384) {
     return Error{Status::kReleaseFile, archive->name, 0, archive->entry};

@@ -52,20 +52,18 @@ bool parse_head(Text head, uint64_t file_bytes, Bundle* bundle, Part* part, uint
 
 /// Takes over an open file. A whole bundle is one part without a head.
 Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
-  const Result<platform::FileFacts> facts = platform::file_facts(*file);
-  if (!facts.ok()) return facts.error();
+  const platform::FileFacts facts = BITNET_VALUE(platform::file_facts(*file));
   uint8_t head[kPartHeadBytes];
-  const Result<size_t> got = platform::read_at(*file, 0, head);
-  if (!got.ok()) return got.error();
+  const size_t got = BITNET_VALUE(platform::read_at(*file, 0, head));
   Part part;
   uint64_t index = 1;
-  Text begin(head, got.value());
+  Text begin(head, got);
   if (alone && !take_words(&begin, text_of(kPartMagic))) {
     part.state = PartState::kFound;
-    part.bytes = facts.value().bytes;
+    part.bytes = facts.bytes;
     part.sha384 = bundle->sha384;
     bundle->part_count = 1;
-  } else if (!parse_head(Text(head, got.value()), facts.value().bytes, bundle, &part, &index) ||
+  } else if (!parse_head(Text(head, got), facts.bytes, bundle, &part, &index) ||
              bundle->parts[index - 1].state == PartState::kFound) {
     bundle->foreign += 1;
     return kNoError;
@@ -80,15 +78,14 @@ Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
 Error add_path(const char* path, bool alone, Bundle* bundle) {
   const platform::Handle folder(platform::open_folder(platform::kAnywhere, path));
   if (failed(folder.error())) {
-    platform::Handle file(platform::open_file(platform::kAnywhere, path));
-    BITNET_TRY(file.error());
+    platform::Handle file(BITNET_VALUE(platform::open_file(platform::kAnywhere, path)));
     return add_file(&file, alone, bundle);
   }
   BITNET_TRY(platform::list_names(folder, &names));
+  bundle->foreign += names.left_out;
   for (uint32_t i = 0; i < names.count; ++i) {
     if (std::strstr(names.names[i], ".part-") == nullptr) continue;
-    platform::Handle part(platform::open_file(folder, names.names[i]));
-    BITNET_TRY(part.error());
+    platform::Handle part(BITNET_VALUE(platform::open_file(folder, names.names[i])));
     BITNET_TRY(add_file(&part, false, bundle));
   }
   return kNoError;
@@ -133,9 +130,9 @@ Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer) {
 Error explain_refusal(Bundle* bundle, std::span<uint8_t> buffer, const Error& reason) {
   bool damaged = false;
   for (Part& part : std::span(bundle->parts, bundle->part_count)) {
-    const auto digest = hash_file(part.descriptor, part.head_bytes, part.bytes, buffer);
-    if (!digest.ok()) return digest.error();
-    if (digest.value() == part.sha384) continue;
+    const Digest digest =
+        BITNET_VALUE(hash_file(part.descriptor, part.head_bytes, part.bytes, buffer));
+    if (digest == part.sha384) continue;
     part.state = PartState::kDamaged;
     damaged = true;
   }

@@ -8,13 +8,10 @@ namespace {
 
 Error check_digest(int file, const char* subject, uint64_t bytes, const Digest& sha384,
                    std::span<uint8_t> buffer) {
-  const Result<platform::FileFacts> facts = platform::file_facts(file);
-  if (!facts.ok()) return facts.error();
-  const Error wrong{Status::kFileDigest, subject, 0, facts.value().bytes, bytes};
-  if (facts.value().bytes != bytes) return wrong;
-  const Result<Digest> digest = hash_file(file, 0, bytes, buffer);
-  if (!digest.ok()) return digest.error();
-  return digest.value() == sha384 ? kNoError : wrong;
+  const uint64_t found = BITNET_VALUE(platform::file_facts(file)).bytes;
+  const Error wrong{Status::kFileDigest, subject, 0, found, bytes};
+  if (found != bytes) return wrong;
+  return BITNET_VALUE(hash_file(file, 0, bytes, buffer)) == sha384 ? kNoError : wrong;
 }
 
 /// A name that is missing or no regular file is the release's fault; anything else the disk's.
@@ -28,9 +25,7 @@ Error check_file(int folder, const ManifestFile& file, bool keep, Folder* out) {
   const platform::Handle opened(platform::open_file(folder, name));
   if (failed(opened.error())) return absent(opened.error(), name);
   if (keep) {
-    const Result<int> copy = platform::copy_sealed(opened, file.bytes, out->buffer);
-    if (!copy.ok()) return copy.error();
-    out->kept = copy.value();
+    out->kept = BITNET_VALUE(platform::copy_sealed(opened, file.bytes, out->buffer));
   }
   return check_digest(keep ? out->kept : opened, name, file.bytes, file.sha384, out->buffer);
 }
@@ -49,11 +44,8 @@ Error check_names(int folder, const Manifest& manifest, Folder* out) {
 }  // namespace
 
 Error read_whole(int folder, const char* name, std::span<uint8_t> buffer, Text* out) {
-  const platform::Handle file(platform::open_file(folder, name));
-  BITNET_TRY(file.error());
-  const Result<platform::FileFacts> facts = platform::file_facts(file);
-  if (!facts.ok()) return facts.error();
-  const uint64_t bytes = facts.value().bytes;
+  const platform::Handle file(BITNET_VALUE(platform::open_file(folder, name)));
+  const uint64_t bytes = BITNET_VALUE(platform::file_facts(file)).bytes;
   if (bytes > buffer.size()) return Error{Status::kReleaseTooLarge, name, 0, bytes, buffer.size()};
   const Result<size_t> count = platform::read_at(file, 0, buffer);
   *out = buffer.first(count.value());
@@ -63,10 +55,8 @@ Error read_whole(int folder, const char* name, std::span<uint8_t> buffer, Text* 
 Result<Digest> hash_file(int file, uint64_t offset, uint64_t bytes, std::span<uint8_t> buffer) {
   Sha384 hash;
   for (size_t count = 1; bytes > 0 && count > 0; bytes -= count, offset += count) {
-    const Result<size_t> got =
-        platform::read_at(file, offset, bytes < buffer.size() ? buffer.first(bytes) : buffer);
-    if (!got.ok()) return got.error();
-    count = got.value();
+    count = BITNET_VALUE(
+        platform::read_at(file, offset, bytes < buffer.size() ? buffer.first(bytes) : buffer));
     hash.add(buffer.first(count));
   }
   return hash.digest();
@@ -85,8 +75,7 @@ Error load_release(int folder, const char* name, SignedRelease* out) {
 
 Error check_content(int folder, const char* name, uint64_t bytes, const Digest& sha384,
                     std::span<uint8_t> buffer) {
-  const platform::Handle file(platform::open_file(folder, name));
-  BITNET_TRY(file.error());
+  const platform::Handle file(BITNET_VALUE(platform::open_file(folder, name)));
   return check_digest(file, name, bytes, sha384, buffer);
 }
 

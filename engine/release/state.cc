@@ -15,28 +15,36 @@ Text whole(const Writer& out) {
   return out.written();
 }
 
-/// Takes the fields of a state from a text.
+/// Takes the fields of a state from a text: words, and values with a space before each.
 class Reader {
  public:
   explicit Reader(Scanner* scanner) : scanner_(*scanner) {}
 
-  void text(const char* words) { scanner_.expect(words); }
-  void number(uint64_t& value) { value = scanner_.number(); }
-  void digest(Digest& value) { value = scanner_.digest(); }
-  void flag(bool& value, const char* yes, const char* no) {
-    value = scanner_.accept(yes);
-    if (!value) scanner_.expect(no);
+  void operator()(const char* words) { scanner_.expect(words); }
+  void operator()(uint64_t& value) {
+    scanner_.expect(" ");
+    value = scanner_.number();
+  }
+  void operator()(Digest& value) {
+    scanner_.expect(" ");
+    value = scanner_.digest();
   }
   /// A name that fits and is ended by 0, or `-` for none.
-  void name(std::span<char> value) {
-    if (scanner_.accept("-")) return;
+  void operator()(std::span<char> value) {
+    if (scanner_.accept(" -")) return;
+    scanner_.expect(" ");
     const Text name = scanner_.name();
     if (name.size() >= value.size()) return scanner_.fail(Status::kReleaseName);
     if (!name.empty()) std::memcpy(value.data(), name.data(), name.size());
   }
-  void release(ReleaseName& value) {
-    if (scanner_.accept("-")) return;
+  void operator()(ReleaseName& value) {
+    if (scanner_.accept(" -")) return;
+    scanner_.expect(" ");
     if (!parse_release_name(scanner_.name(), &value)) scanner_.fail(Status::kReleaseName);
+  }
+  void flag(bool& value, const char* yes, const char* no) {
+    value = scanner_.accept(yes);
+    if (!value) scanner_.expect(no);
   }
   /// Whether there is a further release, for which it makes room.
   bool more(uint32_t index, uint32_t& count) {
@@ -55,12 +63,12 @@ class Emitter {
  public:
   explicit Emitter(Writer* out) : out_(*out) {}
 
-  void text(const char* words) { out_.text(words); }
-  void number(uint64_t value) { out_.number(value); }
-  void digest(const Digest& value) { out_.hex(value); }
+  void operator()(const char* words) { out_.text(words); }
+  void operator()(uint64_t value) { out_.text(" ").number(value); }
+  void operator()(const Digest& value) { out_.text(" ").hex(value); }
+  void operator()(std::span<const char> value) { out_.text(" ").text(or_dash(value.data())); }
+  void operator()(const ReleaseName& value) { (*this)(std::span(value.text)); }
   void flag(bool value, const char* yes, const char* no) { out_.text(value ? yes : no); }
-  void name(std::span<const char> value) { out_.text(or_dash(value.data())); }
-  void release(const ReleaseName& value) { name(value.text); }
   bool more(uint32_t index, uint32_t count) { return index < count; }
 
  private:
@@ -70,39 +78,21 @@ class Emitter {
 /// The one form of a state, for both ways: docs/formats/release.md, "State".
 template <typename Way, typename AnyState>
 void walk(Way way, AnyState& state) {
-  const auto numbers = [&](auto&... values) { ((way.text(" "), way.number(values)), ...); };
-  way.text("bitnet-state v1\nproduct ");
-  way.name(state.product);
-  way.text("\nfloor");
-  numbers(state.floor);
-  way.text("\nroot");
-  numbers(state.root_version);
-  way.text(" ");
-  way.digest(state.root_sha384);
-  way.text("\ntime ");
-  way.name(state.time.last.boot_id);
-  numbers(state.time.last.boot_s, state.time.last.wall_s, state.time.elapsed_s,
-          state.time.uncounted_s, state.time.set_back);
-  way.text("\nlog");
-  numbers(state.log_lines, state.log_bytes);
-  way.text(" ");
-  way.digest(state.log_head);
-  way.text("\nrefused");
-  numbers(state.refused.total, state.refused.streak, state.refused.last_s, state.refused.status);
-  way.text(" ");
-  way.digest(state.refused.manifest_sha384);
-  way.text("\ncurrent ");
-  way.release(state.current);
-  way.text("\nold ");
-  way.release(state.old);
-  way.text("\ntrial ");
-  way.release(state.trial);
+  const auto go = [&](auto&&... each) { (way(each), ...); };
+  auto& time = state.time;
+  auto& refused = state.refused;
+  go("bitnet-state v1\nproduct", std::span(state.product), "\nfloor", state.floor);
+  go("\nroot", state.root_version, state.root_sha384);
+  go("\ntime", std::span(time.last.boot_id), time.last.boot_s, time.last.wall_s, time.elapsed_s,
+     time.uncounted_s, time.set_back);
+  go("\nlog", state.log_lines, state.log_bytes, state.log_head);
+  go("\nrefused", refused.total, refused.streak, refused.last_s, refused.status,
+     refused.manifest_sha384);
+  go("\ncurrent", state.current, "\nold", state.old, "\ntrial", state.trial);
   way.flag(state.ordered, " ordered\n", "\n");
   for (uint32_t i = 0; way.more(i, state.release_count); ++i) {
     auto& release = state.releases[i];
-    way.text("release ");
-    way.release(release.name);
-    numbers(release.installed_s, release.retired_s);
+    go("release", release.name, release.installed_s, release.retired_s);
     way.flag(release.failed, " failed\n", " kept\n");
   }
 }

@@ -12,6 +12,7 @@ constexpr char kNewLink[] = ".bitnet-new";
 constexpr char kFolder[] = "bitnet.d";
 constexpr char kFolderPath[] = "/opt/bitnet.d";
 constexpr uint64_t kTickSeconds = 600;
+constexpr uint64_t kExitEnvironment = 5;  // docs/errors.md
 
 bool is_missing(const Error& error) { return error.value == platform::kErrnoMissing; }
 
@@ -108,8 +109,7 @@ Error denied(Host* host, const Error& error, const char* path) {
 Error open_host(const char* prefix, bool to_write, Host* host) {
   host->prefix = prefix;
   const platform::Handle base(
-      platform::open_folder(platform::kAnywhere, prefix[0] == 0 ? "/" : prefix));
-  BITNET_TRY(base.error());
+      BITNET_VALUE(platform::open_folder(platform::kAnywhere, prefix[0] == 0 ? "/" : prefix)));
   BITNET_TRY(open_kept(host, base, "/opt", to_write, &host->opt));
   const Error error = open_kept(host, host->opt, kFolderPath, to_write, &host->folder);
   if (failed(error)) return is_missing(error) ? Error{Status::kStateMissing, kState} : error;
@@ -170,8 +170,7 @@ Error set_links(Host* host) {
 }
 
 Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, Text bytes) {
-  const platform::Handle file(platform::create_file(folder, name, false));
-  BITNET_TRY(file.error());
+  const platform::Handle file(BITNET_VALUE(platform::create_file(folder, name, false)));
   BITNET_TRY(platform::set_length(file, offset));
   BITNET_TRY(platform::write_at(file, offset, bytes));
   BITNET_TRY(platform::set_mode(file, mode));
@@ -180,7 +179,8 @@ Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, T
 
 Error check_installed(Host* host, const ReleaseName& name) {
   const Error gone{Status::kFileMissing, "release"};
-  const platform::Handle folder(platform::open_folder(host->folder, name.text));
+  host->at = name;
+  const platform::Handle folder(platform::open_folder(host->folder, host->at.text));
   if (failed(folder.error())) return is_missing(folder.error()) ? gone : folder.error();
   const Error error = load_release(folder, "update.sig", &host->release);
   if (failed(error)) return error.status == Status::kFileSystem && is_missing(error) ? gone : error;
@@ -193,29 +193,28 @@ Error check_installed(Host* host, const ReleaseName& name) {
 
 Error selftest(Host* host, const ReleaseName& name) {
   const Manifest& manifest = host->release.update.manifest;
-  const platform::Handle folder(platform::open_folder(host->folder, name.text));
-  BITNET_TRY(folder.error());
+  host->at = name;
+  const platform::Handle folder(BITNET_VALUE(platform::open_folder(host->folder, host->at.text)));
   for (const char* wanted : {"selftest.answer", "selftest.prompt", "bitnet-infer"}) {
     if (find_file(manifest, wanted) == nullptr) return Error{Status::kSelftest, wanted};
   }
   Text answer;
   const std::span<uint8_t> buffer(host->buffer, kAnswerBytesMax);
   BITNET_TRY(read_whole(folder, "selftest.answer", buffer, &answer));
-  const platform::Handle input(platform::open_file(folder, "selftest.prompt"));
-  BITNET_TRY(input.error());
-  const platform::Handle program(platform::open_file(folder, "bitnet-infer"));
-  BITNET_TRY(program.error());
+  const platform::Handle input(BITNET_VALUE(platform::open_file(folder, "selftest.prompt")));
+  const platform::Handle program(BITNET_VALUE(platform::open_file(folder, "bitnet-infer")));
   uint8_t place[24];
   const char* seed = Writer(place).number(manifest.selftest_seed).ended();
-  const char* arguments[] = {"bitnet-infer", "--config", "config.yaml", "--seed", seed, nullptr};
+  const char* arguments[] = {"bitnet-infer", "--config", "config.yaml", "--seed",
+                             seed,           "--no-log", nullptr};
   const std::span<uint8_t> output = std::span(host->buffer).subspan(kAnswerBytesMax, answer.size());
-  const Result<platform::Finished> run =
-      platform::run_program({program, folder, input, arguments, kSelftestMs, output});
-  if (!run.ok()) return run.error();
-  const Text given(output.first(run.value().output_bytes));
-  if (run.value().exit_code == 0 && same(given, answer)) return kNoError;
-  return Error{Status::kSelftest, "bitnet-infer", static_cast<uint64_t>(run.value().exit_code),
-               given.size(), answer.size()};
+  const platform::Finished run =
+      BITNET_VALUE(platform::run_program({program, folder, input, arguments, kSelftestMs, output}));
+  const Text given(output.first(run.output_bytes));
+  const uint64_t code = run.exit_code;
+  if (code == 0 && same(given, answer)) return kNoError;
+  return Error{code == kExitEnvironment ? Status::kSelftestHost : Status::kSelftest, "bitnet-infer",
+               code, given.size(), answer.size()};
 }
 
 Error remove_folder(Host* host, const char* name) {

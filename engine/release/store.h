@@ -29,6 +29,7 @@ struct Host {
   State state;
   TrustRoot root;
   TrustRoot next_root;
+  ReleaseName at;  ///< what is worked on; errors point to it
   // What is being looked at.
   SignedRelease release;
   RollbackOrder order;
@@ -73,7 +74,8 @@ Error write_file(int folder, const char* name, uint32_t mode, uint64_t offset, T
 /// statement in `release`; who signed is not looked at. As check_folder.
 Error check_installed(Host* host, const ReleaseName& name);
 
-/// Asks the release that is looked at for its known answer. kSelftest, kFileSystem.
+/// Asks the release that is looked at for its known answer; it writes no log. kSelftest;
+/// kSelftestHost where it says that this host keeps it from running; kFileSystem.
 Error selftest(Host* host, const ReleaseName& name);
 
 /// Removes a folder of files, if it is there. Not durable: recovery repeats it.

@@ -15,6 +15,11 @@ constexpr char kArchitecture[] = "x86_64";
 constexpr char kArchitecture[] = "aarch64";
 #endif
 
+/// Whether this host could not do its part: nothing is held against the release.
+bool of_host(const Error& error) {
+  return error.status == Status::kFileSystem || error.status == Status::kSelftestHost;
+}
+
 /// The entry of a release, new at the end of the list if need be; make_room has run.
 InstalledRelease* list_release(State* state, const ReleaseName& name) {
   if (InstalledRelease* found = find_release(state, name); found != nullptr) return found;
@@ -29,8 +34,7 @@ InstalledRelease* list_release(State* state, const ReleaseName& name) {
 /// from starting, can be gone back to again. Returns `reason`, or why even this failed.
 Error keep_evidence(Host* host, const ReleaseName& name, const char* event, const Error& reason) {
   InstalledRelease* release = list_release(&host->state, name);
-  release->failed =
-      reason.status != Status::kFileSystem || name.counter > host->state.current.counter;
+  release->failed = !of_host(reason) || name.counter > host->state.current.counter;
   if (release->failed) release->retired_s = host->state.time.elapsed_s;
   BITNET_TRY(commit(host, event, name.text));
   return reason;
@@ -71,7 +75,6 @@ Error finish_trial(Host* host) {
   state.current = to;
   state.trial = ReleaseName{};
   state.ordered = false;
-  host->changed = true;
   return commit(host, "installed", to.text);
 }
 
@@ -79,7 +82,8 @@ Error finish_trial(Host* host) {
 Error prune(Host* host, const ReleaseName& name) {
   forget_release(&host->state, name);
   BITNET_TRY(commit(host, "pruned", name.text));
-  return remove_folder(host, name.text);
+  host->at = name;
+  return remove_folder(host, host->at.text);
 }
 
 /// What is to go first: evidence beyond its quota, else what was replaced longest ago and at least
@@ -106,6 +110,7 @@ Error switch_to(Host* host, const ReleaseName& name, bool ordered, uint64_t keep
   state.ordered = ordered;
   BITNET_TRY(commit(host, "trial", name.text));
   BITNET_TRY(finish_trial(host));
+  host->changed = true;
   for (ReleaseName old; !(old = pick_prunable(state, keep_s, kEvidenceMax)).none();) {
     BITNET_TRY(prune(host, old));
   }
@@ -133,14 +138,6 @@ Error load_order(Host* host, const char* path) {
   return fits ? kNoError : Error{Status::kOrder, path, 0, host->order.from, current};
 }
 
-/// Whether the order means the release in `update`.
-Error check_order(const Host& host) {
-  const uint64_t counter = host.release.update.manifest.counter;
-  const bool fits =
-      host.order.to == counter && host.order.manifest_sha384 == host.release.update.manifest.sha384;
-  return fits ? kNoError : Error{Status::kOrder, "order", 0, host.order.to, counter};
-}
-
 Error check_signers(Host* host, const char* subject) {
   return check_release(host->root, host->release.container, subject, &host->release.approvals);
 }
@@ -158,8 +155,12 @@ Error load_update(Host* host, const char* signature) {
 
 /// Newer than what runs, and not below the floor; or exactly what an order permits.
 Error check_counter(const Host& host, bool ordered) {
-  if (ordered) return check_order(host);
-  const uint64_t counter = host.release.update.manifest.counter;
+  const Manifest& manifest = host.release.update.manifest;
+  const uint64_t counter = manifest.counter;
+  if (ordered) {
+    const bool fits = host.order.to == counter && host.order.manifest_sha384 == manifest.sha384;
+    return fits ? kNoError : Error{Status::kOrder, "order", 0, host.order.to, counter};
+  }
   const uint64_t current = host.state.current.counter;
   const uint64_t least = current >= host.state.floor ? current + 1 : host.state.floor;
   if (counter >= least) return kNoError;
@@ -172,8 +173,7 @@ Error unpack(Host* host) {
   const Manifest& manifest = host->release.update.manifest;
   BITNET_TRY(open_archive(manifest, &host->bundle, host->zstd, host->buffer, &host->archive));
   BITNET_TRY(platform::make_folder(host->folder, kIncoming, 0700));
-  const platform::Handle folder(platform::open_folder(host->folder, kIncoming));
-  BITNET_TRY(folder.error());
+  const platform::Handle folder(BITNET_VALUE(platform::open_folder(host->folder, kIncoming)));
   BITNET_TRY(unpack_archive(&host->archive, folder));
   BITNET_TRY(write_file(folder, "MANIFEST", 0444, 0, manifest.text));
   BITNET_TRY(write_file(folder, "update.sig", 0444, 0, host->release.container.file));
@@ -184,7 +184,7 @@ Error unpack(Host* host) {
 /// Puts the release that was verified into its folder. What was kept under this name is replaced.
 Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> paths) {
   const UpdateStatement& update = host->release.update;
-  if (update.bundle_bytes == 0) return Error{Status::kBundleDigest, "bundle"};
+  if (update.bundle_bytes == 0) return Error{Status::kNoBundle, "update.sig"};
   BITNET_TRY(open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle));
   Error error = unpack(host);
   if (failed(error) && error.status != Status::kFileSystem) {
@@ -193,13 +193,15 @@ Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> p
   // All of it is on the disk, and right: only now it gets its name.
   if (!failed(error) && find_release(&host->state, name) != nullptr) error = prune(host, name);
   if (!failed(error)) error = make_room(host);
-  if (!failed(error)) error = platform::rename_file(host->folder, kIncoming, name.text);
+  host->at = name;
+  if (!failed(error)) error = platform::rename_file(host->folder, kIncoming, host->at.text);
   if (!failed(error)) return platform::sync_file(host->folder);
   (void)failed(remove_folder(host, kIncoming));
   return error;
 }
 
-/// The kept release that was replaced last; sets *error where only the floor forbids one.
+/// The kept release that was replaced last; where only the floor forbids one, *error says so,
+/// unless it tells of one that was looked at.
 ReleaseName pick_retained(const State& state, uint64_t keep_s, Error* error) {
   const InstalledRelease* best = nullptr;
   for (const InstalledRelease& release : state.kept()) {
@@ -207,6 +209,7 @@ ReleaseName pick_retained(const State& state, uint64_t keep_s, Error* error) {
     const uint64_t age_s = state.time.elapsed_s - release.retired_s;
     if (release.failed || release.name == state.current || age_s > keep_s) continue;
     if (counter < state.floor) {
+      if (error->status != Status::kNothingRetained) continue;
       *error = {Status::kDowngrade, "floor", 0, counter, state.floor};
     } else if (best == nullptr || release.retired_s > best->retired_s ||
                (release.retired_s == best->retired_s && counter > best->name.counter)) {
@@ -228,9 +231,8 @@ Error load_root(Host* host) {
   for (const char* name : {kRoot, kNewRoot}) {
     Container container;
     const Error error = load_container(host->etc, name, host->root_file, &container);
-    const bool missing = error.value == platform::kErrnoMissing;
-    if (error.status == Status::kFileSystem && !missing) return error;
-    if (failed(error) || digest_of(container.file) != host->state.root_sha384) continue;
+    if (error.status == Status::kFileSystem && !platform::is_absent(error)) return error;
+    if (failed(error) || digest_of(container.statement) != host->state.root_sha384) continue;
     if (name == kNewRoot) {
       BITNET_TRY(platform::rename_file(host->etc, kNewRoot, kRoot));
       BITNET_TRY(platform::sync_file(host->etc));
@@ -248,7 +250,7 @@ Error remove_orphans(Host* host) {
     ReleaseName orphan;
     if (!parse_release_name(text_of(host->names.names[i]), &orphan)) continue;
     if (find_release(&host->state, orphan) != nullptr) continue;
-    BITNET_TRY(remove_folder(host, orphan.text));
+    BITNET_TRY(remove_folder(host, host->names.names[i]));
   }
   return kNoError;
 }
@@ -278,34 +280,7 @@ Error install(Host* host, std::span<const char* const> paths, const char* signat
   return switch_to(host, name, ordered, kKeepSecondsDefault);
 }
 
-}  // namespace
-
-Error recover(Host* host) {
-  // 1. The root: the old or the new file, whole.  2. Time.
-  BITNET_TRY(load_root(host));
-  BITNET_TRY(tick(host));
-  // 3. A trial goes on where it can: its release is verified again, to the last byte.
-  State& state = host->state;
-  if (!state.trial.none()) {
-    Error error = check_kept(host, state.trial, state.ordered);
-    error = failed(error) ? undo_trial(host, error) : finish_trial(host);
-    if (!state.trial.none() || error.status == Status::kFileSystem) return error;
-  }
-  // 4. The links follow the state.  5. What was left lying about goes.
-  BITNET_TRY(set_links(host));
-  return remove_orphans(host);
-}
-
-Error apply(Host* host, std::span<const char* const> paths, const char* signature,
-            const char* order) {
-  host->release.update = UpdateStatement{};
-  const Error error = install(host, paths, signature, order);
-  const bool noted = error.status == Status::kFileSystem || error.status == Status::kSelftest;
-  if (failed(error) && !noted) (void)failed(note_refusal(host, error.status));
-  return error;
-}
-
-Error roll_back(Host* host, uint64_t keep_s, const char* order) {
+Error go_back(Host* host, uint64_t keep_s, const char* order) {
   State& state = host->state;
   const bool ordered = order != nullptr;
   Error last{Status::kNothingRetained, "state", 0, state.release_count};
@@ -318,30 +293,72 @@ Error roll_back(Host* host, uint64_t keep_s, const char* order) {
     if (name.none() || find_release(&state, name) == nullptr) return last;
     // 2. It is whole, trusted, and answers; else it is marked, and the next one is looked at.
     Error error = check_kept(host, name, ordered);
-    if (!failed(error) && ordered) error = check_order(*host);
+    if (!failed(error) && ordered) error = check_counter(*host, true);
     if (!failed(error)) error = selftest(host, name);
     if (!failed(error)) return switch_to(host, name, ordered, keep_s);
-    if (ordered || error.status == Status::kFileSystem) return error;
+    if (ordered || of_host(error)) return error;
     last = keep_evidence(host, name, "failed", error);
-    if (last.status == Status::kFileSystem) return last;
+    if (of_host(last)) return last;
   }
+}
+
+/// Recovers, then tries a step. What fails without a line of its own in the log, and not because of
+/// this host, was refused.
+template <typename Step>
+Error attempt(Host* host, Step step) {
+  Error error = recover(host);
+  host->release.update = UpdateStatement{};
+  const uint64_t lines = host->state.log_lines;
+  if (!failed(error)) error = step();
+  const bool told = of_host(error) || host->state.log_lines != lines;
+  if (failed(error) && !told) (void)failed(note_refusal(host, error.status));
+  return error;
+}
+
+}  // namespace
+
+Error recover(Host* host) {
+  // 1. The root: the old or the new file, whole.  2. Time.
+  BITNET_TRY(load_root(host));
+  BITNET_TRY(tick(host));
+  // 3. A trial goes on where it can: its release is verified again, to the last byte.
+  State& state = host->state;
+  if (!state.trial.none()) {
+    Error error = check_kept(host, state.trial, state.ordered);
+    error = failed(error) ? undo_trial(host, error) : finish_trial(host);
+    if (!state.trial.none() || of_host(error)) return error;
+  }
+  // 4. The links follow the state.  5. What was left lying about goes.
+  BITNET_TRY(set_links(host));
+  return remove_orphans(host);
+}
+
+Error apply(Host* host, std::span<const char* const> paths, const char* signature,
+            const char* order) {
+  return attempt(host, [&] { return install(host, paths, signature, order); });
+}
+
+Error roll_back(Host* host, uint64_t keep_s, const char* order) {
+  return attempt(host, [&] { return go_back(host, keep_s, order); });
 }
 
 Error install_root(Host* host, const char* path, const Digest* sha384) {
   State& state = host->state;
   Container container;
   BITNET_TRY(load_container(platform::kAnywhere, path, host->other_file, &container));
-  const Digest digest = digest_of(container.file);
+  const Digest digest = digest_of(container.statement);
   if (sha384 != nullptr && digest != *sha384) return Error{Status::kRootDigest, path};
+  const bool none = host->root.version == 0;  // never installed, or not what was installed
   if (digest != state.root_sha384) {
-    // 1. The first root is the one that a person compared; later ones follow from the one before.
+    // 1. The first root, and one in place of what is lost, is the one that a person compared; later
+    // ones follow from the one before.
     BITNET_TRY(parse_trust_root(container.statement, &host->next_root));
-    if (state.root_version != host->root.version) return Error{Status::kRootChanged, kRoot};
-    if (state.root_version == 0 && sha384 == nullptr) return Error{Status::kRootMissing, path};
-    BITNET_TRY(state.root_version == 0
-                   ? check_own_root(host->next_root, container, path)
-                   : check_successor(host->root, host->next_root, container, path));
-  } else if (state.root_version == host->root.version) {
+    if (none && sha384 == nullptr) {
+      return Error{state.root_version == 0 ? Status::kRootMissing : Status::kRootChanged, path};
+    }
+    BITNET_TRY(none ? check_own_root(host->next_root, container, path)
+                    : check_successor(host->root, host->next_root, container, path));
+  } else if (!none) {
     return kNoError;
   }
   BITNET_TRY(denied(host, platform::check_writable(host->etc), kEtcPath));
@@ -358,8 +375,7 @@ Error install_root(Host* host, const char* path, const Digest* sha384) {
 }
 
 Error check_log(Host* host) {
-  const platform::Handle file(platform::open_file(host->folder, "log"));
-  BITNET_TRY(file.error());
+  const platform::Handle file(BITNET_VALUE(platform::open_file(host->folder, "log")));
   const State& state = host->state;
   Digest head{};
   uint64_t offset = 0;

@@ -20,6 +20,7 @@ from bitnet.release.trust import (
     accept_update,
     root_of_one_key,
 )
+from tests.support.installation import Installation
 
 V1 = Path(__file__).parent / "v1"
 
@@ -40,6 +41,15 @@ def test_roots_and_what_they_accept_are_still_believed() -> None:
     order = accept_order(second, parse_container(read("rollback.order")))
     assert (order.from_counter, order.to_counter) == (7, 2)
     assert order.digest == hashlib.sha384(read("MANIFEST")).hexdigest()
+
+
+def test_root_is_installed_by_its_digest(tmp_path: Path) -> None:
+    """The digest that custodians wrote on paper is the one that a machine compares."""
+    host = Installation(tmp_path)
+    digest = read("trust.root.v1.sha384").decode().strip()
+    assert host.install_root(read("trust.root.v1"), digest).returncode == 0
+    assert host.state()["root"] == f"1 {digest}"
+    assert host.install_root(read("trust.root.v2"), None).returncode == 0
 
 
 def test_keys_still_open_and_sign() -> None:

@@ -163,18 +163,38 @@ def test_fast_forward_by_revoked_keys_is_recovered_by_the_new_ones(host: Install
 
 @conformance("test_new_root_version_rollback", "orders for another step, product or content")
 @pytest.mark.parametrize(
-    "changes",
-    [{"from_": 4}, {"product": "other"}, {"digest": "0" * 96}, {"to": 1}],
-    ids=lambda changes: next(iter(changes)),
-)
-def test_order_for_another_step_is_refused(host: Installation, changes: dict[str, object]) -> None:
+    ("changes", "status"),
+    [
+        ({"from_": 4}, "kOrder"), ({"product": "other"}, "kOrder"),
+        ({"digest": "0" * 96}, "kNothingRetained"), ({"to": 1}, "kNothingRetained"),
+    ],
+    ids=["from", "product", "digest", "to"],
+)  # fmt: skip
+def test_order_for_another_step_is_refused(
+    host: Installation, changes: dict[str, object], status: str
+) -> None:
     """If this fails, an order that was signed for one step opens another."""
     assert host.apply(make_release(3, 3)).returncode == 0
     values = {"from_": 3} | changes
     order = host.order(make_release(2, 2), **values)  # type: ignore[arg-type]
-    result = host.rollback("--order", order)
-    assert result.returncode == 4
+    assert_refused(host.rollback("--order", order), status)
     assert_unmoved(host, make_release(3, 3))
+
+
+@conformance("test_new_root_version_rollback", "an order for one bundle, handed in with another")
+@pytest.mark.parametrize("other", ["counter", "content"])
+def test_order_for_another_bundle_is_refused(tmp_path: Path, other: str) -> None:
+    """If this fails, any order that is valid here installs every older release ever signed."""
+    host = Installation(tmp_path)
+    assert host.install_root(root_file()).returncode == 0
+    assert host.apply(make_release(3, 3)).returncode == 0
+    order = host.order(make_release(2, 2), 3)
+    old = make_release(1) if other == "counter" else make_release(2, 2, seed=8)
+    before = host.snapshot()
+    assert_refused(host.apply(old, "--order", order), "kOrder")
+    assert host.snapshot() == before
+    host.assert_runs(make_release(3, 3))
+    assert host.apply(make_release(2, 2), "--order", order).returncode == 0
 
 
 @conformance("test_root_has_keys_but_not_threshold", "an order by too few")

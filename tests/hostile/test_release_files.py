@@ -50,13 +50,13 @@ def swap(text: str, pattern: str, replacement: str) -> str:
     return changed
 
 
-def shared_half() -> str:
-    """A root whose keys of alice and eve share the Ed25519 half."""
+def shared_half(ed25519: Signer, mldsa87: Signer) -> str:
+    """A root in which eve's key has halves of others."""
 
     class Shared(Signer):
         @property
         def publics(self) -> tuple[bytes, bytes]:  # type: ignore[override]
-            return ALICE.publics[0], BOB.publics[1]
+            return ed25519.publics[0], mldsa87.publics[1]
 
         @property
         def key_id(self) -> str:  # type: ignore[override]
@@ -126,7 +126,8 @@ CASES = [
     ("trust root", lambda t: t + t[t.rindex("key ") :], "kReleaseOrder", 10),
     ("trust root", lambda t: swap(t, "(key [0-9a-f]+ [a-z]+ [a-z]+) [0-9a-f]{64}",
                                   f"key {ID} x x {'0' * 64}"), "kRootKeyId", 7),
-    ("trust root", lambda t: shared_half(), "kRootKeyShared", 6),
+    ("trust root", lambda t: shared_half(ALICE, BOB), "kRootKeyShared", 6),
+    ("trust root", lambda t: shared_half(BOB, ALICE), "kRootKeyShared", 6),
     ("trust root", lambda t: t + "signature", "kReleaseSyntax", 10),
     ("trust root", lambda t: t[:-3], "kReleaseBase64", 9),
     ("order", lambda t: swap(t, "to 4", "to 7"), "kReleaseRange", 4),

@@ -1,5 +1,6 @@
 """The commands of docs/operations.md, run as they stand there, and the auditor's own tools."""
 
+import json
 import re
 import shlex
 import shutil
@@ -36,7 +37,8 @@ def run_builder(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(folder)
     words = shlex.split(command, comments=True)
     if words[0] != "bitnet":
-        return subprocess.run(words, cwd=folder, check=False).returncode
+        script = ["bash", "-euo", "pipefail", "-c", command]
+        return subprocess.run(script, cwd=folder, stdout=subprocess.PIPE, check=False).returncode
     target = None
     if ">" in words:
         target, words = words[words.index(">") + 1], words[: words.index(">")]
@@ -112,6 +114,34 @@ def test_audit_with_coreutils_finds_everything_in_order(audited: Path) -> None:
     """The steps themselves fail on any difference; here they passed."""
     assert (audited / "ed25519.sig").stat().st_size == 64
     assert (audited / "ml-dsa-87.sig").stat().st_size == 4627
+
+
+def test_first_installation_goes_as_the_page_says(workplace: Path, audited: Path) -> None:
+    """The digest that the ceremony prints must be the one that a machine in the gap compares."""
+    for name in ("trust.root", "release/bitnet-v2.1.0.tar.zst", "release/update.sig"):
+        shutil.copy(workplace / name, audited)
+    prefix = audited / "prefix"
+    prefix.mkdir()
+    (told,) = [line for line in section_commands("Key ceremony") if "sha384sum" in line]
+    digest = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", told], cwd=audited, check=True, capture_output=True,
+    ).stdout.split()[0].decode()  # fmt: skip
+    shown = subprocess.run(
+        [sys.executable, "-c", "from bitnet.cli.app import main; main()", "keys", "root", "verify",
+         "trust.root", "--json"],
+        cwd=audited, check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    assert json.loads(shown)["digest"] == digest
+    for command in section_commands("First installation inside the gap"):
+        words = command.replace("DIGEST-FROM-THE-PAPER", digest).split(" ")
+        if words[0].startswith("unpacked/bitnet-"):
+            words[1:1] = ["--prefix", str(prefix)]
+            words = [word.replace("/etc/bitnet/", f"{prefix}/etc/bitnet/") for word in words]
+            result = subprocess.run(words, cwd=audited, capture_output=True)
+            assert result.returncode == 0, (command, result.stderr)
+    assert (prefix / "opt/bitnet/bitnet-infer").is_file()
+    log = (prefix / "opt/bitnet.d/log").read_text(encoding="ascii")
+    assert [line.split(" ")[3] for line in log.splitlines()] == ["root", "trial", "installed"]
 
 
 def verify_with_openssl(folder: Path, heading: str) -> int:

@@ -84,15 +84,19 @@ void reset_host() {
   host.changed = false;
 }
 
-Error open_and_recover() {
+Error open_to_write() {
   reset_host();
-  BITNET_TRY(release::open_host("/prefix", true, &host));
+  return release::open_host("/prefix", true, &host);
+}
+
+Error open_and_recover() {
+  BITNET_TRY(open_to_write());
   return release::recover(&host);
 }
 
 Error run_verb() {
   const auto optional = [](size_t i) { return verb[i] == "-" ? nullptr : verb[i].c_str(); };
-  BITNET_TRY(open_and_recover());
+  BITNET_TRY(open_to_write());
   if (verb[0] == "apply") {
     const char* paths[8];
     for (size_t i = 3; i < verb.size(); ++i) paths[i - 3] = verb[i].c_str();
@@ -101,6 +105,7 @@ Error run_verb() {
   if (verb[0] == "rollback") {
     return release::roll_back(&host, std::strtoull(verb[1].c_str(), nullptr, 10), optional(2));
   }
+  BITNET_TRY(release::recover(&host));
   Digest digest;
   release::Scanner({reinterpret_cast<const uint8_t*>(verb[2].data()), verb[2].size()}, "")
       .hex(digest);

@@ -54,7 +54,7 @@ _ROOTS = {"root1": root_file(1), "root2": root_file(2)}
 
 
 def _digest(name: str) -> str:
-    return hashlib.sha384(_ROOTS[name]).hexdigest()
+    return hashlib.sha384(publisher.statement_of(_ROOTS[name])).hexdigest()
 
 
 def _apply(name: str, order: str = "-", files: Iterable[str] = ()) -> str:
@@ -87,6 +87,10 @@ def scenarios() -> list[Scenario]:
                  (one, three), one),
         Scenario("rollback below the floor", "rollback 259200 /media/order",
                  (root, _apply("one"), _apply("two")), (one, two), one),
+        Scenario("refused rollback", "rollback 0 -",
+                 (root, _apply("one"), _apply("three"), "wait 9"), (three,), three),
+        Scenario("refused order", "rollback 0 /media/order",
+                 (root, _apply("one"), _apply("three")), (three,), three),
         Scenario("apply below the floor", _apply("one", "/media/order"), (root, _apply("two")),
                  (two, one), one),
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.support.installation import (
     make_release,
     root_file,
 )
+from tests.support.publisher import container, statement_of
 
 HOUR = 3600
 
@@ -69,7 +71,8 @@ def test_apply_first_and_next_release_switches_and_keeps(host: Installation) -> 
     assert host.link("bitnet.old") == make_release(1).name
     assert host.state()["floor"] == "0"
     answer = subprocess.run(
-        [host.prefix / "opt/bitnet/bitnet-infer", "--config", "config.yaml", "--seed", "9"],
+        [host.prefix / "opt/bitnet/bitnet-infer", "--config", "config.yaml", "--seed", "9",
+         "--no-log"],
         cwd=host.prefix / "opt/bitnet", input=b"hello", capture_output=True, check=True,
     )  # fmt: skip
     assert answer.stdout == b"9hello"
@@ -177,6 +180,29 @@ def test_evidence_beyond_its_quota_goes_first(host: Installation) -> None:
     assert kept == bad[-4:]
 
 
+def test_apply_what_this_host_lacks_can_be_installed_when_it_has_it(host: Installation) -> None:
+    """If this fails, a limit that was forgotten costs the release, or the way back."""
+    install(host, 1)
+    lacking = host.prefix / "opt" / "lacking"
+    lacking.touch()
+    new = make_release(2, mood="lacks")
+    result = host.apply(new)
+    assert_refused(result, "kSelftestHost")
+    assert result.returncode == 5
+    host.assert_runs(make_release(1))
+    assert host.refusals()[0] == "0"
+    lacking.unlink()
+    assert host.apply(new).returncode == 0
+    install(host, 3)
+    lacking.touch()
+    assert_refused(host.rollback(), "kSelftestHost")
+    host.assert_runs(make_release(3))
+    assert host.state()[new.name].endswith(" kept")
+    lacking.unlink()
+    assert host.rollback().returncode == 0
+    host.assert_runs(new)
+
+
 # Going back.
 
 
@@ -247,6 +273,38 @@ def test_rollback_skips_a_kept_release_that_was_changed(host: Installation) -> N
     assert host.state()[make_release(2).name].endswith(" failed")
 
 
+def test_rollback_reaches_the_floor_and_not_below(host: Installation) -> None:
+    """If this fails, the floor is one too high, and the way back is closed."""
+    install(host, 1)
+    install(host, 2, minimum=2)
+    install(host, 3)
+    assert host.rollback().returncode == 0
+    host.assert_runs(make_release(2, 2))
+    assert_refused(host.rollback(), "kDowngrade")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("changed", ["content", "signers"])
+def test_recovery_of_a_switch_verifies_the_release_again(host: Installation, changed: str) -> None:
+    """If this fails, whoever can write while the power is off decides what runs afterwards."""
+    install(host, 1)
+    new = make_release(2)
+    bundle = host.lay_down(new)
+    wrap = ("strace", "-o", "/dev/null", "-e", "inject=symlinkat:signal=SIGKILL:when=1")
+    host.run("bitnet-update", "apply", bundle, wrap=wrap)
+    assert host.state()["trial"] == new.name
+    name = "config.yaml" if changed == "content" else "update.sig"
+    path = host.releases / new.name / name
+    path.chmod(0o644)
+    signed = container(new.statement, (ALICE,))
+    path.write_bytes(b"mood: evil\n" if changed == "content" else signed)
+    assert host.update("recover").returncode == 0
+    host.assert_runs(make_release(1))
+    assert host.state()[new.name].endswith(" failed")
+    events = [line.split(" ")[3] for line in (host.releases / "log").read_text().splitlines()]
+    assert events[-1] == "restored"
+
+
 def test_rollback_release_of_revoked_keys_is_refused(host: Installation) -> None:
     """If this fails, a revocation does not reach what is kept."""
     install(host, 1, 2)
@@ -309,6 +367,48 @@ def test_root_changed_on_disk_is_noticed_and_can_be_put_back(host: Installation)
     install(host, 2)
 
 
+def test_root_digest_is_that_of_the_statement_whoever_has_signed(tmp_path: Path) -> None:
+    """If this fails, the digest on paper changes with every signature that is gathered."""
+    host = Installation(tmp_path)
+    all_three = root_file(signers=(ALICE, BOB, CAROL))
+    digest = hashlib.sha384(statement_of(root_file())).hexdigest()
+    assert host.install_root(all_three, digest).returncode == 0
+    assert host.install_root(root_file(), None).stdout == b"installed already  version 1\n"
+    assert host.state()["root"] == f"1 {digest}"
+
+
+def test_root_that_is_lost_gives_way_to_another_by_its_digest(host: Installation) -> None:
+    """If this fails, a site whose root keys are lost can never be updated again."""
+    install(host, 1)
+    (host.prefix / "etc/bitnet/trust.root").unlink()
+    people = (1, (SITE,))
+    new = root_file(roles={"root": people, "release": people}, signers=(SITE,))
+    assert_refused(host.install_root(new, None), "kRootChanged")
+    assert_refused(host.install_root(new, "0" * 96), "kRootDigest")
+    assert_refused(host.apply(make_release(2), signers=(SITE,)), "kRootChanged")
+    assert host.install_root(new).returncode == 0
+    host.assert_runs(make_release(1))
+    assert host.apply(make_release(2)).returncode == 3
+    assert host.apply(make_release(2), signers=(SITE,)).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_root_that_is_no_file_is_a_changed_root(host: Installation, kind: str) -> None:
+    """If this fails, the operator looks for a broken disk."""
+    path = host.prefix / "etc/bitnet/trust.root"
+    own = path.read_bytes()
+    path.unlink()
+    if kind == "link":
+        path.symlink_to("/dev/null")
+    else:
+        path.mkdir()
+    assert_refused(host.apply(make_release(1)), "kRootChanged")
+    if kind == "folder":
+        path.rmdir()
+    assert host.install_root(own, None).returncode == 0
+    install(host, 1)
+
+
 # The record.
 
 
@@ -332,7 +432,8 @@ def test_log_is_a_chain_that_anyone_can_follow(host: Installation) -> None:
     assert (int(lines), int(count), head) == (len(log.splitlines()), len(log), chained(log))
     events = [line.split(b" ")[3].decode() for line in log.splitlines()]
     assert events == ["root", *["trial", "installed"] * 3]
-    assert host.update("verify-log").stdout == f"verified   {lines} lines\n".encode()
+    told = host.update("verify-log").stdout
+    assert told == f"verified   {lines} lines, head {head}\n".encode()
 
 
 @pytest.mark.parametrize(

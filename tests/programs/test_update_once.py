@@ -75,7 +75,7 @@ DECIDABLE: dict[str, tuple[Callable[[], Release], str, dict[str, object]]] = {
     "same counter": (lambda: make_release(2, files={"x": (0o644, b"")}), "kDowngrade", {}),
     "other product": (lambda: make_release(3, product="other"), "kProduct", {}),
     "other processor": (lambda: make_release(3), "kProduct", {"architecture": "riscv64"}),
-    "no bundle": (lambda: make_release(3, with_bundle=False), "kBundleDigest", {}),
+    "no bundle": (lambda: make_release(3, with_bundle=False), "kNoBundle", {}),
     "longer": (lambda: make_release(3), "kBundleDigest", {"change": lambda data: data + b"\0"}),
     "empty": (lambda: make_release(3), "kBundleDigest", {"change": lambda _: b""}),
     "other manifest": (_mixed, "kArchiveEntry", {}),
@@ -95,11 +95,10 @@ def test_apply_what_manifest_and_signatures_decide_creates_nothing(
     host: Installation, name: str
 ) -> None:
     """If this fails, whoever hands in a medium can have files written before he is believed."""
-    make, status, changes = DECIDABLE[name]
-    release = make()
+    make, status, given = DECIDABLE[name]
+    release, changes = make(), dict(given)
     if "architecture" in changes:
         release.architecture = str(changes.pop("architecture"))
-        changes = {}
     before = host.snapshot()
     bundle = host.lay_down(release, **changes)  # type: ignore[arg-type]
     result, lines = traced(host, "apply", bundle, what=CREATES)
@@ -252,6 +251,32 @@ def test_refused_apply_under_a_changed_root_is_in_the_log(host: Installation) ->
     assert host.refusals()[0] == "1"  # nothing was handed in
 
 
+def test_refused_rollback_is_in_the_log(host: Installation) -> None:
+    """If this fails, orders can be tried until one fits, and nobody learns of it."""
+    assert host.apply(make_release(3)).returncode == 0
+    wrong = host.order(make_release(2), 3, signers=(ALICE,))
+    assert_refused(host.rollback("--order", wrong), "kSignaturesTooFew")
+    other = host.order(make_release(2), 9)
+    assert_refused(host.rollback("--order", other), "kOrder")
+    assert_refused(host.rollback("--keep-old=0h", "--order", other), "kOrder")
+    few, order = (str(status_rows()[name].number) for name in ("kSignaturesTooFew", "kOrder"))
+    assert events(host, "refused") == [["1", few, "0" * 96], ["2", order, "0" * 96]]
+    assert host.refusals()[:2] == ["3", "3"]
+    assert host.rollback().returncode == 0
+    assert host.refusals()[:2] == ["3", "0"]
+
+
+def test_ordered_rollback_to_what_was_changed_is_in_the_log(host: Installation) -> None:
+    """If this fails, a release that was changed where it lay leaves no trace."""
+    assert host.apply(make_release(3)).returncode == 0
+    path = host.releases / make_release(2).name / "config.yaml"
+    path.chmod(0o644)
+    path.write_bytes(b"mood: evil\n")
+    assert_refused(host.rollback("--order", host.order(make_release(2), 3)), "kFileDigest")
+    number = str(status_rows()["kFileDigest"].number)
+    assert events(host, "refused") == [["1", number, make_release(2).manifest_digest]]
+
+
 def test_refusals_without_end_leave_few_lines_and_an_exact_count(host: Installation) -> None:
     """If this fails, who offers bad bundles fills the disk, or hides one attempt among many."""
     bundle = host.lay_down(make_release(1))
@@ -302,6 +327,21 @@ def hasty_update(tmp_path_factory: pytest.TempPathFactory) -> Path:
         build=build_root(), compiler=str(toolchain.find_compiler()),
     )  # fmt: skip
     return toolchain.run(commands, directory=engine)
+
+
+@strace
+@pytest.mark.parametrize("action", ["error=EIO", "error=EINTR", "signal=SIGKILL"])
+@pytest.mark.parametrize("call", ["prctl", "dup2", "dup3", "fchdir", "execveat"])
+def test_self_test_interrupted_before_it_runs_leaves_old_or_new(
+    host: Installation, call: str, action: str
+) -> None:
+    """If this fails, a release that was never asked runs, or can never be asked again."""
+    bundle = host.lay_down(make_release(3))
+    inject = ("strace", "-f", "-o", "/dev/null", "-e", f"inject={call}:{action}:when=1")
+    host.run("bitnet-update", "apply", bundle, wrap=inject)
+    host.assert_runs(make_release(3 if host.link() == make_release(3).name else 2))
+    assert host.update("apply", bundle).returncode == 0
+    host.assert_runs(make_release(3))
 
 
 @pytest.mark.parametrize("mood", ["hangs", "stays"])

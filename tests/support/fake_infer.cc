@@ -1,6 +1,7 @@
 // Stands in for bitnet-infer in tests of updates: answers with its seed and its input. What its
 // config.yaml says may change that: `fails`, `hangs`, `talks` without end, `stays` after the end of
-// its answer, or is `late`: fails as soon as the link to what runs points to it.
+// its answer, is `late`: fails as soon as the link to what runs points to it, or `lacks` something
+// of this host for as long as a file `lacking` lies beside the releases' folder.
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <string.h>
@@ -17,10 +18,13 @@ static bool runs() {
 }
 
 int main(int count, char** values) {
-  if (count != 5 || strcmp(values[1], "--config") != 0) return 2;
+  if (count != 6 || strcmp(values[1], "--config") != 0 || strcmp(values[5], "--no-log") != 0) {
+    return 2;
+  }
   const int file = open(values[2], O_RDONLY);
   if (file < 0 || read(file, config, sizeof config - 1) < 0) return 2;
   if (strstr(config, "fails") != nullptr) return 1;
+  if (strstr(config, "lacks") != nullptr && access("../../lacking", F_OK) == 0) return 5;
   if (strstr(config, "late") != nullptr && runs()) return 1;
   if (strstr(config, "hangs") != nullptr) pause();
   const ssize_t bytes = read(0, input, sizeof input);

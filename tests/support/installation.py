@@ -104,7 +104,7 @@ class Installation:
     def install_root(self, data: bytes, digest: str | None = "own") -> Result:
         path = self.folder / "new.root"
         path.write_bytes(data)
-        own = hashlib.sha384(data).hexdigest()
+        own = hashlib.sha384(publisher.statement_of(data)).hexdigest()
         option = [] if digest is None else ["--digest", own if digest == "own" else digest]
         return self.update("root", "install", path, *option)
 

@@ -23,6 +23,7 @@ __all__ = [
     "container",
     "part_files",
     "rollback_order",
+    "statement_of",
     "tar_header",
     "trust_root",
 ]
@@ -83,6 +84,12 @@ def container(statement: bytes, signers: Iterable[Signer]) -> bytes:
     head = f"bitnet-signatures v1\nstatement-bytes {len(statement)}\n".encode()
     ordered = sorted(signers, key=lambda signer: signer.key_id)
     return head + statement + "".join(signer.sign(statement) for signer in ordered).encode()
+
+
+def statement_of(container: bytes) -> bytes:
+    """Returns the statement of a signed container."""
+    _, size, rest = container.split(b"\n", 2)
+    return rest[: int(size.removeprefix(b"statement-bytes "))]
 
 
 def trust_root(

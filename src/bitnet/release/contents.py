@@ -48,7 +48,7 @@ COMPILER_WHEELS: Final = (
     "ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54",
 )
 
-_SOURCE_SUFFIXES: Final = (".cc", ".h", ".zig", ".def", ".json")
+_SOURCE_SUFFIXES: Final = (".cc", ".h", ".inc", ".zig", ".def", ".json")
 _CHUNK_BYTES: Final = 1 << 20
 
 
