@@ -27,7 +27,7 @@ from rich import progress as rich_progress
 from rich.console import Console
 
 from bitnet.errors import ToolkitError, UsageError
-from bitnet.seal.output import new_file
+from bitnet.files import new_file
 
 __all__ = [
     "create_app",

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bitnet.cli import render
 from bitnet.errors import UsageError
-from bitnet.seal.output import new_file
+from bitnet.files import new_file
 from bitnet.tokenizer import TokenizerTables, compile_tokenizer, emit_cpp
 
 __all__ = ["main", "register"]

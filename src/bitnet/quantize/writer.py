@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bitnet.checkpoint import Checkpoint, ModelSpec, WeightForm
 from bitnet.checkpoint.checkpoint import row_blocks
 from bitnet.errors import QuantizationError, ToolchainError, UsageError
+from bitnet.files import open_regular
 from bitnet.limits import EOS_COUNT_MAX, TILE_ROWS
 from bitnet.quantize.digests import LeafHasher, root_digest
 from bitnet.quantize.layout import (
@@ -120,7 +121,7 @@ def _digest_tokenizer(tokenizer: Path | None) -> bytes | None:
     if tokenizer is None:
         return None
     try:
-        with tokenizer.open("rb") as stream:
+        with open_regular(tokenizer) as stream:
             if os.fstat(stream.fileno()).st_size > TOKENIZER_BYTES_MAX:
                 raise UsageError(
                     f"tokenizer file is too large: `{tokenizer}`",

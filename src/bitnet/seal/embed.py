@@ -40,7 +40,7 @@ from bitnet.seal.elf import (
     read_elf,
 )
 from bitnet.seal.elf_checks import check_executable
-from bitnet.seal.output import new_file
+from bitnet.files import new_file
 
 __all__ = [
     "MODEL_SECTION",

@@ -7,7 +7,7 @@ from pathlib import Path
 from bitnet.errors import FormatError
 from bitnet.quantize import open_model
 from bitnet.seal.embed import Sealed, seal
-from bitnet.seal.output import new_file
+from bitnet.files import new_file
 from bitnet.seal.sources import build_root
 from bitnet.seal.toolchain import Target, build_program
 from bitnet.tokenizer import compile_tokenizer, emit_cpp
