@@ -223,8 +223,9 @@ def bundle(
         parse_size(split)
     given = (executable, config, model, selftest_prompt, tokenizer, existing, signatures)
     inputs = [path for path in given if path is not None]
-    for written in (output / "MANIFEST", *((sheet,) if sheet is not None else ())):
-        check_output(written, inputs)
+    for written in (sheet, output / "MANIFEST" if existing is None else None):
+        if written is not None:
+            check_output(written, inputs)
     if existing is not None:
         if executable is not None:
             raise UsageError("`--existing` and `--executable` exclude each other")
