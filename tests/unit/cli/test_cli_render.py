@@ -282,6 +282,16 @@ def test_every_subcommand_is_registered_and_teaches(capsys: pytest.CaptureFixtur
         assert f"Usage: bitnet {name}" in shown
 
 
+def test_help_of_vocabulary_shows_the_escape_as_it_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Broken, who reads the help writes a parser for two backslashes."""
+    assert render.run_app(app.create(), "bitnet", ["vocabulary", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\xNN" in shown
+    assert "\\\\xNN" not in shown
+
+
 def test_closed_pipe_ends_quietly() -> None:
     """Broken, `bitnet inspect … | head` would print a traceback."""
     code = (
