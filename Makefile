@@ -128,6 +128,7 @@ fuzz: $(SETUP_TEST)
 
 .PHONY: bench
 bench: $(SETUP_TEST)
+	@$(RUN) scripts/demo.py > /dev/null
 	@$(RUN) -m bench
 
 .PHONY: powerloss

@@ -12,7 +12,7 @@ from gguf.gguf_writer import TensorInfo
 from bench.peers.blocks import BLOCK_BYTES, BLOCK_WEIGHTS, stream_blocks
 from bitnet.checkpoint import ModelSpec, matrix_shape
 from bitnet.errors import UsageError
-from bitnet.seal.output import new_file
+from bitnet.files import new_file
 
 __all__ = ["FORMATS", "Tensor", "plan_tensors", "token_bytes", "write_gguf"]
 

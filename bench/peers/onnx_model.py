@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from bench.peers.blocks import DEVIATION
 from bitnet.checkpoint import ModelSpec, matrix_shape
 from bitnet.errors import UsageError
-from bitnet.seal.output import new_file
+from bitnet.files import new_file
 
 __all__ = ["BLOCK", "token_bytes", "write_onnx"]
 

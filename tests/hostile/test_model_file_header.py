@@ -152,8 +152,9 @@ def test_open_model_other_files_are_refused(tmp_path: Path, good: bytes) -> None
 def test_open_model_named_pipe_is_refused_at_once(tmp_path: Path) -> None:
     """Broken, a named pipe would hang the reader."""
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="not a regular file"):
+    with pytest.raises(FormatError, match="cannot open model file") as caught:
         open_model(tmp_path / "pipe")
+    assert caught.value.where == ("not a regular file",)
 
 
 def test_open_model_root_covers_header_and_digests(tmp_path: Path, good: bytes) -> None:

@@ -1,6 +1,7 @@
 """Every way in which a tokenizer.json or its chat template is refused, each by name and place."""
 
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -465,6 +466,22 @@ TEMPLATES = {
     ),
     "endless-text": ("{% for i in range(99999) %}xxxxxxxxxxxxxxxx{% endfor %}", "text has no end"),
     "huge": ("{{ 'x' * 9999999999 }}", "operand of `*` is too large"),
+    "surrogate": (USER + "{{ '\\ud800' }}", "text holds a lone surrogate"),
+    "doubling": (
+        "{% set ns = namespace(x='xxxxxxxxxxxxxxxx') %}"
+        "{% for i in range(25) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}" + USER,
+        "chat template fails: MemoryError",
+    ),
+    "nested": (
+        "{% set ns = namespace(x='x') %}"
+        "{% for i in range(25) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+        "chat template fails: MemoryError",
+    ),
+    "wide": ("{{ 'x' | center(400000000) }}", "chat template fails: MemoryError"),
+    "wide-late": (
+        "{{ messages[-1].role | center(400000000) }}",
+        "chat template fails: MemoryError",
+    ),
     "power": ("{{ 9 ** 9999999 }}", "operand of `**` is too large"),
 }
 
@@ -473,11 +490,19 @@ TEMPLATES = {
 def test_compile_of_a_template_beyond_fixed_pieces_is_refused(name: str, tmp_path: Path) -> None:
     """A template taken for what it is not gives prompts that the model was not trained on."""
     template, message = TEMPLATES[name]
+    before = resource.getrlimit(resource.RLIMIT_DATA)
     error = chat_error(tmp_path, template)
     assert message in error.message
     assert error.hint is not None
-    assert "--no-chat-template" in error.hint
-    assert compile_tokenizer(tmp_path, chat=False).chat_user.size == 0
+    assert "chat_template.jinja" in error.hint
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    # What the hint says is a way out for every command.
+    beside = tmp_path / "chat_template.jinja"
+    beside.write_text("<|user|>" + USER)
+    assert len(compile_tokenizer(tmp_path).chat_user) == 2 * 3
+    for empty in ("", " \n"):
+        beside.write_text(empty)
+        assert compile_tokenizer(tmp_path).chat_user.size == 0
 
 
 def test_compile_of_malformed_configurations_is_refused(tmp_path: Path) -> None:

@@ -47,6 +47,15 @@ def test_make_without_a_goal_explains_itself() -> None:
         assert f"make {goal}" in result.stdout
 
 
+def test_make_bench_builds_the_demo_that_it_measures() -> None:
+    """Broken, `make bench` in a fresh clone stops, or measures what was built days ago."""
+    result = make("--dry-run", "bench")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    demo = next(at for at, line in enumerate(lines) if "scripts/demo.py" in line)
+    assert demo < next(at for at, line in enumerate(lines) if line.endswith("-m bench"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,12 +6,24 @@ from pathlib import Path
 
 from bitnet.errors import CheckpointError
 
-__all__ = ["has_file", "open_file"]
+__all__ = ["find_file", "has_file", "open_file"]
 
 
 def has_file(directory: Path, name: str) -> bool:
     """Returns whether the directory has an entry of that name, be it a dangling link."""
     return os.path.lexists(directory / name)
+
+
+def find_file(directory: Path, name: str) -> Path | None:
+    """Returns the path of a file of the directory that need not be there; None if it is not.
+
+    Raises:
+        CheckpointError: There is such an entry, and `open_file` refuses it.
+    """
+    if not has_file(directory, name):
+        return None
+    os.close(open_file(directory, name))
+    return directory / name
 
 
 def open_file(directory: Path, name: str) -> int:

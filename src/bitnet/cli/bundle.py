@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 
 from bitnet.cli import render
-from bitnet.cli.key_files import digest_facts, load_container, read_small, replace_file
+from bitnet.cli.key_files import digest_facts, load_container
 from bitnet.cli.selftest_answer import find_answer
 from bitnet.errors import BundleError, SignatureError, UsageError
+from bitnet.files import check_output, open_regular, read_bounded, replace_file
 from bitnet.release.archive import BundleDigest, Progress, check_bundle
 from bitnet.release.assemble import Request, build_programs, prepare, write_release
 from bitnet.release.digests import digest_file
@@ -143,7 +144,7 @@ def _make(
 def _check_existing(path: Path) -> tuple[Path, Manifest, BundleDigest]:
     try:
         total = path.stat().st_size
-        with path.open("rb") as file, render.progress_bar("checking") as bar:
+        with open_regular(path) as file, render.progress_bar("checking") as bar:
             progress: Progress = bar or (lambda *_: None)
             manifest, digest = check_bundle(file, path.name, total, progress=progress)
     except OSError as error:
@@ -190,7 +191,7 @@ def _request(executable: Path | None, config: Path | None, **rest: Any) -> Reque
     prompt = rest.pop("prompt")
     text = DEFAULT_PROMPT
     if prompt is not None:
-        text = read_small(prompt, "prompt of the self-test", _PROMPT_BYTES_MAX)
+        text = read_bounded(prompt, "prompt of the self-test", _PROMPT_BYTES_MAX)
     return Request(executable, config, prompt=text, **rest)
 
 
@@ -220,6 +221,11 @@ def bundle(
         raise UsageError(f"folder does not exist: `{output}`", hint="make it first")
     if split is not None:
         parse_size(split)
+    given = (executable, config, model, selftest_prompt, tokenizer, existing, signatures)
+    inputs = [path for path in given if path is not None]
+    for written in (sheet, output / "MANIFEST" if existing is None else None):
+        if written is not None:
+            check_output(written, inputs)
     if existing is not None:
         if executable is not None:
             raise UsageError("`--existing` and `--executable` exclude each other")
@@ -245,6 +251,7 @@ def bundle(
     signers = _list_signers(signatures, manifest, digest)
     parts = _split(path, digest, split, output)
     if sheet is not None:
+        check_output(sheet, (path, output / "MANIFEST", *(output / part.name for part in parts)))
         replace_file(sheet, emit_sheet(manifest, digest, signers=signers, parts=parts))
     _show(made, parts, sheet, as_json=as_json)
 

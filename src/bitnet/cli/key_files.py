@@ -1,98 +1,29 @@
-"""Files of the release commands: keys, passphrases, containers; read with limits, written whole."""
+"""Files of the release commands: keys, passphrases, containers; read with limits."""
 
 import getpass
-import os
-import stat
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from bitnet.cli import render
-from bitnet.errors import FormatError, ToolchainError, UsageError
+from bitnet.errors import FormatError, UsageError
+from bitnet.files import read_bounded
 from bitnet.release.container import CONTAINER_BYTES_MAX, Container, parse_container
 from bitnet.release.keys import PrivateKey, PublicKey, parse_public_key
 from bitnet.release.sealed_key import open_key
 from bitnet.release.words import group_hex, to_words
-from bitnet.seal.output import new_file
 
 __all__ = [
     "ask_passphrase",
-    "create_file",
     "digest_facts",
     "load_container",
     "load_private_key",
     "load_public_key",
-    "read_small",
-    "replace_file",
 ]
 
 _KEY_FILE_BYTES_MAX: Final = 8192
 _PASSPHRASE_BYTES_MAX: Final = 1024
-
-
-def read_small(path: Path, what: str, bytes_max: int) -> bytes:
-    """Returns the bytes of a regular file that is not longer than `bytes_max`.
-
-    Raises:
-        FormatError: It cannot be read, is no regular file, or is longer.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FormatError(f"{what} is not a regular file: `{path}`")
-            data = file.read(bytes_max + 1)
-    except OSError as error:
-        raise FormatError(
-            f"{what} cannot be read: `{path}`", where=error.strerror or str(error)
-        ) from None
-    if len(data) > bytes_max:
-        raise FormatError(f"{what} is too long: `{path}`", where=f"limit {bytes_max} bytes")
-    return data
-
-
-def create_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Writes a file that does not exist yet, whole or not at all.
-
-    Raises:
-        UsageError: Something has that name already; it is left alone.
-        ToolchainError: The folder cannot be written.
-    """
-    temporary = None
-    try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        temporary = Path(name)
-        with open(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.link(temporary, path)
-    except FileExistsError:
-        raise UsageError(
-            f"file exists already: `{path}`", hint="choose another name; nothing is overwritten"
-        ) from None
-    except OSError as error:
-        raise ToolchainError(
-            f"file cannot be written: `{path}`", where=error.strerror or str(error)
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file of mode 0644, whole or not at all; what had that name is replaced.
-
-    Raises:
-        ToolchainError: The folder cannot be written.
-    """
-    with new_file(path, mode=0o644) as new:
-        view = memoryview(data)
-        while view:
-            view = view[new.file.write(view) :]
 
 
 def load_public_key(path: Path) -> PublicKey:
@@ -101,7 +32,7 @@ def load_public_key(path: Path) -> PublicKey:
     Raises:
         FormatError: It cannot be read or does not keep to its format.
     """
-    data = read_small(path, "public key", _KEY_FILE_BYTES_MAX)
+    data = read_bounded(path, "public key", _KEY_FILE_BYTES_MAX)
     if data.startswith(b"bitnet-private-key v1\n"):
         raise FormatError(
             f"file is a private key: `{path}`", hint="pass the `.pub` file that stands beside it"
@@ -115,7 +46,7 @@ def load_container(path: Path, what: str = "signature file") -> Container:
     Raises:
         FormatError: It cannot be read or does not keep to its format.
     """
-    return parse_container(read_small(path, what, CONTAINER_BYTES_MAX), what)
+    return parse_container(read_bounded(path, what, CONTAINER_BYTES_MAX), what)
 
 
 def ask_passphrase(path: Path | None, *, what: str, twice: bool = False) -> str:
@@ -126,12 +57,12 @@ def ask_passphrase(path: Path | None, *, what: str, twice: bool = False) -> str:
         UsageError: There is no terminal, or what was typed twice differs.
     """
     if path is not None:
-        data = read_small(path, "passphrase file", _PASSPHRASE_BYTES_MAX)
+        data = read_bounded(path, "passphrase file", _PASSPHRASE_BYTES_MAX)
         try:
             return data.split(b"\n")[0].removesuffix(b"\r").decode("utf-8")
         except UnicodeDecodeError:
             raise FormatError(f"passphrase file is not UTF-8: `{path}`") from None
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(
             "passphrase cannot be asked for: standard input is no terminal",
             hint="pass `--passphrase-file` with a file that only you can read",
@@ -149,7 +80,7 @@ def load_private_key(path: Path, passphrase_file: Path | None) -> PrivateKey:
         FormatError: It cannot be read or does not keep to its format.
         IntegrityError: The passphrase is wrong or the file was changed.
     """
-    data = read_small(path, "private key", _KEY_FILE_BYTES_MAX)
+    data = read_bounded(path, "private key", _KEY_FILE_BYTES_MAX)
     return open_key(data, ask_passphrase(passphrase_file, what=path.name))
 
 

@@ -7,8 +7,9 @@ from typing import Annotated, Final
 import typer
 
 from bitnet.cli import keys_root, render
-from bitnet.cli.key_files import ask_passphrase, create_file, digest_facts, load_public_key
+from bitnet.cli.key_files import ask_passphrase, digest_facts, load_public_key
 from bitnet.errors import ToolchainError, UsageError
+from bitnet.files import create_file
 from bitnet.release.keys import SEED_BYTES, PrivateKey, PublicKey
 from bitnet.release.sealed_key import NONCE_BYTES, SALT_BYTES, seal_key
 from bitnet.release.text import check_name

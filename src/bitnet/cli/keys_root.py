@@ -9,14 +9,13 @@ import typer
 
 from bitnet.cli import render
 from bitnet.cli.key_files import (
-    create_file,
     digest_facts,
     load_container,
     load_private_key,
     load_public_key,
-    replace_file,
 )
 from bitnet.errors import SignatureError, UsageError
+from bitnet.files import create_file, replace_file
 from bitnet.release.container import Container
 from bitnet.release.keys import PublicKey
 from bitnet.release.root_edit import (

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from bitnet.checkpoint import open_checkpoint
+from bitnet.checkpoint import find_file, open_checkpoint
 from bitnet.cli import render
 from bitnet.errors import UsageError
 from bitnet.quantize import ModelSummary, write_model
@@ -47,8 +47,7 @@ def _check_choices(bits: int, file_format: str, embedding: str) -> None:
 
 def _find_tokenizer(model: Path, tokenizer: Path | None) -> Path | None:
     """Returns the tokenizer whose digest is recorded: the one named, or the checkpoint's own."""
-    beside = model / "tokenizer.json"
-    return tokenizer if tokenizer is not None else (beside if beside.is_file() else None)
+    return tokenizer if tokenizer is not None else find_file(model, "tokenizer.json")
 
 
 def _as_json(summary: ModelSummary) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from bitnet.checkpoint import open_checkpoint
+from bitnet.checkpoint import find_file, open_checkpoint
 from bitnet.cli import render
 from bitnet.cli.bundle import build_programs_shown
 from bitnet.cli.key_files import digest_facts
@@ -92,7 +92,7 @@ def _make_executable(original: _Original, checkpoint: Path, folder: Path) -> tup
             opened,
             model,
             embedding=embedding,
-            tokenizer=tokenizer if tokenizer.is_file() else None,
+            tokenizer=find_file(checkpoint, tokenizer.name),
             force=True,
             progress=bar,
         )

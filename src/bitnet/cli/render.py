@@ -26,8 +26,8 @@ import typer
 from rich import progress as rich_progress
 from rich.console import Console
 
-from bitnet.errors import ToolkitError, UsageError
-from bitnet.seal.output import new_file
+from bitnet.errors import ToolchainError, ToolkitError, UsageError
+from bitnet.files import replace_file
 
 __all__ = [
     "create_app",
@@ -96,6 +96,8 @@ def _colour_wanted() -> bool:
 
 def print_error(error: ToolkitError) -> None:
     """Prints an error to stderr: one line, indented facts, a blank line and a hint."""
+    if sys.stderr is None:
+        return  # closed at the start: there is nobody to tell
     start, end = ("\x1b[1;31m", "\x1b[0m") if _colour_wanted() else ("", "")
     lines = [f"{start}error:{end} {escape_text(error.message)}"]
     lines += [f"  {escape_text(fact)}" for fact in error.where]
@@ -205,8 +207,7 @@ def write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
             where=error.strerror or str(error),
         ) from None
     data = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records).encode()
-    with new_file(path, mode=0o644) as output:
-        output.file.write(data)
+    replace_file(path, data)
 
 
 def _as_usage_error(error: Exception, name: str) -> UsageError:
@@ -221,7 +222,36 @@ def _as_usage_error(error: Exception, name: str) -> UsageError:
     )
 
 
+def _check_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            raise ToolchainError(
+                f"standard stream is not open: `{name}`",
+                hint="start the program with standard output and standard error open",
+            )
+
+
+def _as_environment_error(error: OSError) -> ToolchainError:
+    """Returns what the operating system refused in the form of our own errors."""
+    name = error.filename
+    thing = f": `{os.fsdecode(name)}`" if isinstance(name, str | bytes) else ""
+    return ToolchainError(
+        f"operating system refuses{thing}",
+        where=error.strerror or str(error),
+        hint="check the path, the permissions, and the space where it was to be written",
+    )
+
+
+def _give_up_broken_output() -> None:
+    """Points stdout elsewhere if it takes no more, so that the exit does not fail there, too."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _run_checked(app: typer.Typer, name: str, arguments: list[str]) -> int:
+    _check_streams()
     command = typer.main.get_command(app)
     try:
         result = command.main(args=arguments, prog_name=name, standalone_mode=False)
@@ -252,10 +282,15 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("error: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; point stdout elsewhere so that exit does not fail too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        _give_up_broken_output()
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print_error(refusal := _as_environment_error(error))
+        _give_up_broken_output()
+        return refusal.exit_code
     except Exception as error:  # noqa: BLE001 - the outermost frame of a command
         if debug:
             traceback.print_exc()

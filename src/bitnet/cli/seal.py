@@ -13,10 +13,12 @@ from rich.console import Console
 
 from bitnet.cli import render
 from bitnet.errors import UsageError
+from bitnet.files import check_output
 from bitnet.seal import embed
 from bitnet.seal.executable import build_engine, check_belonging
 from bitnet.seal.sources import ARCHITECTURES
 from bitnet.seal.toolchain import Target, host_arch
+from bitnet.tokenizer import tokenizer_files
 
 __all__ = ["register"]
 
@@ -95,6 +97,7 @@ def seal(
             f"architecture is not supported: `{arch}`",
             hint=f"pass `--arch` with one of {', '.join(ARCHITECTURES)}",
         )
+    check_output(output, (model, *tokenizer_files(tokenizer)))
     check_belonging(model, tokenizer)
     with _build_steps() as step:
         engine = build_engine(tokenizer, Target(arch, pie=not no_pie), progress=step)

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import yaml
 
-from bitnet.cli.key_files import read_small
 from bitnet.errors import UsageError
+from bitnet.files import read_bounded
 from bitnet.release.assemble import Draft
 from bitnet.release.contents import copy_payload
 from bitnet.release.selftest import run_selftest
@@ -93,7 +93,7 @@ def _compute(draft: Draft, staging: Path, tokenizer: Path) -> bytes:
 
 def _load_values(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(read_small(path, "configuration", _CONFIG_BYTES_MAX))
+        values = yaml.safe_load(read_bounded(path, "configuration", _CONFIG_BYTES_MAX))
     except yaml.YAMLError as error:
         raise UsageError(
             f"configuration is not YAML: `{path}`", where=str(error).splitlines()[0]

@@ -6,15 +6,9 @@ from typing import Annotated, Final
 import typer
 
 from bitnet.cli import render
-from bitnet.cli.key_files import (
-    create_file,
-    digest_facts,
-    load_container,
-    load_private_key,
-    read_small,
-    replace_file,
-)
+from bitnet.cli.key_files import digest_facts, load_container, load_private_key
 from bitnet.errors import SignatureError, ToolkitError, UsageError
+from bitnet.files import create_file, open_regular, read_bounded, replace_file
 from bitnet.release.archive import check_bundle
 from bitnet.release.container import Container
 from bitnet.release.digests import digest_file
@@ -90,7 +84,7 @@ _Arch = Annotated[str, typer.Option("--arch", help="With `--model`.")]
 def _statement_of_bundle(path: Path) -> UpdateStatement:
     """Returns what is to be signed of a bundle, after every byte of it has been checked."""
     try:
-        with path.open("rb") as file, render.progress_bar("checking") as bar:
+        with open_regular(path) as file, render.progress_bar("checking") as bar:
             progress = bar or (lambda *_: None)
             total = path.stat().st_size
             manifest, digest = check_bundle(file, path.name, total, progress=progress)
@@ -111,7 +105,7 @@ def _statement_of_model(
 
 
 def _load_manifest(path: Path) -> Manifest:
-    return parse_manifest(read_small(path, "manifest", MANIFEST_BYTES_MAX))
+    return parse_manifest(read_bounded(path, "manifest", MANIFEST_BYTES_MAX))
 
 
 def _gather(output: Path, statement: bytes, *, further: bool) -> Container:

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from bitnet.cli import render
 from bitnet.errors import UsageError
-from bitnet.seal.output import new_file
-from bitnet.tokenizer import TokenizerTables, compile_tokenizer, emit_cpp
+from bitnet.files import check_output, replace_file
+from bitnet.tokenizer import TokenizerTables, compile_tokenizer, emit_cpp, tokenizer_files
 
 __all__ = ["main", "register"]
 
@@ -109,6 +109,7 @@ def tokenizer2cpp(
         raise UsageError(
             "`--chat-template` and `--no-chat-template` exclude each other", hint="pass one of them"
         )
+    check_output(output, tokenizer_files(tokenizer, chat_template))
     with _status_line() as progress:
         tables = compile_tokenizer(
             tokenizer, chat=not no_chat_template, chat_template=chat_template, progress=progress
@@ -116,8 +117,7 @@ def tokenizer2cpp(
         if progress is not None:
             progress("writing")
         text = emit_cpp(tables).encode()
-        with new_file(output, mode=0o644) as new:
-            new.file.write(text)
+        replace_file(output, text)
     facts = _describe(tables, output, text)
     if as_json:
         render.print_json(facts)

@@ -13,10 +13,8 @@ __all__ = ["register"]
 _HELP: Final = """Writes the vocabulary of a tokenizer to standard output, one token per line.
 
 Line i + 1 is token i. Printable ASCII stands for itself, everything else and the backslash as
-\\\\xNN. bitnet-infer
-needs no such file; with `--debug-vocab vocab.txt` it holds it against what is compiled in and then
-shows every
-token of a run on standard error.
+\\xNN. bitnet-infer needs no such file; with `--debug-vocab vocab.txt` it holds it against what is
+compiled in and then shows every token of a run on standard error.
 
 Example:
 

@@ -4,6 +4,7 @@ import ctypes
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -138,12 +139,12 @@ class Engine:
         kind = library.KV_CACHE_KINDS.index(kv_cache)
         modes = library.VERIFY_MODES.index(verify), library.HEAD_MODES.index(head)
         options = library.Options(
-            (isa or "auto").encode(), self.context, prefill_chunk, threads, rows, kind, *modes
+            _encode(isa or "auto"), self.context, prefill_chunk, threads, rows, kind, *modes
         )
         handle = ctypes.c_void_p()
         error = library.new_error()
         status = self._library.bitnet_open(
-            str(path).encode(), ctypes.byref(options), ctypes.byref(handle), ctypes.byref(error)
+            os.fsencode(path), ctypes.byref(options), ctypes.byref(handle), ctypes.byref(error)
         )
         library.check(self._library, status, error)
         self._handle = handle
@@ -289,6 +290,7 @@ class Engine:
             EvaluationError: The prompt is empty or does not fit the context.
             UsageError: A sampling argument is out of range, or there are stop strings but no
             tokenizer.
+            KeyboardInterrupt: Ctrl-C was pressed; the answer ends at the next token.
         """
         _check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
         tokens = self._prompt_tokens(prompt, chat, system)
@@ -317,26 +319,26 @@ class Engine:
         ids: list[int] = []
         pieces: list[bytes] = []
 
-        def collect(_context: int | None, token: int, data: int | None, size: int) -> int:
+        def take(_context: int | None, token: int, data: int | None, size: int) -> None:
             if token != library.NO_TOKEN:
                 ids.append(token)
             if data and size:
                 pieces.append(ctypes.string_at(data, size))
-            return 0
 
         result = library.GenerateResult()
         error = library.new_error()
-        status = self._library.bitnet_generate(
-            self._open_handle(),
-            self._tables.pointer if self._tables is not None else None,
-            tokens.ctypes.data,
-            len(tokens),
-            ctypes.byref(options),
-            library.sink_type(collect),
-            None,
-            ctypes.byref(result),
-            ctypes.byref(error),
-        )
+        with library.sink(take) as sink:
+            status = self._library.bitnet_generate(
+                self._open_handle(),
+                self._tables.pointer if self._tables is not None else None,
+                tokens.ctypes.data,
+                len(tokens),
+                ctypes.byref(options),
+                sink,
+                None,
+                ctypes.byref(result),
+                ctypes.byref(error),
+            )
         library.check(self._library, status, error)
         return Generation(
             tuple(ids),
@@ -406,13 +408,16 @@ def _check_sampling(
     repetition_penalty: float,
     seed: int,
 ) -> None:
-    """Holds the arguments to the ranges of config.yaml."""
+    """Holds the arguments to the ranges of config.yaml, also as the binary32 that C++ gets."""
     for name, right in (
         ("max_new_tokens", 1 <= max_new_tokens < 1 << 32),
         ("temperature", 0 <= temperature <= 100),
         ("top_k", 0 <= top_k < 1 << 32),
-        ("top_p", 0 < top_p <= 1),
-        ("repetition_penalty", 0 < repetition_penalty <= 10),
+        ("top_p", 0 < top_p <= 1 and _as_binary32(top_p) > 0),
+        (
+            "repetition_penalty",
+            0 < repetition_penalty <= 10 and _as_binary32(repetition_penalty) > 0,
+        ),
         ("seed", 0 <= seed < 1 << 64),
     ):
         if not right:
@@ -420,6 +425,10 @@ def _check_sampling(
                 f"argument is out of range: `{name}`",
                 hint="see docs/formats/config.md for the ranges",
             )
+
+
+def _as_binary32(value: float) -> float:
+    return ctypes.c_float(value).value
 
 
 def _encode(text: str | bytes) -> bytes:

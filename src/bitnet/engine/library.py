@@ -3,11 +3,14 @@
 Source: docs/decisions/0003-python-through-ctypes.md for why ctypes.
 """
 
+import contextlib
 import ctypes
 import functools
+import signal
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import numpy as np
@@ -37,6 +40,7 @@ __all__ = [
     "check",
     "load_library",
     "new_error",
+    "sink",
     "sink_type",
 ]
 
@@ -275,6 +279,51 @@ def check(library: ctypes.CDLL, status: int, error: _Error) -> None:
 def new_error() -> _Error:
     """Returns an error for a call to fill."""
     return _Error()
+
+
+@contextlib.contextmanager
+def sink(take: Callable[..., None]) -> Iterator[Callable[..., int]]:
+    """Gives a sink for `bitnet_generate` that hands what it gets to `take`, and outlives the call.
+
+    ctypes drops what is raised inside of a callback and returns anything. So an exception of
+    `take`, and Ctrl-C, end the generation and are raised when the block ends.
+    """
+    raised: list[BaseException] = []
+
+    with _held_interrupt() as interrupted:
+
+        def collect(*arguments: object) -> int:
+            try:
+                take(*arguments)
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                raised.append(error)
+            return 1 if raised or interrupted else 0
+
+        yield sink_type(collect)
+    if raised:
+        raise raised[0]
+
+
+@contextlib.contextmanager
+def _held_interrupt() -> Iterator[list[tuple[int, FrameType | None]]]:
+    """Gives a list to which Ctrl-C is added; when the block ends, its handler is called.
+
+    The signal may come at the entry of a callback, before any `try` there. Only the main thread is
+    interrupted, and only where a handler of Python's is installed.
+    """
+    pending: list[tuple[int, FrameType | None]] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield pending
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: pending.append((number, frame)))
+    try:
+        yield pending
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pending:
+        handler(*pending[0])  # raises KeyboardInterrupt, where nobody has set another one
+        raise KeyboardInterrupt
 
 
 _SCALARS_BEFORE_DIGEST: Final = (

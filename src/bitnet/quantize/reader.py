@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import mmap
 import os
-import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from bitnet.checkpoint import F32Rows, Int8Rows, ModelSpec, TernaryMatrix
 from bitnet.errors import FormatError, IntegrityError
+from bitnet.files import open_regular
 from bitnet.limits import TILE_ROWS, pad_lanes
 from bitnet.quantize.digests import leaf_digest, root_digest
 from bitnet.quantize.header import Header, parse_header
@@ -285,11 +285,6 @@ def _int8_parts(place: TensorPlace, data: U8) -> tuple[U8, U8, F32]:
     return data[:high_bytes], data[high_bytes:low_end], of_rows
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Opens like `open`, but does not wait for the other end of a named pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def open_model(path: Path) -> ModelFile:
     """Returns a mapped model.bin whose header, tensor table and Merkle root have been checked.
 
@@ -302,11 +297,8 @@ def open_model(path: Path) -> ModelFile:
     Source: docs/formats/model.md.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise FormatError(f"not a regular file: `{path}`")
-            if status.st_size == 0:
+        with open_regular(path) as stream:
+            if os.fstat(stream.fileno()).st_size == 0:
                 return ModelFile(path, b"")
             data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from bitnet.checkpoint import Checkpoint, ModelSpec, WeightForm
 from bitnet.checkpoint.checkpoint import row_blocks
 from bitnet.errors import QuantizationError, ToolchainError, UsageError
+from bitnet.files import check_output, open_regular, sync_directory
 from bitnet.limits import EOS_COUNT_MAX, TILE_ROWS
 from bitnet.quantize.digests import LeafHasher, root_digest
 from bitnet.quantize.layout import (
@@ -120,7 +121,7 @@ def _digest_tokenizer(tokenizer: Path | None) -> bytes | None:
     if tokenizer is None:
         return None
     try:
-        with tokenizer.open("rb") as stream:
+        with open_regular(tokenizer) as stream:
             if os.fstat(stream.fileno()).st_size > TOKENIZER_BYTES_MAX:
                 raise UsageError(
                     f"tokenizer file is too large: `{tokenizer}`",
@@ -297,30 +298,23 @@ def _replaced_file(output: Path) -> Iterator[int]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(output.parent)
+        sync_directory(output.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ToolchainError(f"cannot write `{output}`", where=reason) from None
 
 
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _check_output(output: Path, checkpoint: Checkpoint, tokenizer: Path | None) -> None:
+    """Keeps whatever lies in the directory of the checkpoint, but for an earlier model.bin."""
+    check_output(output, (*checkpoint.files, *((tokenizer,) if tokenizer is not None else ())))
+    if output.exists() and not _begins_as_model(output):
+        check_output(output, checkpoint.directory.iterdir())
 
 
-def _check_output(output: Path, checkpoint: Checkpoint) -> None:
-    if output.exists() and not output.is_file():
-        raise UsageError(f"output is not a regular file: `{output}`")
-    if not output.parent.is_dir():
-        raise UsageError(
-            f"directory of the output does not exist: `{output.parent}`",
-            hint="create the directory, or choose another `--output`",
-        )
-    if output.exists() and any(output.samefile(file) for file in checkpoint.files):
-        raise UsageError(f"output would replace a file of the checkpoint: `{output}`")
+def _begins_as_model(path: Path) -> bool:
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        return file.read(len(MAGIC)) == MAGIC
+    return False
 
 
 def write_model(
@@ -356,7 +350,7 @@ def write_model(
     if embedding not in EMBEDDING_KINDS:
         raise UsageError(f"embedding kind is unknown: `{embedding}`", hint="choose int8 or f32")
     _check_trained_ternary(checkpoint, force)
-    _check_output(output, checkpoint)
+    _check_output(output, checkpoint, tokenizer)
     tokenizer_sha384 = _digest_tokenizer(tokenizer)
     return write_weights(
         checkpoint,

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from bitnet.errors import BundleError, UsageError
+from bitnet.files import new_file
 from bitnet.release.archive import BundleDigest, Progress, bundle_name, write_bundle
 from bitnet.release.contents import Contents, read_contents
 from bitnet.release.digests import digest_file
 from bitnet.release.manifest import FileEntry, Manifest
 from bitnet.release.provenance import emit_provenance
-from bitnet.seal.output import new_file
 from bitnet.seal.sources import PROGRAMS
 from bitnet.seal.toolchain import Target, build_program
 

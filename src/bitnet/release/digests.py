@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from bitnet.errors import BundleError
+from bitnet.files import open_regular
 from bitnet.release.archive import BundleDigest
 
 __all__ = ["digest_file"]
@@ -23,7 +24,7 @@ def digest_file(
     """
     digest, size = hashlib.sha384(), 0
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             total = path.stat().st_size
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

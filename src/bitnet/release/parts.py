@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bitnet.errors import BundleError, IntegrityError, UsageError
+from bitnet.files import new_file, open_regular
 from bitnet.release.archive import BundleDigest, Progress
 from bitnet.release.text import DIGEST, NUMBER, LineReader
-from bitnet.seal.output import new_file
 
 __all__ = [
     "PART_COUNT_MAX",
@@ -97,7 +97,7 @@ def write_parts(
     """
     whole = hashlib.sha384()
     paths = []
-    with bundle.open("rb") as file:
+    with open_regular(bundle) as file:
         for index, (offset, size) in enumerate(plan, 1):
             name = part_name(bundle.name, index, len(plan))
             progress(name, offset, digest.size)
@@ -123,9 +123,7 @@ def _copy_piece(source: BinaryIO, size: int, whole: "hashlib._Hash", out: Binary
         digest.update(data)
         whole.update(data)
         size -= len(data)
-        view = memoryview(data)
-        while view:
-            view = view[out.write(view) :]
+        out.write(data)
     return digest.hexdigest()
 
 
@@ -162,7 +160,7 @@ def read_part(path: Path) -> Part:
         IntegrityError: The data is shorter, longer, or another than the header says.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             part = parse_part(file.read(PART_HEADER_BYTES))
             digest, size = hashlib.sha384(), 0
             for chunk in _chunks(file):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bitnet.errors import BundleError
+from bitnet.files import open_regular
 from bitnet.release.archive import BundleDigest, Progress, check_bundle
 from bitnet.release.manifest import FileEntry, Manifest
 
@@ -46,7 +47,7 @@ def unpack_bundle(
     """
     sink = _FolderSink(folder)
     try:
-        with bundle.open("rb") as file:
+        with open_regular(bundle) as file:
             size = bundle.stat().st_size
             return check_bundle(file, bundle.name, size, sink=sink, progress=progress)
     except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from bitnet.errors import FormatError
+from bitnet.files import open_regular
 
 __all__ = [
     "EHDR_BYTES",
@@ -224,7 +225,7 @@ def read_elf(path: Path) -> Elf:
             machine, or its headers do not hold together.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return _read(_Reader(path, file))
     except OSError as error:
         raise FormatError(

@@ -7,6 +7,7 @@ appended at the next multiple of 2 MiB, a new section table follows it. Any size
 copied once, by the kernel where it can, and holes of a sparse file stay holes.
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -15,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bitnet.errors import FormatError, ToolchainError, UsageError
+from bitnet.errors import FormatError, ToolchainError
+from bitnet.files import check_output, new_file, open_regular
 from bitnet.quantize.layout import (
     DIGEST_BYTES,
     HEADER_FIELDS,
@@ -40,7 +42,6 @@ from bitnet.seal.elf import (
     read_elf,
 )
 from bitnet.seal.elf_checks import check_executable
-from bitnet.seal.output import new_file
 
 __all__ = [
     "MODEL_SECTION",
@@ -107,7 +108,7 @@ def read_model_head(path: Path) -> ModelHead:
         root.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(TENSOR_TABLE_OFFSET)
             size = file.seek(0, os.SEEK_END)
     except OSError as error:
@@ -150,15 +151,14 @@ def seal(
 
     Raises:
         FormatError: The engine or the model is not what it must be, or the result fails the checks.
-        UsageError: `output` is one of the inputs.
+        UsageError: `output` is one of the inputs, or no place for a file.
         ToolchainError: The output cannot be written.
     """
     elf = read_elf(engine)
     note_index, note_offset = _find_note(elf)
     head = read_model_head(model)
     layout = _plan_layout(elf, head.file_bytes)
-    if output.exists() and any(output.samefile(path) for path in (engine, model)):
-        raise UsageError(f"output is one of the inputs: `{output}`")
+    check_output(output, (engine, model))
     with new_file(output, mode=0o755) as new:
         try:
             _copy(engine, new.file.fileno(), 0, layout.body_bytes, None)
@@ -320,8 +320,9 @@ def _data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     while at < size:
         try:
             start = os.lseek(descriptor, at, os.SEEK_DATA)
-        except OSError:
-            # ENXIO: only a hole is left.
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # only a hole is left
+                raise
             return
         end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
         if start < size:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bitnet.errors import FormatError
+from bitnet.files import check_output, read_bounded, replace_file
 from bitnet.quantize import open_model
 from bitnet.seal.embed import Sealed, seal
-from bitnet.seal.output import new_file
 from bitnet.seal.sources import build_root
-from bitnet.seal.toolchain import Target, build_program
-from bitnet.tokenizer import compile_tokenizer, emit_cpp
+from bitnet.seal.toolchain import Target, build_program, make_folder
+from bitnet.tokenizer import compile_tokenizer, emit_cpp, tokenizer_files
+from bitnet.tokenizer.json_nodes import FILE_BYTES_MAX
 
 __all__ = ["build_engine", "check_belonging", "seal_model"]
 
@@ -25,12 +26,7 @@ def check_belonging(model: Path, tokenizer: Path) -> None:
     """
     with open_model(model) as opened:
         expected = opened.header.tokenizer_sha384
-    try:
-        found = hashlib.sha384(tokenizer.read_bytes()).digest()
-    except OSError as error:
-        raise FormatError(
-            f"tokenizer cannot be read: `{tokenizer}`", where=error.strerror or str(error)
-        ) from error
+    found = hashlib.sha384(read_bounded(tokenizer, "tokenizer", FILE_BYTES_MAX)).digest()
     if expected is not None and expected != found:
         raise FormatError(
             f"model and tokenizer do not belong together: `{model}`, `{tokenizer}`",
@@ -67,9 +63,8 @@ def build_engine(
     directory = build / "tokenizer" / digest
     compiled = directory / "tokenizer.inc"
     if not compiled.is_file():
-        directory.mkdir(parents=True, exist_ok=True)
-        with new_file(compiled, mode=0o644) as new:
-            new.path.write_text(text, encoding="utf-8")
+        make_folder(directory)
+        replace_file(compiled, text.encode())
     return build_program(
         "bitnet-infer", target, tokenizer_directory=directory, build=build, progress=progress
     )
@@ -92,6 +87,7 @@ def seal_model(
     Raises:
         ToolkitError: As `check_belonging`, `build_engine` and `seal`; no partial output stays.
     """
+    check_output(output, (model, *tokenizer_files(tokenizer)))
     check_belonging(model, tokenizer)
     engine = build_engine(tokenizer, target, build=build, progress=build_progress)
     return seal(engine, model, output, progress=copy_progress)

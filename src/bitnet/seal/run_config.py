@@ -163,5 +163,7 @@ def _quote(key: Key, text: str) -> str:
     """A double-quoted string with the escapes that YAML and the engine share."""
     if any(ord(character) < 0x20 and character not in "\n\t" for character in text):
         raise UsageError(f"value holds a control character: `{key.name}`", where=json.dumps(text))
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(f"value is not UTF-8: `{key.name}`", where=json.dumps(text))
     escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\x7f": "\\x7f"}
     return '"' + "".join(escapes.get(character, character) for character in text) + '"'

@@ -44,6 +44,7 @@ __all__ = [
     "build_program",
     "find_compiler",
     "host_arch",
+    "make_folder",
     "plan",
     "run",
 ]
@@ -293,16 +294,32 @@ def run(
     return last.output
 
 
+def make_folder(folder: Path) -> Path:
+    """Makes a folder of the build, where it is missing, and returns it.
+
+    Raises:
+        ToolchainError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _folder_error(folder, error) from error
+    return folder
+
+
+def _folder_error(folder: Path, error: OSError) -> ToolchainError:
+    return ToolchainError(
+        f"folder for objects cannot be written: `{folder}`", where=error.strerror or str(error)
+    )
+
+
 def _execute(command: Command, directory: Path) -> None:
     """Runs one command into a temporary name beside its output, then renames."""
+    folder = make_folder(command.output.parent)
     try:
-        command.output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=command.output.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     except OSError as error:
-        raise ToolchainError(
-            f"folder for objects cannot be written: `{command.output.parent}`",
-            where=error.strerror or str(error),
-        ) from error
+        raise _folder_error(folder, error) from error
     try:
         target = scratch / command.output.name
         argv = [argument.replace(OUTPUT, str(target)) for argument in command.argv]

@@ -1,9 +1,13 @@
 """Finds the chat template of a tokenizer; renders it as transformers does, at build time only."""
 
+import contextlib
 import dataclasses
 import json
+import resource
 import sys
+import threading
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +20,19 @@ import jinja2.sandbox
 from bitnet.errors import TokenizerError
 from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
 
-__all__ = ["NO_TEMPLATE_HINT", "ChatTemplate", "find_chat_template", "load_chat_template"]
+__all__ = [
+    "NO_TEMPLATE_HINT",
+    "ChatTemplate",
+    "files_beside",
+    "find_chat_template",
+    "load_chat_template",
+]
 
+_TEMPLATE_NAME: Final = "chat_template.jinja"
+_CONFIG_NAME: Final = "tokenizer_config.json"
 NO_TEMPLATE_HINT: Final = (
-    "give a simpler template with `--chat-template FILE`, or go without with `--no-chat-template`"
+    f"put a simpler `{_TEMPLATE_NAME}` beside the tokenizer.json, where it wins over any other; "
+    "or an empty one, to go without and set `prompt: raw`"
 )
 _CONFIG_BYTES_MAX: Final = 4 << 20
 _TEMPLATE_BYTES_MAX: Final = 1 << 20
@@ -30,6 +43,8 @@ _SPECIAL_NAMES: Final = (
 _STEPS_MAX: Final = 1_000_000
 _RENDERED_CHARACTERS_MAX: Final = 1 << 20
 _REPEAT_MAX: Final = 1 << 16
+_MEMORY_BYTES_MAX: Final = 128 << 20
+_MEMORY_LOCK: Final = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,8 +62,15 @@ class ChatTemplate:
     special_tokens: dict[str, str]
 
 
-def load_chat_template(template_file: Path, tokenizer_file: Path) -> ChatTemplate:
+def files_beside(tokenizer_file: Path) -> tuple[Path, ...]:
+    """The files beside a tokenizer.json that a template may come from; they need not exist."""
+    return tuple(tokenizer_file.parent / name for name in (_TEMPLATE_NAME, _CONFIG_NAME))
+
+
+def load_chat_template(template_file: Path, tokenizer_file: Path) -> ChatTemplate | None:
     """The template of a file that the caller names, with token names of the tokenizer.
+
+    A template without text is none: an empty file is how one goes without.
 
     Raises:
         TokenizerError: A file cannot be read.
@@ -56,8 +78,7 @@ def load_chat_template(template_file: Path, tokenizer_file: Path) -> ChatTemplat
     text = _decode_template(
         read_bounded(template_file, bytes_max=_TEMPLATE_BYTES_MAX), template_file
     )
-    config = _load_config(tokenizer_file)
-    return ChatTemplate(text, f"file {template_file}", _special_tokens(config))
+    return _make_template(text, f"file {template_file}", _load_config(tokenizer_file))
 
 
 def find_chat_template(tokenizer_file: Path) -> ChatTemplate | None:
@@ -69,7 +90,7 @@ def find_chat_template(tokenizer_file: Path) -> ChatTemplate | None:
         TokenizerError: A file cannot be read or is malformed.
     """
     config = _load_config(tokenizer_file)
-    beside = tokenizer_file.parent / "chat_template.jinja"
+    beside = tokenizer_file.parent / _TEMPLATE_NAME
     if beside.is_file():
         return load_chat_template(beside, tokenizer_file)
     if config is None:
@@ -77,7 +98,11 @@ def find_chat_template(tokenizer_file: Path) -> ChatTemplate | None:
     text = _config_template(config)
     if text is None:
         return None
-    return ChatTemplate(text, f"file {config.file}, $.chat_template", _special_tokens(config))
+    return _make_template(text, f"file {config.file}, $.chat_template", config)
+
+
+def _make_template(text: str, origin: str, config: Node | None) -> ChatTemplate | None:
+    return ChatTemplate(text, origin, _special_tokens(config)) if text.strip() else None
 
 
 def _decode_template(data: bytes, file: Path) -> str:
@@ -90,7 +115,7 @@ def _decode_template(data: bytes, file: Path) -> str:
 
 
 def _load_config(tokenizer_file: Path) -> Node | None:
-    file = tokenizer_file.parent / "tokenizer_config.json"
+    file = tokenizer_file.parent / _CONFIG_NAME
     if not file.is_file():
         return None
     value = parse_json(read_bounded(file, bytes_max=_CONFIG_BYTES_MAX), file=file)
@@ -190,13 +215,15 @@ class Renderer:
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
         try:
-            self._compiled = _environment().from_string(template.text)
+            with _memory_budget():  # what is constant is computed already here
+                self._compiled = _environment().from_string(template.text)
         except (
             jinja2.TemplateError,
             RecursionError,
             SyntaxError,
             ValueError,
             MemoryError,
+            _RefusedTemplateError,
         ) as error:
             raise self.refuse(f"chat template is malformed: {str(error)[:200]}") from None
 
@@ -212,7 +239,7 @@ class Renderer:
         """
         budget = _StepBudget()
         try:
-            with budget:
+            with budget, _memory_budget():
                 return self._collect(messages)
         except _RefusedTemplateError as error:
             raise self.refuse(f"chat template cannot be fixed at build time: {error}") from None
@@ -235,7 +262,40 @@ class Renderer:
             length += len(piece)
             if length > _RENDERED_CHARACTERS_MAX:
                 raise _RefusedTemplateError("text has no end")
-        return "".join(pieces)
+        text = "".join(pieces)
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise _RefusedTemplateError("text holds a lone surrogate") from None
+        return text
+
+
+@contextlib.contextmanager
+def _memory_budget() -> Iterator[None]:
+    """Limits what the process may take beyond what it has: Jinja's `~`, filters and lists grow.
+
+    The soft limit on data is the process's own, so no two templates are rendered at once, and
+    another thread has no more room than the template in these milliseconds. Only a template
+    that would take the machine down comes near it.
+    """
+    with _MEMORY_LOCK:
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = _data_bytes() + _MEMORY_BYTES_MAX
+        bounds = [each for each in (soft, hard) if each != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (min([limit, *bounds]), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes() -> int:
+    """Returns what RLIMIT_DATA counts of this process; see proc(5), statm."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
+    except OSError as error:
+        raise _RefusedTemplateError(f"/proc/self/statm cannot be read: {error}") from None
+    return int(pages) * resource.getpagesize()
 
 
 class _StepBudget:

@@ -4,11 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bitnet.tokenizer.chat import compile_chat
-from bitnet.tokenizer.chat_template import find_chat_template, load_chat_template
-from bitnet.tokenizer.source import load_tokenizer
+from bitnet.tokenizer.chat_template import files_beside, find_chat_template, load_chat_template
+from bitnet.tokenizer.source import find_tokenizer, load_tokenizer
 from bitnet.tokenizer.tables import TokenizerTables, compile_tables
 
-__all__ = ["compile_tokenizer"]
+__all__ = ["compile_tokenizer", "tokenizer_files"]
+
+
+def tokenizer_files(path: Path, chat_template: Path | None = None) -> tuple[Path, ...]:
+    """Returns what `compile_tokenizer` may read; not every one of them need exist."""
+    file = find_tokenizer(path)
+    return (file, *files_beside(file), *((chat_template,) if chat_template is not None else ()))
 
 
 def compile_tokenizer(

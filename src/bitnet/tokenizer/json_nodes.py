@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bitnet.errors import TokenizerError
+from bitnet.files import open_regular
 from bitnet.strict_json import parse_strict_json
 
 __all__ = ["FILE_BYTES_MAX", "Node", "parse_json", "read_bounded"]
@@ -19,10 +20,10 @@ def read_bounded(file: Path, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
         TokenizerError: The file cannot be read or is larger.
     """
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(bytes_max + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise TokenizerError(f"cannot read `{file.name}`", where=(f"file {file}", reason)) from None
     if len(data) > bytes_max:
         raise TokenizerError(

@@ -11,7 +11,14 @@ from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
 from bitnet.tokenizer.patterns import SplitRule, parse_split_rule
 from bitnet.tokenizer.post_processor import parse_prefix_tokens
 
-__all__ = ["ADDED_BYTES_MAX", "AddedToken", "TokenizerSource", "load_tokenizer", "parse_tokenizer"]
+__all__ = [
+    "ADDED_BYTES_MAX",
+    "AddedToken",
+    "TokenizerSource",
+    "find_tokenizer",
+    "load_tokenizer",
+    "parse_tokenizer",
+]
 
 # Finding added tokens costs at most this many steps a byte of text.
 ADDED_BYTES_MAX: Final = 256
@@ -79,6 +86,11 @@ class TokenizerSource:
     prefix_ids: tuple[int, ...]
 
 
+def find_tokenizer(path: Path) -> Path:
+    """Returns the file that is meant: `path`, or the `tokenizer.json` in that directory."""
+    return path / "tokenizer.json" if path.is_dir() else path
+
+
 def load_tokenizer(path: Path) -> TokenizerSource:
     """Reads and checks a tokenizer.json.
 
@@ -89,7 +101,7 @@ def load_tokenizer(path: Path) -> TokenizerSource:
         TokenizerError: The file cannot be read, is no such JSON, or asks for something that the
             tables cannot express; `where` names the place as a JSON path.
     """
-    file = path / "tokenizer.json" if path.is_dir() else path
+    file = find_tokenizer(path)
     return parse_tokenizer(read_bounded(file), file=file)
 
 

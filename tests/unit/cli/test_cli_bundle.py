@@ -157,6 +157,35 @@ def test_existing_bundle_is_split_and_described(tmp_path: Path) -> None:
     assert f"key {make_key('alice').public.key_id[:16]}".encode() in sheet.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["bundle", "update.sig"])
+def test_bundle_that_would_replace_what_it_reads_is_refused(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, a slip of the hand replaces a release, or its signatures, by a sheet of paper."""
+    path, statement = make_bundle(tmp_path)
+    signatures = tmp_path / "update.sig"
+    signatures.write_bytes(sign_all(statement.emit(), make_key("alice")).emit())
+    before = {each: each.read_bytes() for each in (path, signatures)}
+    sheet = {"bundle": path, "update.sig": signatures}[name]
+    what = ("--existing", path, "--sheet", sheet, "--signatures", signatures)
+    assert run("bundle", *what, "--output", tmp_path) == 2
+    assert "error: output is one of the inputs" in capsys.readouterr().err
+    assert {each: each.read_bytes() for each in before} == before
+
+
+def test_bundle_whose_manifest_would_replace_the_prompt_is_refused(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder of a release is made of what is already there, such as an old MANIFEST."""
+    prompt = tmp_path / "out" / "MANIFEST"
+    prompt.parent.mkdir()
+    prompt.write_bytes(QUESTION)
+    more = ("--selftest-prompt", prompt)
+    assert bundle(tmp_path, config, *more, executable=config) == 2
+    assert f"error: output is one of the inputs: `{prompt}`" in capsys.readouterr().err
+    assert prompt.read_bytes() == QUESTION
+
+
 @pytest.mark.parametrize("kind", ["damaged", "missing", "foreign signatures"])
 def test_existing_bundle_that_does_not_fit_is_refused(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -177,6 +206,14 @@ def test_existing_bundle_that_does_not_fit_is_refused(
     assert code == (3 if more else 1)
     assert capsys.readouterr().err.startswith("error: ")
     assert not sheet.exists()
+
+
+def test_readme_makes_the_folder_before_it_is_written_to() -> None:
+    """Broken, the command of the walk-through fails: `--output` is a folder that exists."""
+    lines = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").splitlines()
+    (at,) = (at for at, line in enumerate(lines) if line.startswith("    bitnet bundle "))
+    assert "--output release/" in lines[at]
+    assert lines[at - 1] == "    mkdir release"
 
 
 def test_program_that_this_version_has_not_is_refused() -> None:

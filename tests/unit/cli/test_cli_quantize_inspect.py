@@ -71,6 +71,26 @@ def test_quantize_embedding_f32_and_tokenizer_are_taken(tmp_path: Path) -> None:
     assert data[168:216] == hashlib.sha384(b"{}").digest()
 
 
+def test_quantize_tokenizer_of_the_checkpoint_is_one_of_its_own_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, a link in a checkpoint brings the digest of a file of this machine into a model."""
+    directory = make_checkpoint().write(tmp_path / "c")
+    (tmp_path / "secret").write_bytes(b"secret")
+    command = ("quantize", *BITS_AND_FORMAT, "--model", directory, "--output", tmp_path / "m.bin")
+    tokenizer = directory / "tokenizer.json"
+    for target in (tmp_path / "secret", Path("../secret"), Path("nowhere")):
+        tokenizer.symlink_to(target)
+        assert run(*command) == 1
+        assert "`tokenizer.json`" in capsys.readouterr().err.splitlines()[0]
+        assert not (tmp_path / "m.bin").exists()
+        tokenizer.unlink()
+    (directory / "real.json").write_bytes(b"{}")
+    tokenizer.symlink_to("real.json")
+    assert run(*command) == 0
+    assert (tmp_path / "m.bin").read_bytes()[168:216] == hashlib.sha384(b"{}").digest()
+
+
 def test_quantize_console_script_equals_the_subcommand(tmp_path: Path) -> None:
     """Broken, `bitnet.quantize` of the documentation would not exist."""
     output = tmp_path / "m.bin"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bitnet import errors
 from bitnet.cli import app, render
+from tests.support.engine import DEMO_TOKENIZER, demo_model
 
 ROOT = Path(__file__).parents[3]
 CONTROL = "\x1b[2J\x07\r\n\u202e\u2028\ud800"
@@ -132,6 +133,60 @@ def test_run_app_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
         assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device"), "\n  No space left on device"),
+        (OSError(36, "File name too long", "a\x07b"), ": `a\\x07b`\n  File name too long"),
+        (PermissionError(13, "Permission denied", b"\xff"), ": `\\udcff`\n  Permission denied"),
+        (OSError("odd"), "\n  odd"),
+    ],
+)
+def test_run_app_refusal_of_the_system_is_5(
+    error: OSError, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, a full disk or a missing right would be reported as a defect of the program."""
+    assert render.run_app(make_app(fail(error)), "prog", ["act"]) == 5
+    hint = "hint: check the path, the permissions, and the space where it was to be written"
+    assert capsys.readouterr().err == f"error: operating system refuses{told}\n\n{hint}\n"
+
+
+CONFIG = ("config", "--model", "{model}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shell", "code", "told"),
+    [
+        (CONFIG, "> /dev/full", 5, "error: operating system refuses\n  No space left on device"),
+        (CONFIG, ">&-", 5, "error: standard stream is not open: `stdout`\n"),
+        (CONFIG, "2>&-", 5, ""),
+        (("config", "--model", "x" * 300), "", 1, "error: cannot open model file: `xxx"),
+        (("keys", "generate", "a", "--custodian", "a", "--output", "x" * 300), "", 5, "x" * 300),
+        (("keys", "generate", "a", "--custodian", "a", "--output", "."), "<&-", 2, "no terminal"),
+        ((*CONFIG, "--model-path", "\udce9"), "", 2, "error: value is not UTF-8: `model`\n"),
+        (("tokenizer2cpp", "{tokenizer}", "--output", "x" * 300), "", 5, "file cannot be written"),
+    ],
+)
+def test_program_that_the_system_refuses_says_so(
+    tmp_path: Path, arguments: tuple[str, ...], shell: str, code: int, told: str
+) -> None:
+    """Broken, ordinary failures end in `internal error`, or in a second error at the exit."""
+    places = {"model": demo_model(), "tokenizer": DEMO_TOKENIZER}
+    command = [sys.executable, "-c", "from bitnet.cli.app import main; main()"]
+    command += [each.format(**places) for each in arguments]
+    result = subprocess.run(
+        ["sh", "-c", f'"$@" {shell}', "sh", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == code, result.stderr
+    assert told in result.stderr.decode()
+    assert b"internal error" not in result.stderr
+    assert b"Exception ignored" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_run_app_defect_is_70_and_tells_how_to_report(capsys: pytest.CaptureFixture[str]) -> None:
     """Broken, a defect would look like bad input, or print a page of source."""
     assert render.run_app(make_app(fail(ValueError("boom\x1b"))), "prog", ["act"]) == 70
@@ -225,6 +280,16 @@ def test_every_subcommand_is_registered_and_teaches(capsys: pytest.CaptureFixtur
         shown = capsys.readouterr().out
         assert "Example:" in shown or "Examples:" in shown
         assert f"Usage: bitnet {name}" in shown
+
+
+def test_help_of_vocabulary_shows_the_escape_as_it_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Broken, who reads the help writes a parser for two backslashes."""
+    assert render.run_app(app.create(), "bitnet", ["vocabulary", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\xNN" in shown
+    assert "\\\\xNN" not in shown
 
 
 def test_closed_pipe_ends_quietly() -> None:

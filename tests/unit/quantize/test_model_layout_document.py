@@ -67,6 +67,29 @@ def test_layout_constants_stand_on_the_page() -> None:
     assert f"multiple of {layout.PAGE_BYTES}" in text
 
 
+# Hidden, intermediate, layers, heads, heads of keys and values, head dimension, vocabulary, tables
+# (1 where the head is tied), of the models' own config.json.
+README_MODELS = {
+    "the demo": (384, 1024, 4, 6, 2, 64, 4096, 1),
+    "BitNet b1.58 2B-4T": (2560, 6912, 30, 20, 5, 128, 128256, 1),
+    "Falcon3-7B-Base-1.58bit": (3072, 23040, 28, 12, 4, 256, 131072, 2),
+}
+
+
+def test_readme_sizes_are_those_of_the_format() -> None:
+    """Broken, who plans memory and media by the README plans with wrong numbers.
+
+    Two bits a ternary weight; a row of a table is a byte a column and two values of four bytes.
+    """
+    text = (PAGE.parents[2] / "README.md").read_text(encoding="utf-8")
+    for name, (hidden, middle, layers, heads, kv, head, vocab, tables) in README_MODELS.items():
+        ternary = layers * hidden * ((2 * heads + 2 * kv) * head + 3 * middle)
+        sizes = (ternary / 4, tables * vocab * (hidden + 8))
+        shown = [f"{size / 1e6:,.1f}" if size < 1e7 else f"{size / 1e6:,.0f}" for size in sizes]
+        count = f"{ternary / 1e6:.1f} million" if ternary < 1e9 else f"{ternary / 1e9:.2f} billion"
+        assert f"| {name} | {count} | {shown[0]} | {shown[1]} |" in text
+
+
 def test_attention_scale_is_that_of_the_models() -> None:
     """Broken, scores would be scaled by another number than `head_dim ** -0.5`."""
     for head_dim in range(2, 1025, 2):

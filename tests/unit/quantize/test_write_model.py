@@ -205,12 +205,31 @@ def test_write_model_unusable_output_is_refused(tmp_path: Path) -> None:
             write_model(checkpoint, directory)
         with pytest.raises(UsageError, match="does not exist"):
             write_model(checkpoint, tmp_path / "nowhere" / "m.bin")
-        with pytest.raises(UsageError, match="replace a file of the checkpoint"):
+        with pytest.raises(UsageError, match="output is one of the inputs"):
             write_model(checkpoint, directory / "model.safetensors")
         with pytest.raises(UsageError, match="cannot read tokenizer file"):
             write_model(checkpoint, tmp_path / "m.bin", tokenizer=tmp_path / "none.json")
         with pytest.raises(UsageError, match="embedding kind is unknown"):
             write_model(checkpoint, tmp_path / "m.bin", embedding="int4")  # type: ignore[arg-type]
+
+
+def test_write_model_into_the_checkpoint_replaces_a_model_alone(tmp_path: Path) -> None:
+    """Broken, `--output CHECKPOINT/config.json` destroys the configuration, and says so nowhere."""
+    directory = make_checkpoint().write(tmp_path / "c")
+    tokenizer = tmp_path / "elsewhere.json"
+    tokenizer.write_bytes(b"{}")
+    for name in ("README.md", "tokenizer.json", "pytorch_model.bin"):
+        (directory / name).write_text(name)
+    (directory / "folder").mkdir()
+    before = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    with open_checkpoint(directory) as checkpoint:
+        for path in (*(directory / name for name in before), tokenizer):
+            with pytest.raises(UsageError, match="output is one of the inputs"):
+                write_model(checkpoint, path, tokenizer=tokenizer)
+        for _ in range(2):  # an earlier model.bin is in nobody's way
+            write_model(checkpoint, directory / "model.bin", tokenizer=tokenizer)
+    assert {name: (directory / name).read_bytes() for name in before} == before
+    assert tokenizer.read_bytes() == b"{}"
 
 
 def write_large_checkpoint(directory: Path, vocab: int, hidden: int) -> int:

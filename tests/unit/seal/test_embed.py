@@ -1,5 +1,6 @@
 """The ELF writer: where things land, what is refused, and that nothing partial stays."""
 
+import errno
 import os
 import stat
 import struct
@@ -187,7 +188,24 @@ def test_seal_over_an_input_refused(tmp_path: Path) -> None:
     assert (tmp_path / "model.bin").read_bytes() == model
 
 
-def test_seal_folder_that_does_not_exist_is_an_environment_error(tmp_path: Path) -> None:
+def test_seal_of_a_model_on_a_failing_disk_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, a disk that fails in the middle of a model passes for a hole: zeros are sealed."""
+    make_model(tmp_path / "model.bin", 3 * MIB)
+    seek = os.lseek
+
+    def fail_in_the_middle(descriptor: int, place: int, how: int) -> int:
+        if how == os.SEEK_DATA and place > 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        # Data ends after one MiB, so that more is asked for.
+        return MIB if how == os.SEEK_HOLE else seek(descriptor, place, how)
+
+    monkeypatch.setattr(os, "lseek", fail_in_the_middle)
+    refuse(tmp_path, ToolchainError, "executable cannot be written")
+
+
+def test_seal_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     make_model(tmp_path / "model.bin", 4096)
-    with pytest.raises(ToolchainError):
+    with pytest.raises(UsageError, match="folder of the output does not exist"):
         seal(build_probe("x86_64"), tmp_path / "model.bin", tmp_path / "none" / "sealed")

@@ -10,6 +10,7 @@ import pytest
 from bitnet.cli import render, tokenizer2cpp
 from bitnet.tokenizer import compile_tokenizer, emit_cpp
 from tests.support import vocabularies
+from tests.support.full_disk import file_limit
 
 
 def run(*arguments: str | Path) -> int:
@@ -73,6 +74,41 @@ def test_command_with_contradicting_options_is_a_usage_error(
     )
     assert code == 2
     assert "exclude each other" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "other.jinja"]
+)
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_command_over_one_of_its_inputs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, whole_folder: bool
+) -> None:
+    """Broken, a slip of the hand replaces the tokenizer by its own tables."""
+    (tmp_path / "tokenizer.json").write_bytes(vocabularies.DEMO.read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    for template in ("chat_template.jinja", "other.jinja"):
+        (tmp_path / template).write_text("{{ messages[-1].content }}")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    source = tmp_path if whole_folder else tmp_path / "tokenizer.json"
+    output = tmp_path / name
+    assert run(source, "--output", output, "--chat-template", tmp_path / "other.jinja") == 2
+    assert capsys.readouterr().err == (
+        f"error: output is one of the inputs: `{output}`\n\nhint: choose another name\n"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_command_on_a_nearly_full_disk_fails_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, the first eight kilobytes pass for the tables, with the digest of all of them."""
+    output = tmp_path / "tokenizer.inc"
+    with file_limit(8192):
+        assert run(vocabularies.DEMO, "--output", output, "--json") == 5
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"error: file cannot be written: `{output}`\n  File too large\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_command_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from bitnet.seal.sources import engine_root
-from bitnet.tokenizer import compile_tokenizer, emit_cpp, load_tokenizer, unicode_classes
+from bitnet.tokenizer import compile_tokenizer, emit_cpp, encode, load_tokenizer, unicode_classes
+from bitnet.tokenizer import tables as tables_module
 from bitnet.tokenizer.tables import ID_NONE, hash_bytes
 from tests.support import vocabularies
 from tests.support.tokenizer_small import compile_json, small_json
@@ -75,6 +76,42 @@ def test_compile_of_the_demo_finds_each_token_whole() -> None:
             place = (place + 1) % len(slots)
         found += 1
     assert found > 0.95 * tables.vocab_size
+
+
+def test_whole_words_are_a_short_cut_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries that would take too long to merge are left out: that must change no id."""
+    value = small_json()
+    (tmp_path / "tokenizer.json").write_text(json.dumps(value))
+    library = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    whole = compile_json(value)
+    monkeypatch.setattr(tables_module, "_WORD_STEPS_MAX", 280)  # the bytes, and few others
+    few = compile_json(value)
+    assert few.word_bytes_max < whole.word_bytes_max
+    for text in ("hello world", "the 123 aaaa", "\n\n hello's aaaaaaa", "é " * 9):
+        expected = library.encode(text, add_special_tokens=False).ids
+        assert encode(few, text.encode()) == encode(whole, text.encode()) == expected
+
+
+@pytest.mark.timeout(60)
+def test_whole_words_of_huge_entries_are_not_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merging is quadratic: an entry of a megabyte would take hours, and one is enough."""
+    merged: list[int] = []
+
+    def merge(symbols: list[int], _merges: object) -> list[int]:
+        merged.append(len(symbols))
+        return symbols
+
+    monkeypatch.setattr(tables_module, "merge_symbols", merge)
+    value = small_json()
+    value["added_tokens"] = []
+    vocabulary, word = value["model"]["vocab"], "aaaa"
+    while len(word) < 1 << 20:
+        value["model"]["merges"].append([word, word])
+        word += word
+        vocabulary[word] = len(vocabulary)
+    compile_json(value)
+    assert sum(length**2 for length in merged) <= 1 << 28
+    assert max(merged) == 8192  # 16384 squared is all that there is, and some is spent
 
 
 def test_compile_carries_the_digests_of_the_file() -> None:
