@@ -443,5 +443,5 @@ def test_parts_with_lying_heads_are_refused(host: Installation) -> None:
 @conformance("test_signed_root_only", "signatures without a bundle")
 def test_statement_without_bundle_is_refused(host: Installation) -> None:
     """If this fails, an archive is decompressed that no signature names."""
-    assert_refused(host.apply(make_release(3, with_bundle=False)), "kBundleDigest")
+    assert_refused(host.apply(make_release(3, with_bundle=False)), "kNoBundle")
     assert_unmoved(host)

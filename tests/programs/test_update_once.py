@@ -1,6 +1,7 @@
 """What bitnet-update writes, and when: nothing before trust, nothing twice, refusals counted."""
 
 import contextlib
+import hashlib
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from tests.support.installation import (
     root_file,
 )
 from tests.support.lockdown import become_nobody
-from tests.support.publisher import Release
+from tests.support.publisher import Release, statement_of
 from tests.support.status_table import status_rows
 
 strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
@@ -397,8 +398,8 @@ def test_user_who_owns_the_prefix_installs_updates_and_goes_back() -> None:
         os.chown(host.prefix, 65534, 65534)
         path = host.folder / "new.root"
         path.write_bytes(root_file())
-        digest = subprocess.run(["sha384sum", path], capture_output=True, check=True, text=True)
-        install = ("root", "install", path, "--digest", digest.stdout.split()[0])
+        digest = hashlib.sha384(statement_of(root_file())).hexdigest()
+        install = ("root", "install", path, "--digest", digest)
         assert as_nobody(host, "bitnet-update", *install).returncode == 0
         for counter in (1, 2):
             bundle = host.lay_down(make_release(counter))

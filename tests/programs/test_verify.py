@@ -12,7 +12,7 @@ import pytest
 
 from bitnet.seal.toolchain import find_compiler, host_arch
 from tests.support.engine import REPOSITORY, scratch_directory
-from tests.support.publisher import Release, Signer, container, trust_root
+from tests.support.publisher import Release, Signer, container, statement_of, trust_root
 from tests.support.release_probe import verify_program
 from tests.support.status_table import status_rows
 
@@ -99,7 +99,7 @@ def test_bundle_signed_by_enough_is_trusted_and_told_by_whom(tmp_path: Path) -> 
         f"trusted: `{bundle}`\n  bitnet 1.0.0, counter 7, x86_64\n"
         "  release: 2 of 2 needed; not counted: "
         "0 invalid, 0 revoked, 0 of another role, 1 unknown\n"
-        f"{signers}  trust root version 3, SHA-384 {hashlib.sha384(ROOT).hexdigest()}\n"
+        f"{signers}  trust root version 3, SHA-384 {hashlib.sha384(statement_of(ROOT)).hexdigest()}\n"
     )
     assert (result.returncode, result.stderr) == (0, "")
     told = json.loads(run("--root", root, "--bundle", bundle, "--json").stdout)
