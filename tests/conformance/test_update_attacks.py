@@ -415,6 +415,9 @@ def test_parts_any_order_are_joined_and_missing_ones_are_named(host: Installatio
     assert_refused(result, "kParts")
     assert b"not parts of this bundle, or there twice: 2\n" in result.stderr
     assert_refused(lay(foreign), "kParts")
+    result = lay({f"{'p' * 60}.part-1": parts[names[0]]})  # longer than what is looked for
+    assert_refused(result, "kParts")
+    assert b"not parts of this bundle, or there twice: 1\n" in result.stderr
     assert_unmoved(host)
     lay(parts | {"zz.part-1": foreign[names[1]]})
     host.assert_runs(release)

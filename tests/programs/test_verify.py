@@ -91,6 +91,7 @@ def test_bundle_signed_by_enough_is_trusted_and_told_by_whom(tmp_path: Path) -> 
     root.write_bytes(ROOT)
     (tmp_path / "update.sig").write_bytes(container(release.statement, [ALICE, BOB, CAROL]))
     result = run("--root", root, "--bundle", bundle)
+    digest = hashlib.sha384(statement_of(ROOT)).hexdigest()
     signers = "".join(
         f"    {each.name} ({each.name}), key {each.key_id[:8]}\n"
         for each in sorted((ALICE, BOB), key=lambda each: each.key_id)
@@ -99,7 +100,7 @@ def test_bundle_signed_by_enough_is_trusted_and_told_by_whom(tmp_path: Path) -> 
         f"trusted: `{bundle}`\n  bitnet 1.0.0, counter 7, x86_64\n"
         "  release: 2 of 2 needed; not counted: "
         "0 invalid, 0 revoked, 0 of another role, 1 unknown\n"
-        f"{signers}  trust root version 3, SHA-384 {hashlib.sha384(statement_of(ROOT)).hexdigest()}\n"
+        f"{signers}  trust root version 3, SHA-384 {digest}\n"
     )
     assert (result.returncode, result.stderr) == (0, "")
     told = json.loads(run("--root", root, "--bundle", bundle, "--json").stdout)

@@ -4,6 +4,7 @@ Source: docs/formats/release.md, Bundle.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ __all__ = [
 PART_HEADER_BYTES: Final = 512
 PART_COUNT_MAX: Final = 999
 _CHUNK_BYTES: Final = 1 << 20
+_PART_NAME_BYTES_MAX: Final = 64
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,19 @@ class Part:
 
 
 def part_name(bundle: str, index: int, count: int) -> str:
-    """Returns the file name of a part, counted from 1."""
-    return f"{bundle}.part-{index:03}-of-{count:03}"
+    """Returns the file name of a part, counted from 1.
+
+    Raises:
+        UsageError: It is longer than `bitnet-update` looks for in a folder.
+    """
+    name = f"{bundle}.part-{index:03}-of-{count:03}"
+    if len(os.fsencode(name)) > _PART_NAME_BYTES_MAX:
+        raise UsageError(
+            f"name of a part is too long: `{name}`",
+            where=f"limit {_PART_NAME_BYTES_MAX} bytes",
+            hint="give the bundle a shorter name: it is known by its content",
+        )
+    return name
 
 
 def plan_parts(bundle_bytes: int, split_bytes: int) -> list[tuple[int, int]]:

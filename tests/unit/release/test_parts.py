@@ -138,3 +138,13 @@ def test_part_names_sort_by_number() -> None:
     """A listing shows them in order."""
     names = [part_name("b", index, 12) for index in range(1, 13)]
     assert names == sorted(names)
+
+
+def test_part_name_that_the_gap_would_not_see_is_refused(tmp_path: Path) -> None:
+    """The operator would be told that there are no parts, and not why."""
+    bundle = tmp_path / f"{'p' * 36}-v2.1.0.tar.zst"
+    bundle.write_bytes(DATA)
+    digest = BundleDigest(hashlib.sha384(DATA).hexdigest(), len(DATA))
+    with pytest.raises(UsageError, match="name of a part is too long"):
+        write_parts(bundle, digest, plan_parts(len(DATA), 32768), tmp_path)
+    assert list(tmp_path.iterdir()) == [bundle]
