@@ -72,13 +72,16 @@ ATTACKS = {
 
 def instructions(driver: Driver, text: bytes) -> int:
     """Instructions of the whole program, counted by valgrind: the same on every run."""
-    request = b"m" + struct.pack("<I", len(text)) + text
+    request = b"i" + struct.pack("<I", len(text)) + text
     result = subprocess.run(
         ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", *driver.argv],
         input=request,
         capture_output=True,
         check=True,
     )
+    (count,) = struct.unpack_from("<I", result.stdout)
+    assert len(result.stdout) == 4 + 4 * count
+    assert (count > 0) == (len(text) > 0), "nothing was tokenised"
     found = re.search(rb"Collected : (\d+)", result.stderr)
     assert found, result.stderr[-500:]
     return int(found[1])

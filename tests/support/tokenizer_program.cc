@@ -28,10 +28,11 @@ void write_all(const void* data, size_t bytes) {
   if (std::fwrite(data, 1, bytes, stdout) != bytes) std::abort();
 }
 
-/// A block of exactly `bytes`, so that a sanitizer sees the first byte past it.
+/// A block of exactly `bytes`, so that a sanitizer sees the first byte past it; aligned_alloc would
+/// want whole multiples of 64.
 uint8_t* block(size_t bytes) {
-  void* const data = std::aligned_alloc(64, bytes == 0 ? 64 : (bytes + 63) / 64 * 64);
-  if (data == nullptr) std::abort();
+  void* data = nullptr;
+  if (posix_memalign(&data, 64, bytes) != 0) std::abort();
   return static_cast<uint8_t*>(data);
 }
 
@@ -132,10 +133,17 @@ int main() {
   for (uint8_t operation; read_all(&operation, 1);) {
     const std::span<uint8_t> system = operation == 'u' ? read_text() : std::span<uint8_t>{};
     const std::span<uint8_t> text = read_text();
-    if (operation == 'i') answer_encode(text);
-    if (operation == 'u') answer_chat(system, text);
-    if (operation == 'd') answer_decode(text);
-    if (operation == 't') answer_timed(text);
+    if (operation == 'i') {
+      answer_encode(text);
+    } else if (operation == 'u') {
+      answer_chat(system, text);
+    } else if (operation == 'd') {
+      answer_decode(text);
+    } else if (operation == 't') {
+      answer_timed(text);
+    } else {
+      std::abort();
+    }
     std::free(text.data());
     std::free(system.data());
   }
