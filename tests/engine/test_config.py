@@ -247,6 +247,7 @@ def test_parser_unknown_key_names_it(key: str) -> None:
         "context : 512",
         "context:512", ": 512", "- context: 512", "top-k: 1", "---", "context: 512\r", "  ",
         "k" * 65 + ": 1", "{context: 512}", '"context": 512', "context: 512\x00", "cöntext: 1",
+        'system: "a\x7fb"', "# \x7f", "# \x1b[2J",
         "%YAML 1.2",
         "\ufeffcontext: 512",
     ],

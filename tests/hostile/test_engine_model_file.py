@@ -143,6 +143,20 @@ def test_open_any_leaf_digest_changed_is_refused(file: MutableFile) -> None:
         file.bytes[offset] = good[offset]
 
 
+def test_open_any_byte_of_a_leaf_digest_changed_under_its_root_names_the_leaf(
+    file: MutableFile,
+) -> None:
+    """If this fails, a leaf's digest is compared in part, and what it misses can be searched for."""
+    good = small_model()
+    for offset in range(HEADER_BYTES + DATA_BYTES, FILE_BYTES):
+        file.bytes[offset] = good[offset] ^ 1
+        put_root(file.bytes)
+        assert opened(file, verify="full") == Failure("kModelLeaf", "leaf", HEADER_BYTES, 0, 1)
+        file.bytes[offset] = good[offset]
+    put_root(file.bytes)
+    assert opened(file, verify="full") is None
+
+
 def test_open_truncated_file_is_refused(tmp_path: Path) -> None:
     """If this fails, an interrupted copy is read past its end."""
     good = small_model()
@@ -427,13 +441,18 @@ def test_open_frequency_out_of_range_is_named(file: MutableFile, element: int) -
     assert opened_with(file, [(offset, "<f", 1.0)]) is None
 
 
-@pytest.mark.parametrize("row", [0, 18, 19, 31])
-def test_open_row_scale_not_usable_is_named(file: MutableFile, row: int) -> None:
-    """If this fails, a row of the embedding is read with a scale that is no scale."""
-    offset = data_offset("embedding") + EMBEDDING_PLANES + 4 * row
+# The first and the last row of 32 that is in use, and the padding's, of the scales and of the norms
+# of what the low plane adds, which follow.
+@pytest.mark.parametrize("number", [0, 18, 19, 31, 32, 50, 51, 63])
+def test_open_row_scale_or_norm_not_usable_is_named(file: MutableFile, number: int) -> None:
+    """If this fails, a row of the embedding is read with a scale that is no scale.
+
+    Or the screened head takes for the bound of a sum what bounds nothing, and skips the best row.
+    """
+    offset = data_offset("embedding") + EMBEDDING_PLANES + 4 * number
     for value in (NAN, INFINITE, -INFINITE, -1e-30):
         failure = opened_with(file, [(offset, "<f", value)])
-        assert failure == Failure("kModelValue", "tensor", 0, row, 0)
+        assert failure == Failure("kModelValue", "tensor", 0, number, 0)
 
 
 # Contents that are allowed and still break the arithmetic.

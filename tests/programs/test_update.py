@@ -436,6 +436,11 @@ def test_log_is_a_chain_that_anyone_can_follow(host: Installation) -> None:
     assert told == f"verified   {lines} lines, head {head}\n".encode()
 
 
+def with_other_digit(line: bytes) -> bytes:
+    """The line with another last digit of the digest that ends it."""
+    return line[:-2] + (b"1" if line[-2:-1] == b"0" else b"0") + line[-1:]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -445,8 +450,9 @@ def test_log_is_a_chain_that_anyone_can_follow(host: Installation) -> None:
         lambda lines: [lines[1], lines[0], *lines[2:]],
         lambda lines: [*lines[:2], lines[1], *lines[2:]],
         lambda _: [],
+        lambda lines: [with_other_digit(lines[0]), *lines[1:]],
     ],
-    ids=["edited", "cut", "deleted", "reordered", "inserted", "emptied"],
+    ids=["edited", "cut", "deleted", "reordered", "inserted", "emptied", "other digest"],
 )
 def test_log_that_was_changed_is_noticed(
     host: Installation, change: Callable[[list[bytes]], list[bytes]]

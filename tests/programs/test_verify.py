@@ -167,6 +167,21 @@ def test_release_whole_is_trusted_and_anything_else_is_not(tmp_path: Path, place
     assert run(*arguments).returncode == 0
 
 
+@pytest.mark.parametrize("name", ["bitnet-infer", "config.yaml", "model.bin", "MANIFEST"])
+def test_release_file_longer_or_shorter_by_a_byte_is_refused(
+    tmp_path: Path, place: Path, name: str
+) -> None:
+    """A file that begins with what was signed would carry anything behind it."""
+    arguments = ("--root", tmp_path / "etc/bitnet/trust.root", "--release", place)
+    signed = (place / name).read_bytes()
+    for content in (signed + b"\n", signed + b"\0", signed[:-1]):
+        (place / name).write_bytes(content)
+        facts = (f"`{name}`", f"bytes found {len(content)}, bytes signed {len(signed)}")
+        refused(run(*arguments), "kFileDigest", *facts)
+    (place / name).write_bytes(signed)
+    assert run(*arguments).returncode == 0
+
+
 @pytest.mark.conformance("test_targets_hash_mismatch", "mixed files of two valid releases")
 def test_release_mixed_from_two_valid_ones_is_refused(tmp_path: Path, place: Path) -> None:
     """Files that were never tried together would run together."""
