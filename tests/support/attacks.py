@@ -27,9 +27,11 @@ from rich.table import Table
 
 from bitnet.seal import toolchain
 from bitnet.seal.sources import Program, build_root, engine_root
+from tests.support.engine import PROTECTIONS
 from tests.support.kernel_guest import run_in_guest
 
 __all__ = [
+    "ENTRY_32",
     "EXEMPT",
     "MAIN",
     "PROBE",
@@ -39,6 +41,7 @@ __all__ = [
     "allowed_calls",
     "build_attack_probe",
     "chosen_attacks",
+    "clock_attacks",
     "run_attack",
     "run_attacks",
     "swept_calls",
@@ -58,6 +61,7 @@ WORKER = 2
 EXEMPT = "exempt in the kernel"
 EXEMPT_NAMES = ("uretprobe", "uprobe")
 _ENXIO = 6
+ENTRY_32 = "32-bit entry"
 # Numbers without a name, beyond the last that the headers know.
 SPARE = 40
 
@@ -96,6 +100,8 @@ class Outcome:
         """Whether it ended as it must."""
         if self.attack.group == "allowed":
             return self.returned is not None
+        if self.attack.group == ENTRY_32 and self.signal == signal.SIGSEGV:
+            return self.output == "locked\n"  # a kernel without this entry
         if self.attack.group == EXEMPT and self.locked:
             return self.died or self.signal == signal.SIGILL or self.returned == -_ENXIO
         return self.died
@@ -257,6 +263,14 @@ def _descriptor_calls(n: dict[str, int]) -> list[Call]:
     ]
 
 
+# Numbers of the 32-bit table; as 64-bit calls the last three are read(0), write(1) and exit_group,
+# which the filter allows.
+_CALLS_32 = (
+    ("exit", 1, 0), ("read", 3, 0), ("write", 4, 0), ("execve", 11, 0), ("getpid", 20, 0),
+    ("restart_syscall", 0, 0), ("exit", 1, 1), ("fgetxattr", 231, 7),
+)  # fmt: skip
+
+
 def chosen_attacks(arch: str) -> list[Attack]:
     """Returns calls with the arguments that an intruder would give, on both kinds of thread."""
     numbers = system_calls(arch)
@@ -266,21 +280,33 @@ def chosen_attacks(arch: str) -> list[Attack]:
         for thread in (MAIN, WORKER)
     ]
     if arch == "x86_64":
-        entries = ((1, "exit"), (3, "read"), (4, "write"), (11, "execve"), (20, "getpid"))
         attacks += [
-            Attack("32-bit entry", f"int 0x80, {name}", ("int80", str(number)))
-            for number, name in entries
+            Attack(ENTRY_32, f"int 0x80, {name}", ("int80", str(number), str(first)))
+            for name, number, first in _CALLS_32
         ]
     return attacks
+
+
+def clock_attacks(arch: str) -> list[Attack]:
+    """Returns the call for the clock: allowed where the vDSO cannot answer, else an intrusion."""
+    layer = Attack("layer", "filter", ("layer", str(PROTECTIONS.index("filter"))))
+    allowed = {3: "chosen arguments", 4: "allowed"}
+    group = allowed[run_attack(layer).returned or 0]
+    call = ("call", str(system_calls(arch)["clock_gettime"]), "1", "@arena")
+    return [Attack(group, "monotonic clock", call, thread) for thread in (MAIN, WORKER)]
 
 
 def run_attack(attack: Attack, *, accept: int = 0, **options: Any) -> Outcome:
     """Runs one attack in a process of its own; bit i of `accept` lets layer i be missing."""
     command = [build_attack_probe(toolchain.host_arch()), str(accept), str(attack.thread)]
-    result = subprocess.run(
-        [*command, *attack.words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, timeout=30, check=False, **options,
-    )  # fmt: skip
+    try:
+        result = subprocess.run(
+            [*command, *attack.words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, timeout=30, check=False, **options,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as hung:
+        # One of its threads ended and the others wait for it.
+        return Outcome(attack, 0, 0, (hung.stdout or b"").decode("ascii") + "hung\n")
     code = result.returncode
     return Outcome(attack, max(-code, 0), max(code, 0), result.stdout.decode("ascii"))
 
@@ -310,6 +336,7 @@ def main() -> int:
     start = time.monotonic()
     attacks = [*swept_calls(arch), *chosen_attacks(arch), *allowed_calls(arch)]
     if options.kernel is None:
+        attacks += clock_attacks(arch)
         outcomes = run_attacks(attacks)
     else:
         outcomes = run_attacks_in_guest(attacks, options.kernel)

@@ -105,6 +105,10 @@ void act() {
   for (int i = 1; i < argument_count && i <= 7; ++i) values[i - 1] = value_of(arguments[i]);
   auto* place = reinterpret_cast<uint8_t*>(values[0]);
   if (strcmp(action, "call") == 0) say_number(call(values));
+  if (strcmp(action, "layer") == 0) {
+    const runtime::LayerState& layer = lockdown.layer(static_cast<uint32_t>(values[0]));
+    say_number(layer.on() ? static_cast<long>(layer.detail) : -1);
+  }
   if (strcmp(action, "trap") == 0) ENGINE_CHECK(argument_count == 0);
   if (strcmp(action, "write") == 0) *const_cast<volatile uint8_t*>(place) = 7;
   if (strcmp(action, "execute") == 0) run_at(place);
@@ -112,7 +116,7 @@ void act() {
 #if defined(__x86_64__)
   if (strcmp(action, "int80") == 0) {
     long result = values[0];
-    __asm__ volatile("int $0x80" : "+a"(result) : "b"(0) : "memory");
+    __asm__ volatile("int $0x80" : "+a"(result) : "b"(values[1]) : "memory");
     say_number(result);
   }
 #endif
