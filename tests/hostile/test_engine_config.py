@@ -23,8 +23,8 @@ BYTES_MAX = 65536
 PIECES = (
     b"\n", b"\r", b"\t", b"\0", b" ", b":", b": ", b" #", b"#", b'"', b"\\", b"\\x", b"\\x7",
     b"\\x7f", b"\\n", b"[", b"]", b",", b"'", b"- ", b"---", b"&a", b"*a", b"!!str ", b"|", b">",
-    b"0",
-    b"9" * 12, b"9" * 300, b".", b"-", b"1e9", b"nan", b"\x7f", b"\xff", b"\xef\xbb\xbf", "✓".encode(),
+    b"0", b"\x7f",
+    b"9" * 12, b"9" * 300, b".", b"-", b"1e9", b"nan", b"\xff", b"\xef\xbb\xbf", "✓".encode(),
     b"model: ", b"stop: [", b"cores: [0, 1]\n", b"1024,", b'"mseal", ', b"off", b"yes",
     b'"' * 40, b"a" * 5000,
 )  # fmt: skip

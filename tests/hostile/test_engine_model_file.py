@@ -146,7 +146,7 @@ def test_open_any_leaf_digest_changed_is_refused(file: MutableFile) -> None:
 def test_open_any_byte_of_a_leaf_digest_changed_under_its_root_names_the_leaf(
     file: MutableFile,
 ) -> None:
-    """If this fails, a leaf's digest is compared in part, and what it misses can be searched for."""
+    """If this fails, a leaf's digest is compared in part, and what is left can be searched for."""
     good = small_model()
     for offset in range(HEADER_BYTES + DATA_BYTES, FILE_BYTES):
         file.bytes[offset] = good[offset] ^ 1

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -220,6 +221,29 @@ def test_exec_verified_release_runs_with_its_arguments(tmp_path: Path, place: Pa
     refused(run("--prefix", tmp_path, "--exec"), "kFileDigest", "`bitnet-infer`")
     (place / "bitnet-infer").unlink()
     refused(run("--prefix", tmp_path, "--exec"), "kFileMissing")
+
+
+def test_exec_seals_the_copy_before_it_is_hashed(tmp_path: Path, place: Path) -> None:
+    """If this fails, who holds the copy open can change it between the check and the start."""
+    strace = shutil.which("strace")
+    assert strace is not None, "strace is not installed; `make setup` names what the tests need"
+    log = tmp_path / "trace"
+    watched = "trace=memfd_create,fcntl,pread64,write,execveat"
+    command = [strace, "-qq", "-e", watched, "-o", str(log), str(verify_program(host_arch()))]
+    result = subprocess.run(
+        [*command, "--prefix", tmp_path, "--exec"], capture_output=True, timeout=60, check=True
+    )
+    assert result.stdout == b"good bitnet-infer\n"
+    trace = log.read_text().replace("|", " ")
+    (copy,) = re.findall(r"^memfd_create\(.*MFD_ALLOW_SEALING.*\) = (\d+)$", trace, re.MULTILINE)
+    calls = re.findall(rf"^(\w+)\({copy}, (.*)\) +=", trace, re.MULTILINE)
+    names = [name for name, _ in calls]
+    sealed = names.index("fcntl")
+    assert set(names[:sealed]) == {"write"}
+    assert set(names[sealed + 1 :]) == {"pread64", "execveat"}
+    kind, *seals = calls[sealed][1].replace(",", "").split()
+    assert kind == "F_ADD_SEALS"
+    assert sorted(seals) == ["F_SEAL_GROW", "F_SEAL_SEAL", "F_SEAL_SHRINK", "F_SEAL_WRITE"]
 
 
 def test_exec_release_without_program_is_refused(tmp_path: Path) -> None:
