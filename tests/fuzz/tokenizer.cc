@@ -16,11 +16,12 @@ void must(bool condition) {
   if (!condition) std::abort();
 }
 
-/// A block of exactly `bytes`, so that a sanitizer sees the first byte past it.
+/// A block of exactly `count` elements, so that a sanitizer sees the first byte past it;
+/// aligned_alloc would want whole multiples of 64.
 template <typename T>
 std::span<T> block(size_t count) {
-  void* data = std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64 + (count == 0) * 64);
-  must(data != nullptr);
+  void* data = nullptr;
+  must(posix_memalign(&data, 64, count * sizeof(T)) == 0);
   return {static_cast<T*>(data), count};
 }
 
