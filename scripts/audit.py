@@ -36,6 +36,7 @@ __all__ = [
     "symbols_of",
     "system_call_names",
     "table_bytes",
+    "with_symbols",
 ]
 
 TOKENIZER: Final = Path("models/demo/tokenizer.json")
@@ -84,9 +85,14 @@ def named_program(arch: str) -> Path:
     tokenizer = next(
         folder
         for folder in sorted((build_root() / "tokenizer").iterdir())
-        if stripped in _outputs(arch, folder)
+        if stripped in {command.output for command in _commands("bitnet-infer", arch, folder)}
     )
-    *objects, link = _commands(arch, tokenizer)
+    return with_symbols("bitnet-infer", arch, tokenizer)
+
+
+def with_symbols(name: str, arch: str, *include: Path) -> Path:
+    """Links a program of PROGRAMS with its symbols and returns its path."""
+    *objects, link = _commands(name, arch, *include)
     argv = tuple(argument for argument in link.argv if argument != "-s")
     output = link.output.with_name(link.output.name + "-symbols")
     return run(
@@ -94,19 +100,15 @@ def named_program(arch: str) -> Path:
     )
 
 
-def _commands(arch: str, tokenizer: Path) -> list[Any]:
+def _commands(name: str, arch: str, *include: Path) -> list[Any]:
     return plan(
-        PROGRAMS["bitnet-infer"],
+        PROGRAMS[name],
         Target(arch),
         engine=engine_root(),
         build=build_root().resolve(),
         compiler=str(find_compiler()),
-        include=(tokenizer.resolve(),),
+        include=tuple(folder.resolve() for folder in include),
     )
-
-
-def _outputs(arch: str, tokenizer: Path) -> set[Path]:
-    return {command.output for command in _commands(arch, tokenizer)}
 
 
 @dataclasses.dataclass(frozen=True)
