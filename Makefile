@@ -107,7 +107,7 @@ types: $(SETUP_TEST)
 
 .PHONY: exactness
 exactness: $(SETUP_TEST)
-	@$(RUN) tests/pipeline/exactness.py
+	@$(RUN) -m tests.pipeline.exactness
 
 .PHONY: conformance
 conformance: $(SETUP_TEST)
