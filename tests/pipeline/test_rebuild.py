@@ -12,6 +12,7 @@ import pytest
 from bitnet.cli import app, render
 from bitnet.release.archive import check_bundle
 from bitnet.seal.toolchain import host_arch
+from tests.support.host import installed
 from tests.support.infer import demo_config
 
 ROOT = Path(__file__).parents[2]
@@ -111,8 +112,8 @@ def test_bundle_in_another_environment_is_the_same_bytes(
 ) -> None:
     """Else nobody could confirm a release but the one who made it."""
     before, umask, environment = VARIATIONS[variation]
-    if before and shutil.which(before[0]) is None:
-        pytest.skip(f"{before[0]} is not installed")
+    if before:
+        installed(before[0])
     if variation in ("user", "host name") and os.getuid() != 0:
         pytest.skip("only root can do this")
     folder = tmp_path / "a folder" / variation

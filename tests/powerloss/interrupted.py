@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.host import installed
 from tests.support.installation import Installation, make_release, root_file
 from tests.support.publisher import Release
 
@@ -97,7 +98,7 @@ def list_calls(ready: Ready, verb: Verb, scratch: Path) -> list[tuple[str, int]]
     folder.mkdir()
     host = _copy(ready[0], folder)
     log = scratch / "calls"
-    result = host.run(verb.program, *ready[1], wrap=("strace", "-o", str(log)))
+    result = host.run(verb.program, *ready[1], wrap=(installed("strace"), "-o", str(log)))
     assert result.returncode == verb.code, result.stderr
     counts: dict[str, int] = {}
     calls = []
@@ -126,7 +127,7 @@ def interrupt(ready: Ready, verb: Verb, scratch: Path, call: tuple[str, int], ac
     host = _copy(ready[0], folder)
     name, number = call
     inject = f"inject={name}:{action}:when={number}"
-    quiet = ("strace", "-o", "/dev/null", "-e", "signal=none", "-e", inject)
+    quiet = (installed("strace"), "-o", "/dev/null", "-e", "signal=none", "-e", inject)
     host.run(verb.program, *ready[1], wrap=quiet)
     allowed = {release.name: release for release in verb.runs if release is not None}
     assert host.link() in allowed, (inject, host.link())

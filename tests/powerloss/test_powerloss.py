@@ -1,6 +1,5 @@
 """A sample of `make powerloss`, and the same on the real program with the kernel's own calls."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.support.installation import Installation
 
 SAMPLE = 100  # one of so many states
 EVERY = 11  # of the calls of the real program
-strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,6 @@ def test_power_loss_in_a_sample_of_states_leaves_old_or_new(
     assert bad == 0
 
 
-@strace
 @pytest.mark.parametrize("verb", VERBS)
 def test_interrupted_real_program_leaves_old_or_new(tmp_path: Path, verb: str) -> None:
     """If this fails, the program does what its model does not."""

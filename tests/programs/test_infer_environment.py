@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.engine import DEMO_TOKENIZER, demo_model, open_engine
+from tests.support.host import root_only
 from tests.support.infer import (
     ANSWER,
     QUESTION,
@@ -72,6 +73,7 @@ def test_infer_reads_no_environment(config: Path) -> None:
         assert (result.stdout, result.stderr, result.returncode) == (ANSWER, b"", 0)
 
 
+@root_only
 def test_infer_memory_besides_weights_and_cache_is_small(config: Path) -> None:
     """If this fails, the program needs more memory than the README promises."""
     # Standard output is a pipe that is full: the program stops in the write of its first token,

@@ -20,6 +20,7 @@ import pytest
 from bitnet.seal.elf import PT_LOAD, read_elf
 from bitnet.seal.toolchain import Target, build_program, host_arch
 from tests.support.engine import demo_model
+from tests.support.host import root_only
 from tests.support.infer import sealed_program, unsealed_program, write_config
 from tests.support.status_table import status_rows, told
 
@@ -178,7 +179,7 @@ def test_unsealed_program_is_told_as_such() -> None:
 
 @contextmanager
 def running(directory: Path, program: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that waits for its prompt, before any lock-down hides it."""
+    """A program that waits for its prompt; the lock-down hides it from all but root."""
     process = subprocess.Popen(
         [str(program or sealed_program()), "--config", str(write_config(directory)), "--seed", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -200,6 +201,7 @@ def state(process: subprocess.Popen[bytes]) -> str:
     return "read" if number == {"x86_64": "0", "aarch64": "63"}[host_arch()] else ""
 
 
+@root_only
 def test_process_that_is_whole_is_told_region_by_region(tmp_path: Path) -> None:
     """An auditor wants to see where code is, and that none of it came from elsewhere."""
     with running(tmp_path) as process:
@@ -218,6 +220,7 @@ def test_process_that_is_whole_is_told_region_by_region(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["code", "weights"])
+@root_only
 def test_process_whose_memory_was_changed_is_found(tmp_path: Path, part: str) -> None:
     """What runs is what is in memory, not what is in the file."""
     with running(tmp_path) as process:

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.test_update_attacks import assert_refused
+from tests.support.host import installed
 from tests.support.installation import (
     ALICE,
     BOB,
@@ -283,14 +283,13 @@ def test_rollback_reaches_the_floor_and_not_below(host: Installation) -> None:
     assert_refused(host.rollback(), "kDowngrade")
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("changed", ["content", "signers"])
 def test_recovery_of_a_switch_verifies_the_release_again(host: Installation, changed: str) -> None:
     """If this fails, whoever can write while the power is off decides what runs afterwards."""
     install(host, 1)
     new = make_release(2)
     bundle = host.lay_down(new)
-    wrap = ("strace", "-o", "/dev/null", "-e", "inject=symlinkat:signal=SIGKILL:when=1")
+    wrap = (installed("strace"), "-o", "/dev/null", "-e", "inject=symlinkat:signal=SIGKILL:when=1")
     host.run("bitnet-update", "apply", bundle, wrap=wrap)
     assert host.state()["trial"] == new.name
     name = "config.yaml" if changed == "content" else "update.sig"

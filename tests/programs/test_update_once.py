@@ -18,6 +18,7 @@ from bitnet.seal import toolchain
 from bitnet.seal.sources import PROGRAMS, build_root, engine_root
 from tests.conformance.test_update_attacks import ARCHIVES, assert_refused, changed
 from tests.programs.test_update import chained
+from tests.support.host import installed, root_only
 from tests.support.installation import (
     ALICE,
     Installation,
@@ -29,8 +30,6 @@ from tests.support.lockdown import become_nobody
 from tests.support.publisher import Release, statement_of
 from tests.support.status_table import status_rows
 
-strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 CREATES = "trace=openat,openat2,mkdirat,mkdir,symlinkat,linkat,mknodat,renameat,renameat2"
 # How a state is replaced and a line of the log written: all that a refusal may leave.
 RECORD = {"lock", "log", ".state-new", "state"}
@@ -49,7 +48,7 @@ def host(tmp_path: Path) -> Installation:
 def traced(host: Installation, *arguments: str | Path, what: str) -> tuple[Result, list[str]]:
     """Runs bitnet-update under strace; returns its lines too, with paths beside descriptors."""
     log = host.folder / "trace"
-    wrap = ("strace", "-y", "-e", what, "-e", "signal=none", "-o", str(log))
+    wrap = (installed("strace"), "-y", "-e", what, "-e", "signal=none", "-o", str(log))
     result = host.run("bitnet-update", *arguments, wrap=wrap)
     return result, log.read_text(encoding="utf-8", errors="replace").splitlines()
 
@@ -90,7 +89,6 @@ DECIDABLE: dict[str, tuple[Callable[[], Release], str, dict[str, object]]] = {
 }  # fmt: skip
 
 
-@strace
 @pytest.mark.parametrize("name", DECIDABLE)
 def test_apply_what_manifest_and_signatures_decide_creates_nothing(
     host: Installation, name: str
@@ -108,7 +106,6 @@ def test_apply_what_manifest_and_signatures_decide_creates_nothing(
     assert host.snapshot() == before
 
 
-@strace
 def test_apply_what_only_content_decides_stays_in_the_staging_folder(host: Installation) -> None:
     """If this fails, bytes that nobody signed lie under the name of a release for a while."""
     before = host.snapshot()
@@ -126,7 +123,6 @@ def test_apply_what_only_content_decides_stays_in_the_staging_folder(host: Insta
     assert host.snapshot() == before
 
 
-@strace
 def test_apply_reads_the_medium_once(host: Installation) -> None:
     """If this fails, a medium can show other bytes when they are used than when they were checked.
 
@@ -142,13 +138,12 @@ def test_apply_reads_the_medium_once(host: Installation) -> None:
     assert size <= read <= size + 512
 
 
-@strace
 def test_apply_full_disk_is_told_before_the_content_is_read(host: Installation) -> None:
     """If this fails, an hour of reading ends in a full disk."""
     before = host.snapshot()
     release = make_release(3, files={"model.bin": (0o644, bytes(1 << 20))})
     log = host.folder / "trace"
-    wrap = ("strace", "-y", "-o", str(log), "-e", "inject=fallocate:error=ENOSPC:when=3")
+    wrap = (installed("strace"), "-y", "-o", str(log), "-e", "inject=fallocate:error=ENOSPC:when=3")
     result = host.run("bitnet-update", "apply", host.lay_down(release), wrap=wrap)
     assert_refused(result, "kFileSystem")
     assert b"errno 28" in result.stderr
@@ -171,7 +166,6 @@ def public_prefix() -> Iterator[Installation]:
                 path.chmod(0o755)
 
 
-@strace
 @root_only
 def test_staging_folder_is_closed_to_others_until_all_is_right() -> None:
     """If this fails, another user runs or reads what has not been verified yet."""
@@ -295,7 +289,6 @@ def test_refusals_without_end_leave_few_lines_and_an_exact_count(host: Installat
     assert len(events(host, "installed")) == 2
 
 
-@strace
 @pytest.mark.parametrize("call", ["openat2", "pwrite64", "fsync", "renameat"])
 def test_refusal_that_cannot_be_recorded_is_still_that_refusal(
     host: Installation, call: str
@@ -330,7 +323,6 @@ def hasty_update(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toolchain.run(commands, directory=engine)
 
 
-@strace
 @pytest.mark.parametrize("action", ["error=EIO", "error=EINTR", "signal=SIGKILL"])
 @pytest.mark.parametrize("call", ["prctl", "dup2", "dup3", "fchdir", "execveat"])
 def test_self_test_interrupted_before_it_runs_leaves_old_or_new(

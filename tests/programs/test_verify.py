@@ -5,14 +5,15 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from bitnet.seal.toolchain import find_compiler, host_arch
 from tests.support.engine import REPOSITORY, scratch_directory
+from tests.support.host import installed
 from tests.support.publisher import Release, Signer, container, statement_of, trust_root
 from tests.support.release_probe import verify_program
 from tests.support.status_table import status_rows
@@ -64,8 +65,8 @@ def install(folder: Path, release: Release, *signers: Signer, root: bytes = ROOT
     return place
 
 
-def run(*arguments: object, **options: object) -> Result:
-    command = [str(verify_program(host_arch())), *map(str, arguments)]
+def run(*arguments: object, wrap: Sequence[str] = (), **options: object) -> Result:
+    command = [*wrap, str(verify_program(host_arch())), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
 
@@ -225,15 +226,11 @@ def test_exec_verified_release_runs_with_its_arguments(tmp_path: Path, place: Pa
 
 def test_exec_seals_the_copy_before_it_is_hashed(tmp_path: Path, place: Path) -> None:
     """If this fails, who holds the copy open can change it between the check and the start."""
-    strace = shutil.which("strace")
-    assert strace is not None, "strace is not installed; `make setup` names what the tests need"
     log = tmp_path / "trace"
     watched = "trace=memfd_create,fcntl,pread64,write,execveat"
-    command = [strace, "-qq", "-e", watched, "-o", str(log), str(verify_program(host_arch()))]
-    result = subprocess.run(
-        [*command, "--prefix", tmp_path, "--exec"], capture_output=True, timeout=60, check=True
-    )
-    assert result.stdout == b"good bitnet-infer\n"
+    strace = (installed("strace"), "-qq", "-e", watched, "-o", str(log))
+    result = run("--prefix", tmp_path, "--exec", wrap=strace)
+    assert result.stdout == "good bitnet-infer\n"
     trace = log.read_text().replace("|", " ")
     (copy,) = re.findall(r"^memfd_create\(.*MFD_ALLOW_SEALING.*\) = (\d+)$", trace, re.MULTILINE)
     calls = re.findall(rf"^(\w+)\({copy}, (.*)\) +=", trace, re.MULTILINE)

@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from bitnet.seal.executable import build_engine, seal_model
 from bitnet.seal.run_config import KEYS, default_values, emit_config
 from bitnet.seal.toolchain import Target, host_arch
 from tests.support.engine import DEMO_TOKENIZER, demo_model, scratch_directory
+from tests.support.host import installed
 from tests.support.status_table import status_rows, told
 
 __all__ = [
@@ -128,15 +128,13 @@ def traced(
     config: Path, *arguments: str, program: Path | None = None, question: bytes = QUESTION
 ) -> list[SystemCall]:
     """Runs the program on the question under strace and returns its calls in order."""
-    strace = shutil.which("strace")
-    assert strace is not None, "strace is not installed; `make setup` names what the tests need"
     log = config.parent / "trace"
     result = ask(
         config,
         *arguments,
         question=question,
         program=program,
-        wrapper=[strace, "-f", "-qq", "-s", "200", "-o", str(log)],
+        wrapper=[installed("strace"), "-f", "-qq", "-s", "200", "-o", str(log)],
     )
     assert result.returncode == 0, result.stderr
     calls = []

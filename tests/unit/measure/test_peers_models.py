@@ -139,8 +139,9 @@ def test_plan_tensors_row_of_no_whole_blocks_is_refused() -> None:
 
 def test_write_onnx_chain_computes_what_its_weights_say(tmp_path: Path) -> None:
     """Broken, ONNX Runtime would be timed on other work than the geometry's."""
-    pytest.importorskip("onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
+    needs = "onnx and onnxruntime come with `make bench-peers`; the tests' own set-up has neither"
+    pytest.importorskip("onnx", reason=needs)
+    onnxruntime = pytest.importorskip("onnxruntime", reason=needs)
     from bench.peers import onnx_model
 
     spec = dataclasses.replace(SMALL, layer_count=1, vocab_size=64)
