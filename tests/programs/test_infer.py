@@ -276,7 +276,7 @@ def line_of(key: str) -> int:
 
 
 LAST = line_of(KEYS[-1].name)
-ANSWER_LINE = ("max_new_tokens", line_of("max_new_tokens"))
+ANSWER_LINE = line_of("max_new_tokens")
 
 
 def replaced(old: str, new: str) -> Callable[[str], str]:
@@ -302,7 +302,11 @@ def appended(line: str) -> Callable[[str], str]:
             "kConfigRange",
             ("threads", line_of("threads"), 65, 64),
         ),
-        (replaced("tokens: 64", "tokens: 513"), "kConfigRange", ("max_new_tokens", 14, 513, 512)),
+        (
+            replaced("tokens: 64", "tokens: 513"),
+            "kConfigRange",
+            ("max_new_tokens", ANSWER_LINE, 513, 512),
+        ),
         (replaced("context: 512", "context: 513"), "kConfigConflict", ("context", 0, 513, 512)),
         (replaced("top_k: 0", "top_k: 4097"), "kConfigConflict", ("top_k", 0, 4097, 4096)),
         (replaced("isa: auto", "isa: sse"), "kIsaUnavailable", ("isa",)),
