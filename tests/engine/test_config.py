@@ -164,7 +164,7 @@ def config_texts(draw: st.DrawFn) -> str:
     return "\n".join(lines) + draw(st.sampled_from(["", "\n", "\n\n", "\n# end"]))
 
 
-@settings(max_examples=example_count(600), deadline=None)
+@settings(max_examples=example_count(600))
 @given(config_texts())
 def test_parser_any_spelling_reads_what_pyyaml_reads(text: str) -> None:
     """If this fails, another reader of the file sees other settings than the run has."""
@@ -177,7 +177,7 @@ AMBIGUOUS = (
 )  # fmt: skip
 
 
-@settings(max_examples=example_count(300), deadline=None)
+@settings(max_examples=example_count(300))
 @given(
     st.text(st.characters(exclude_categories=("Cs",), min_codepoint=0x20), max_size=20),
     st.sampled_from(AMBIGUOUS),

@@ -116,7 +116,7 @@ def test_logits_with_a_single_sub_norm_equal_the_reference(
     assert_bit_equal_everywhere(path, random_ids(19, 17, flags))
 
 
-@settings(max_examples=example_count(20), deadline=None)
+@settings(max_examples=example_count(20))
 @given(tiny_models(), st.sampled_from(["int8", "f32"]), st.integers(1, 70))
 def test_logits_of_random_geometries_equal_the_reference(
     model: TinyModel, embedding: str, count: int
@@ -280,7 +280,7 @@ def cut_at_stop(pieces: list[bytes], stops: Sequence[bytes]) -> tuple[int, bytes
     return len(pieces), text, False
 
 
-@settings(max_examples=example_count(250), deadline=None)
+@settings(max_examples=example_count(250))
 @given(st.integers(0, 15), st.data())
 def test_stop_strings_cut_the_answer_before_the_first(
     babbler: Engine, seed: int, data: st.DataObject

@@ -192,7 +192,7 @@ def test_choices_of_extreme_values_equal_the_full_head(tmp_path: Path, name: str
     assert_same_choices(path, [[0], [1, 2], [3, 3, 1]], available_isas())
 
 
-@settings(max_examples=example_count(25), deadline=None)
+@settings(max_examples=example_count(25))
 @given(st.integers(0, 2**32), st.integers(1, 120), st.integers(1, 140), st.sampled_from(SAMPLING))
 def test_choices_any_model_equal_the_full_head(
     seed: int, vocab: int, hidden: int, options: dict[str, Any]
@@ -308,7 +308,7 @@ def make_row(rng: np.random.Generator, cols: int, kind: int) -> Row:
     return Row(code, scale, hi[0], lo[0], state_scale[0])
 
 
-@settings(max_examples=example_count(400), deadline=None)
+@settings(max_examples=example_count(400))
 @given(
     st.integers(0, 2**32),
     st.integers(1, 300),

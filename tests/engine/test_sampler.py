@@ -146,7 +146,7 @@ def settings_for(size: int, temperatures: st.SearchStrategy[float]) -> st.Search
 TEMPERATURES = st.just(0.0) | st.just(1.0) | st.floats(0.0625, 100, width=32)
 
 
-@settings(max_examples=example_count(500), deadline=None)
+@settings(max_examples=example_count(500))
 @given(st.data())
 def test_choice_any_settings_equals_the_page(data: st.DataObject) -> None:
     """If this fails, a seed gives another answer than docs/numerics.md says, or per processor."""
@@ -162,7 +162,7 @@ def test_choice_any_settings_equals_the_page(data: st.DataObject) -> None:
     assert set(chosen.values()) == {numpy_choice(row, given)}
 
 
-@settings(max_examples=example_count(250), deadline=None)
+@settings(max_examples=example_count(250))
 @given(st.data())
 def test_choice_kept_set_is_that_of_transformers(data: st.DataObject) -> None:
     """If this fails, top_k, top_p, temperature or the penalty mean something of their own."""

@@ -75,7 +75,7 @@ def mutations(draw: st.DrawFn, original: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", list(PARSERS))
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_text_mutated_is_read_or_refused_by_name(name: str, draws: st.DataObject) -> None:
     """A parser that falls over on a damaged file is one that an attacker can lead."""
     parse, emit = PARSERS[name]
@@ -90,7 +90,7 @@ def test_text_mutated_is_read_or_refused_by_name(name: str, draws: st.DataObject
 
 @pytest.mark.parametrize("name", list(PARSERS))
 @given(data=st.binary(max_size=300))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_text_of_random_bytes_is_refused_by_name(name: str, data: bytes) -> None:
     """Noise is not a release."""
     with pytest.raises(ToolkitError):
@@ -98,7 +98,7 @@ def test_text_of_random_bytes_is_refused_by_name(name: str, data: bytes) -> None
 
 
 @given(st.integers(0, 1 << 30), st.integers(1, 255))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_container_with_any_byte_changed_is_not_trusted(place: int, change: int) -> None:
     """Every byte of update.sig is either checked for form or signed."""
     data = bytearray(signed())

@@ -62,7 +62,7 @@ def test_checkpoint_packed_rows_are_those_of_transformers(tmp_path: Path) -> Non
             assert np.array_equal(checkpoint.matrix(role, 1).weights, theirs.numpy())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_checkpoint_row_blocks_join_to_the_whole(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

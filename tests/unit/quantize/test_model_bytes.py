@@ -88,7 +88,7 @@ def encode_slowly(tiny: TinyCheckpoint, checkpoint: Checkpoint, kind: int) -> by
     return model_bin.encode_model(geometry_of(tiny, kind), scale_of, values_of)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(tiny=tiny_checkpoints(), embedding=st.sampled_from(["int8", "f32"]))
 def test_write_model_any_geometry_gives_the_bytes_of_the_page(
     tmp_path_factory: pytest.TempPathFactory, tiny: TinyCheckpoint, embedding: str
@@ -106,7 +106,7 @@ def test_write_model_any_geometry_gives_the_bytes_of_the_page(
     assert summary.root == expected[216:264]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(tiny=tiny_checkpoints(), embedding=st.sampled_from(["int8", "f32"]))
 def test_open_model_gives_back_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, tiny: TinyCheckpoint, embedding: str
@@ -149,7 +149,7 @@ def check_same_weights(checkpoint: Checkpoint, model: Any) -> None:
             assert (error <= 0.5001 * table.scales[:, None]).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(0, 999))
 def test_pack_ternary_equals_the_slow_encoder_and_its_decoder(
     rows: int, cols: int, seed: int
@@ -163,7 +163,7 @@ def test_pack_ternary_equals_the_slow_encoder_and_its_decoder(
     assert np.array_equal(codes[:rows, :cols].astype(np.int8) - 1, weights)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 999))
 def test_pack_int8_equals_the_slow_encoder(rows: int, cols: int, seed: int) -> None:
     """Broken, embedding rows would be stored in other places than the kernels read."""
@@ -182,7 +182,7 @@ def test_pack_int8_equals_the_slow_encoder(rows: int, cols: int, seed: int) -> N
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(FLOATS, min_size=1, max_size=8))
 def test_quantize_rows_any_floats_equal_the_page(row: list[float]) -> None:
     """Broken, codes would be off by one on halves, or overflow on subnormal rows."""

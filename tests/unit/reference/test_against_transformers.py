@@ -180,7 +180,7 @@ def test_reference_on_random_models_gives_the_tokens_and_logits_of_transformers(
 
     # A seed for each case, so that they do not all draw the same geometries.
     @seed(PACKINGS.index(packing) + len(PACKINGS) * (architecture == "llama"))
-    @settings(max_examples=15, database=None, deadline=None)
+    @settings(max_examples=15, database=None)
     @given(tiny_models(architecture, packing), st.integers(1, 16))
     def check(model, prompt_length) -> None:  # type: ignore[no-untyped-def]
         rng = np.random.default_rng(model.seed)

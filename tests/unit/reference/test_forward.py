@@ -46,7 +46,7 @@ def _same_bits(a: F32, b: F32) -> bool:
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@settings(max_examples=25, derandomize=True, database=None, deadline=None)
+@settings(max_examples=25, derandomize=True, database=None)
 @given(tiny_models(), KINDS, KINDS, CACHES, st.integers(1, 5))
 def test_logits_of_random_models_equal_the_scalar_transcription_bit_by_bit(
     model: TinyModel, embedding: str, head: str, cache: Literal["f32", "f16", "int8"], count: int
@@ -60,7 +60,7 @@ def test_logits_of_random_models_equal_the_scalar_transcription_bit_by_bit(
     assert _same_bits(Reference(weights, kv_cache=cache).logits(ids), expected)
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(tiny_models(), KINDS, st.integers(2, 40), st.data())
 def test_logits_of_a_prefix_are_the_same_bits(
     model: TinyModel, kind: str, count: int, data: st.DataObject
@@ -75,7 +75,7 @@ def test_logits_of_a_prefix_are_the_same_bits(
     assert _same_bits(reference.logits(other_end)[:length], whole[:length])
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(tiny_models(), st.integers(2, 30), st.randoms())
 def test_values_before_attention_follow_their_tokens_when_tokens_are_permuted(
     model: TinyModel, count: int, random: object
@@ -96,7 +96,7 @@ def test_values_before_attention_follow_their_tokens_when_tokens_are_permuted(
     assert _same_bits(seen[1], seen[0][order])
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(tiny_models(), st.integers(0, 10), st.integers(1, 30))
 def test_repeated_token_gives_repeated_values_and_one_distribution(
     model: TinyModel, token: int, count: int
@@ -107,7 +107,7 @@ def test_repeated_token_gives_repeated_values_and_one_distribution(
     assert np.abs(logits - logits[0]).max() <= 0.05 * np.abs(logits).max()
 
 
-@settings(max_examples=40, derandomize=True, database=None, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None)
 @given(tiny_models(), KINDS, st.integers(1, 40))
 def test_logits_of_random_models_agree_with_binary64_for_the_same_codes(
     model: TinyModel, kind: str, count: int

@@ -81,14 +81,14 @@ def roots(draw: st.DrawFn) -> TrustRoot:
 
 
 @given(KEYS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_public_key_any_is_read_back(key: PublicKey) -> None:
     """A key that comes back changed would refuse every signature of its owner."""
     assert parse_public_key(key.emit()) == key
 
 
 @given(st.binary(min_size=1, max_size=400), st.lists(SIGNATURES, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_container_any_is_read_back(body: bytes, signatures: list[Signature]) -> None:
     """A statement may hold anything, also lines that look like signatures."""
     by_id = {each.key_id: each for each in signatures}
@@ -98,14 +98,14 @@ def test_container_any_is_read_back(body: bytes, signatures: list[Signature]) ->
 
 
 @given(manifests())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_manifest_any_is_read_back(manifest: Manifest) -> None:
     """A manifest is the only list of what is installed."""
     assert parse_manifest(manifest.emit()) == manifest
 
 
 @given(manifests(), DIGESTS, st.integers(1, (1 << 63) - 1), st.booleans())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_update_statement_any_is_read_back(
     manifest: Manifest, digest: str, size: int, bundled: bool
 ) -> None:
@@ -115,14 +115,14 @@ def test_update_statement_any_is_read_back(
 
 
 @given(roots())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_trust_root_any_is_read_back(root: TrustRoot) -> None:
     """Whom a machine believes must not change between writing and reading."""
     assert parse_trust_root(root.emit()) == root
 
 
 @given(NAMES, NAMES, DIGESTS, st.integers(0, 1 << 62), st.integers(1, (1 << 62) - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_rollback_order_any_is_read_back(
     product: str, reason: str, digest: str, to: int, step: int
 ) -> None:
@@ -132,7 +132,7 @@ def test_rollback_order_any_is_read_back(
 
 
 @given(DIGESTS, DIGESTS, st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_part_any_is_read_back(bundle: str, data: str, draws: st.DataObject) -> None:
     """A part says where it belongs."""
     total = draws.draw(st.integers(1, (1 << 63) - 1))

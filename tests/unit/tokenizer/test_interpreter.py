@@ -58,7 +58,7 @@ texts = st.lists(
 
 @pytest.mark.parametrize("nfc", [False, True], ids=["plain", "nfc"])
 @pytest.mark.parametrize("family", FAMILIES)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(text=texts)
 def test_encode_of_any_text_equals_the_library(family: str, nfc: bool, text: str) -> None:
     """Tools on the builder side would count and cut other tokens than the engine."""
