@@ -41,9 +41,8 @@ Error ThreadTeam::start(uint32_t thread_count, std::span<const uint32_t> cores) 
     waiters_[pipe_count_++].pipe = pipe.value();
   }
   for (; size_ < thread_count; ++size_) {
-    Worker& worker = workers_[size_];
+    Waiter& worker = waiters_[size_];
     worker.team = this;
-    worker.index = size_;
     const Result<platform::Thread> thread = platform::start_thread(worker_main, &worker);
     if (!thread.ok()) return thread.error();
     worker.thread = thread.value();
@@ -63,7 +62,7 @@ void ThreadTeam::pin(uint32_t thread_index) {
 void ThreadTeam::stop() {
   if (size_ > 1) {
     run(nullptr, nullptr);
-    for (uint32_t i = 1; i < size_; ++i) platform::join_thread(workers_[i].thread);
+    for (uint32_t i = 1; i < size_; ++i) platform::join_thread(waiters_[i].thread);
   }
   for (const Waiter& waiter : std::span(waiters_, pipe_count_)) {
     platform::close_file(waiter.pipe.read_descriptor);
@@ -74,13 +73,14 @@ void ThreadTeam::stop() {
 }
 
 void* ThreadTeam::worker_main(void* argument) {
-  auto* worker = static_cast<Worker*>(argument);
-  ThreadTeam& team = *worker->team;
+  auto* own = static_cast<Waiter*>(argument);
+  ThreadTeam& team = *own->team;
+  const auto index = static_cast<uint32_t>(own - team.waiters_);
   for (uint32_t seen = 0;; ++seen) {
-    team.wait_for_change(&team.job_, seen, worker->index);
+    team.wait_for_change(&team.job_, seen, index);
     if (team.function_ == nullptr) return nullptr;
-    team.function_(team.context_, worker->index);
-    team.barrier(worker->index);
+    team.function_(team.context_, index);
+    team.barrier(index);
   }
 }
 

@@ -12,13 +12,6 @@
 
 namespace bitnet::runtime {
 
-/// One waiter's state: a thread waits until a counter differs from what it has seen. Each stands on
-/// cache lines of its own.
-struct alignas(128) Waiter {
-  uint32_t parked = 0;
-  platform::ParkPipe pipe;
-};
-
 /// Things [begin, end) of many.
 struct Range {
   uint32_t begin;
@@ -57,9 +50,12 @@ class ThreadTeam {
   const platform::ParkPipe& pipe(uint32_t index) const { return waiters_[index].pipe; }
 
  private:
-  struct Worker {
+  /// One thread, which waits until a counter differs from what it has seen. Each stands on cache
+  /// lines of its own.
+  struct alignas(128) Waiter {
+    uint32_t parked = 0;
+    platform::ParkPipe pipe;
     ThreadTeam* team;
-    uint32_t index;
     platform::Thread thread;
   };
 
@@ -79,7 +75,6 @@ class ThreadTeam {
   alignas(128) uint32_t arrived_ = 0;
   alignas(128) uint32_t phase_ = 0;
   Waiter waiters_[kThreadCountMax];
-  Worker workers_[kThreadCountMax];
 };
 
 }  // namespace bitnet::runtime
