@@ -21,7 +21,7 @@ Reason forbid_inspection();
 Reason forbid_new_privileges();
 Reason forbid_executable_memory();
 Reason forbid_files_and_network(uint32_t* version);
-Reason install_filter(const FilterPlan& plan);
+Reason install_filter(uint32_t pipe_count, bool clock);
 }  // namespace bitnet::platform
 #include "platform/lockdown_linux.cc"
 #undef lock_memory
@@ -49,8 +49,8 @@ Reason forbid_core_files() { return kLayers >= kFilter ? real_forbid_core_files(
 Reason forbid_inspection() { return kLayers >= kFilter ? real_forbid_inspection() : 0; }
 // The kernel takes a filter from an ordinary user only with it.
 Reason forbid_new_privileges() { return kLayers >= kFilter ? real_forbid_new_privileges() : 0; }
-Reason install_filter(const FilterPlan& plan) {
-  return kLayers >= kFilter ? real_install_filter(plan) : 0;
+Reason install_filter(uint32_t pipe_count, bool clock) {
+  return kLayers >= kFilter ? real_install_filter(pipe_count, clock) : 0;
 }
 Reason seal_mapping(std::span<const uint8_t>) { return 0; }
 Reason forbid_executable_memory() { return 0; }

@@ -48,15 +48,10 @@ bool is_open(int descriptor);
 /// that it cannot serve. True also where that cannot be found out.
 bool clock_needs_system_call();
 
-/// Park pipes have the descriptors first, first + 1, …: each a read end and then its write end.
-struct FilterPlan {
-  uint32_t first_pipe = 0;
-  uint32_t pipe_count = 0;
-  bool clock = false;  ///< whether clock_gettime(CLOCK_MONOTONIC) is allowed
-};
 /// Allows, on all threads and for good, `read` of standard input and of park pipes, `write` to
-/// standard output, standard error and park pipes, `exit_group`, and the clock if planned. Any
-/// other call, of any architecture, kills the process.
-Reason install_filter(const FilterPlan& plan);
+/// standard output, standard error and park pipes, `exit_group`, and with `clock`
+/// clock_gettime(CLOCK_MONOTONIC). Any other call, of any architecture, kills the process. Park
+/// pipes have the descriptors behind standard error: each a read end and then its write end.
+Reason install_filter(uint32_t pipe_count, bool clock);
 
 }  // namespace bitnet::platform

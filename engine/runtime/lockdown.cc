@@ -88,8 +88,7 @@ void Lockdown::protect_memory(const RunMemory& run, ThreadTeam& team) {
 }
 
 void Lockdown::put_filter(const ThreadTeam& team) {
-  const platform::FilterPlan plan{kFirstOther, team.pipe_count(), clock_};
-  for (uint32_t i = 0; i < plan.pipe_count; ++i) {
+  for (uint32_t i = 0; i < team.pipe_count(); ++i) {
     const platform::ParkPipe& pipe = team.pipe(i);
     const int expected = kFirstOther + 2 * static_cast<int>(i);
     if (pipe.read_descriptor != expected || pipe.write_descriptor != expected + 1) {
@@ -97,7 +96,7 @@ void Lockdown::put_filter(const ThreadTeam& team) {
     }
   }
   const uint64_t allowed = clock_ ? 4 : 3;
-  add(Protection::kFilter, platform::install_filter(plan), allowed);
+  add(Protection::kFilter, platform::install_filter(team.pipe_count(), clock_), allowed);
 }
 
 Error Lockdown::after_threads(const RunMemory& memory, ThreadTeam& team) {
