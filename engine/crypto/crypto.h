@@ -9,7 +9,7 @@
 #include <span>
 
 /// Bytes of a SHA-384 or SHA3-384 digest.
-inline constexpr size_t kDigest384Bytes = 48;
+inline constexpr size_t kDigestBytes = 48;
 inline constexpr size_t kDigestStateBytes = 384;
 inline constexpr size_t kEd25519KeyBytes = 32;
 inline constexpr size_t kEd25519SignatureBytes = 64;
@@ -37,12 +37,12 @@ extern "C" {
 /// SHA3-384 (FIPS 202). `data` may be null where `bytes` is 0. None of these can fail.
 void bitnet_sha3_384_init(BitnetDigestState* state);
 void bitnet_sha3_384_update(BitnetDigestState* state, const uint8_t* data, size_t bytes);
-void bitnet_sha3_384_final(BitnetDigestState* state, uint8_t digest[kDigest384Bytes]);
+void bitnet_sha3_384_final(BitnetDigestState* state, uint8_t digest[kDigestBytes]);
 
 /// SHA-384 (FIPS 180-4).
 void bitnet_sha384_init(BitnetDigestState* state);
 void bitnet_sha384_update(BitnetDigestState* state, const uint8_t* data, size_t bytes);
-void bitnet_sha384_final(BitnetDigestState* state, uint8_t digest[kDigest384Bytes]);
+void bitnet_sha384_final(BitnetDigestState* state, uint8_t digest[kDigestBytes]);
 
 /// Ed25519 (RFC 8032), strict: without the cofactor, canonical encodings only.
 bool bitnet_ed25519_verify(const uint8_t key[kEd25519KeyBytes],
@@ -70,7 +70,7 @@ int64_t bitnet_zstd_read(BitnetZstd* stream, uint8_t* out, size_t bytes);
 
 namespace bitnet {
 
-using Digest = std::array<uint8_t, kDigest384Bytes>;
+using Digest = std::array<uint8_t, kDigestBytes>;
 
 /// A digest of pieces, one behind the other.
 template <auto begin, auto update, auto end>

@@ -114,11 +114,11 @@ void KECCAK_NAME(const uint8_t* data, size_t leaf_bytes, uint64_t index, uint32_
     }
     absorb(state, blocks);
   }
-  uint64_t words[kDigest384Bytes / 8][KECCAK_LANES];
+  uint64_t words[kDigestBytes / 8][KECCAK_LANES];
   std::memcpy(words, state, sizeof words);
   for (uint32_t lane = 0; lane < KECCAK_LANES && lane < count; ++lane) {
-    for (size_t i = 0; i < kDigest384Bytes / 8; ++i) {
-      std::memcpy(digests + lane * kDigest384Bytes + 8 * i, &words[i][lane], 8);
+    for (size_t i = 0; i < kDigestBytes / 8; ++i) {
+      std::memcpy(digests + lane * kDigestBytes + 8 * i, &words[i][lane], 8);
     }
   }
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "crypto/leaf_digests.h"
 
-#include "base/check.h"
-
 namespace bitnet::crypto {
 namespace {
 
@@ -16,19 +14,13 @@ constexpr LeafHash kHashes[] = {
     {"sha3", 2, leaf_digests_sha3, &Processor::sha3},
 #endif
 };
-constexpr uint32_t kHashCount = sizeof kHashes / sizeof kHashes[0];
 
 }  // namespace
 
-uint32_t leaf_hash_count() { return kHashCount; }
-
-const LeafHash& leaf_hash(uint32_t index) {
-  ENGINE_CHECK(index < kHashCount);
-  return kHashes[index];
-}
+std::span<const LeafHash> leaf_hashes() { return kHashes; }
 
 const LeafHash& choose_leaf_hash(const Processor& processor) {
-  uint32_t best = kHashCount - 1;
+  size_t best = std::size(kHashes) - 1;
   while (kHashes[best].available != nullptr && !(processor.*kHashes[best].available)) --best;
   return kHashes[best];
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/processor.h"
 #include "crypto/crypto.h"
@@ -31,8 +32,7 @@ struct LeafHash {
 inline constexpr uint32_t kLeafLanesMax = 8;
 
 /// The implementations of this architecture, slowest first.
-uint32_t leaf_hash_count();
-const LeafHash& leaf_hash(uint32_t index);
+std::span<const LeafHash> leaf_hashes();
 /// The fastest that the processor can execute.
 const LeafHash& choose_leaf_hash(const Processor& processor);
 

@@ -20,20 +20,20 @@ struct Note {
   uint32_t description_bytes;
   uint32_t type;
   char name[8];
-  uint8_t root[kRootBytes];
-  uint8_t image[kRootBytes];
+  uint8_t root[kDigestBytes];
+  uint8_t image[kDigestBytes];
 };
 static_assert(sizeof(Note) == 116);
 
 // Zero until sealing writes root and image digest here. The segment of this note becomes that of
 // the payload, so the table of program headers keeps its size and nothing else in the file moves.
 [[gnu::section(".note.bitnet"), gnu::used, gnu::aligned(4)]] const Note sealed_note = {
-    sizeof(Note::name), 2 * kRootBytes, 1, {'b', 'i', 't', 'n', 'e', 't', 0, 0}, {}, {}};
+    sizeof(Note::name), 2 * kDigestBytes, 1, {'b', 'i', 't', 'n', 'e', 't', 0, 0}, {}, {}};
 
 constexpr size_t kHeaderBytes = 64;
 constexpr size_t kHeadersMax = 64;
 constexpr size_t kNoteHeadBytes = offsetof(Note, root);
-constexpr size_t kNoteBytes = 2 * kRootBytes;
+constexpr size_t kNoteBytes = 2 * kDigestBytes;
 constexpr uint8_t kImageDomain = 4;
 // Class 64, little-endian, version 1; what follows in the identification is the system's.
 constexpr uint8_t kIdentity[7] = {0x7f, 'E', 'L', 'F', 2, 1, 1};
@@ -110,11 +110,11 @@ Result<std::span<const uint8_t>> find_payload(const Image& image) {
   return Error{Status::kModelNotSealed, "executable", 0, image.payload_count, 1};
 }
 
-std::span<const uint8_t, kRootBytes> sealed_root() {
+std::span<const uint8_t, kDigestBytes> sealed_root() {
   // The compiler sees zeros; sealing changes them in the file. Hide where the pointer comes from.
   const uint8_t* root = sealed_note.root;
   __asm__("" : "+r"(root));
-  return std::span<const uint8_t, kRootBytes>(root, kRootBytes);
+  return std::span<const uint8_t, kDigestBytes>(root, kDigestBytes);
 }
 
 Result<ElfFile> parse_elf(std::span<const uint8_t> file) {

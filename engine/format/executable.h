@@ -18,9 +18,6 @@ namespace bitnet::format {
 /// Alignment of the payload in the file and in memory, so that it can lie in huge pages.
 inline constexpr uint64_t kPayloadAlignBytes = 2u << 20;
 
-/// Bytes of the Merkle root of a model.
-inline constexpr size_t kRootBytes = 48;
-
 /// A load segment of this program. kSegmentCountMax is more than the linker and sealing make.
 struct Segment {
   std::span<const uint8_t> memory;
@@ -51,7 +48,7 @@ Result<std::span<const uint8_t>> find_payload(const Image& image);
 
 /// Returns the Merkle root of the model that this executable was sealed with; all zero if it was
 /// not. The engine compares it with the root of the payload: the code names the model that it runs.
-std::span<const uint8_t, kRootBytes> sealed_root();
+std::span<const uint8_t, kDigestBytes> sealed_root();
 
 /// Elf64_Phdr of the ELF-64 object file format, version 1.5, "Program Header".
 struct ProgramHeader {

@@ -9,6 +9,7 @@
 
 #include "base/limits.h"
 #include "base/status.h"
+#include "crypto/crypto.h"
 
 namespace bitnet::format {
 
@@ -16,7 +17,6 @@ inline constexpr char kModelMagic[8] = {'B', 'N', 'A', 'G', 'M', 'O', 'D', 'L'};
 inline constexpr uint32_t kModelVersion = 1;
 inline constexpr uint32_t kPageBytes = 4096;
 inline constexpr uint32_t kLeafBytes = 65536;
-inline constexpr uint32_t kDigestBytes = 48;
 inline constexpr uint32_t kNoLayer = 0xffffffff;
 inline constexpr uint32_t kNoToken = 0xffffffff;
 

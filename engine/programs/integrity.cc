@@ -63,8 +63,8 @@ void tell_region(const programs::Region& region) {
 /// The file: digests, note, model. An error inside a sealed file is one of trust.
 Error check_file(const format::ElfFile& elf) {
   tell_digest("sha3_384", Sha3().add(elf.file).digest());
-  const Text root = elf.file.subspan(elf.note_offset, format::kRootBytes);
-  const Text image = elf.file.subspan(elf.note_offset + format::kRootBytes, format::kRootBytes);
+  const Text root = elf.file.subspan(elf.note_offset, kDigestBytes);
+  const Text image = elf.file.subspan(elf.note_offset + kDigestBytes, kDigestBytes);
   constexpr Digest kZero{};
   if (same(root, kZero) && same(image, kZero) && elf.payload.empty()) {
     tell("model", text_of("none: not sealed"));
@@ -73,7 +73,7 @@ Error check_file(const format::ElfFile& elf) {
   const Digest found = format::image_digest(elf);
   tell_digest("image", found);
   if (!same(found, image))
-    return Error{Status::kSealBroken, "image", elf.note_offset + format::kRootBytes};
+    return Error{Status::kSealBroken, "image", elf.note_offset + kDigestBytes};
   const uint64_t place =
       elf.payload.empty() ? 0 : static_cast<uint64_t>(elf.payload.data() - elf.file.data());
   const Result<const format::ModelHeader*> header = format::check_model_header(elf.payload);

@@ -27,6 +27,11 @@ struct Engine {
   std::span<const uint8_t> file;
 };
 
+const crypto::LeafHash& leaf_hash(uint32_t index) {
+  ENGINE_CHECK(index < crypto::leaf_hashes().size());
+  return crypto::leaf_hashes()[index];
+}
+
 }  // namespace
 
 extern "C" {
@@ -138,24 +143,24 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   return 0;
 }
 
-uint32_t bitnet_leaf_hash_count() { return crypto::leaf_hash_count(); }
-const char* bitnet_leaf_hash_name(uint32_t index) { return crypto::leaf_hash(index).name; }
-uint32_t bitnet_leaf_hash_lanes(uint32_t index) { return crypto::leaf_hash(index).lanes; }
+uint32_t bitnet_leaf_hash_count() { return static_cast<uint32_t>(crypto::leaf_hashes().size()); }
+const char* bitnet_leaf_hash_name(uint32_t index) { return leaf_hash(index).name; }
+uint32_t bitnet_leaf_hash_lanes(uint32_t index) { return leaf_hash(index).lanes; }
 uint32_t bitnet_leaf_hash_available(uint32_t index) {
-  const auto available = crypto::leaf_hash(index).available;
+  const auto available = leaf_hash(index).available;
   const Processor processor = detect_processor(platform::hardware_capabilities());
   return available == nullptr || processor.*available;
 }
 void bitnet_leaf_digests(uint32_t hash, const uint8_t* data, size_t leaf_bytes, uint64_t index,
                          uint32_t count, uint8_t* digests) {
-  crypto::leaf_hash(hash).digests(data, leaf_bytes, index, count, digests);
+  leaf_hash(hash).digests(data, leaf_bytes, index, count, digests);
 }
 
 /// Holds a whole model.bin in memory (64-byte aligned) against root and leaves.
 uint32_t bitnet_check_leaves(uint32_t hash, const uint8_t* file, size_t bytes, BitnetError* error) {
   const Result<const format::ModelHeader*> header = format::check_model_header({file, bytes});
   if (!header.ok()) return fill(error, header.error());
-  const format::Leaves leaves({file, bytes}, crypto::leaf_hash(hash));
+  const format::Leaves leaves({file, bytes}, leaf_hash(hash));
   const uint64_t leaf = leaves.first_changed(0, leaves.count());
   return leaf == leaves.count() ? 0 : fill(error, leaves.changed(leaf));
 }

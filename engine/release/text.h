@@ -14,7 +14,7 @@ namespace bitnet::release {
 
 inline constexpr size_t kNameBytesMax = 64;
 inline constexpr uint64_t kNumberMax = (uint64_t{1} << 63) - 1;
-inline constexpr size_t kDigestDigits = 2 * kDigest384Bytes;
+inline constexpr size_t kDigestDigits = 2 * kDigestBytes;
 
 inline Digest digest_of(Text bytes) { return Sha384().add(bytes).digest(); }
 

@@ -32,7 +32,7 @@ void count_digests(const uint8_t* data, size_t leaf_bytes, uint64_t index, uint3
   for (uint32_t i = 0; i < count; ++i) {
     __atomic_add_fetch(&counts[index + i], 1, __ATOMIC_RELAXED);
     crypto::leaf_digests_ref(data + i * leaf_bytes, leaf_bytes, index + i, 1,
-                             digests + i * kDigest384Bytes);
+                             digests + i * kDigestBytes);
   }
 }
 

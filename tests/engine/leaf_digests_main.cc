@@ -14,8 +14,9 @@ using namespace bitnet;
 
 int main(int argument_count, char** arguments) {
   const crypto::LeafHash* hash = nullptr;
-  for (uint32_t i = 0; argument_count == 2 && i < crypto::leaf_hash_count(); ++i) {
-    if (std::strcmp(crypto::leaf_hash(i).name, arguments[1]) == 0) hash = &crypto::leaf_hash(i);
+  if (argument_count != 2) return 2;
+  for (const crypto::LeafHash& each : crypto::leaf_hashes()) {
+    if (std::strcmp(each.name, arguments[1]) == 0) hash = &each;
   }
   if (hash == nullptr) return 2;
   struct {
@@ -27,11 +28,11 @@ int main(int argument_count, char** arguments) {
     const size_t bytes = size_t{request.leaf_bytes} * request.count;
     auto* data = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
     if (data == nullptr || std::fread(data, 1, bytes, stdin) != bytes) return 1;
-    uint8_t digests[crypto::kLeafLanesMax * kDigest384Bytes];
+    uint8_t digests[crypto::kLeafLanesMax * kDigestBytes];
     for (uint32_t i = 0; i < request.repeat; ++i) {
       hash->digests(data, request.leaf_bytes, request.index, request.count, digests);
     }
-    if (std::fwrite(digests, kDigest384Bytes, request.count, stdout) != request.count) return 1;
+    if (std::fwrite(digests, kDigestBytes, request.count, stdout) != request.count) return 1;
     std::free(data);
   }
   return 0;

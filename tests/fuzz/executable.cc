@@ -11,6 +11,6 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   if (!elf.ok()) return 0;
   (void)format::image_digest(elf.value());
   const size_t note = elf.value().note_offset;
-  if (note > bytes || 2 * format::kRootBytes > bytes - note) std::abort();
+  if (note > bytes || 2 * kDigestBytes > bytes - note) std::abort();
   return 0;
 }

@@ -22,7 +22,7 @@ void must(bool condition) {
 void write_root(uint8_t* file, size_t bytes) {
   if (bytes < sizeof(format::ModelHeader)) return;
   auto& header = *reinterpret_cast<format::ModelHeader*>(file);
-  const uint64_t leaves = header.leaf_count * format::kDigestBytes;
+  const uint64_t leaves = header.leaf_count * kDigestBytes;
   if (header.header_bytes > bytes || header.header_bytes < sizeof header ||
       header.leaf_count > bytes || header.leaves_offset > bytes ||
       leaves > bytes - header.leaves_offset)
@@ -102,7 +102,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
     const Result<format::Model> model =
         format::load_model({file, size}, {layers, header.value()->layer_count});
     if (model.ok()) touch_model({file, size}, model.value());
-    const format::Leaves leaves({file, size}, crypto::leaf_hash(0));
+    const format::Leaves leaves({file, size}, crypto::leaf_hashes()[0]);
     (void)leaves.first_changed(0, leaves.count());
   }
   std::free(block);
