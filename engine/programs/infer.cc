@@ -236,8 +236,7 @@ Error set_up(Program& self) {
   if (self.arguments.isa != nullptr) options.isa = text_of(self.arguments.isa);
   BITNET_TRY(self.session.open(file.value(), options, {take_memory, &self}));
   // What was copied is not read again, and a dump would hold the pages of the file.
-  if (!sealed && options.weights == format::WeightsPlace::kResident)
-    platform::unmap(file.value());
+  if (!sealed && options.weights == format::WeightsPlace::kResident) platform::unmap(file.value());
   const format::ModelHeader& header = self.session.header();
   self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);
   BITNET_TRY(check_belonging(header, sealed));

@@ -108,7 +108,7 @@ Error read_part(int file, uint64_t offset, std::span<uint8_t> to) {
 
 /// Copies the ring and checks the copy.
 Result<runtime::LogRange> read_ring(int file, bool* running) {
-  *running = platform::log_has_writer(file);
+  const bool before = platform::log_has_writer(file);
   const Result<platform::FileFacts> facts = platform::file_facts(file);
   if (!facts.ok()) return facts.error();
   if (facts.value().bytes != sizeof ring) {
@@ -120,8 +120,12 @@ Result<runtime::LogRange> read_ring(int file, bool* running) {
   uint8_t head[sizeof(uint64_t)];
   BITNET_TRY(read_part(file, 0, all.first(runtime::kLogHeaderBytes)));
   BITNET_TRY(read_part(file, runtime::kLogHeaderBytes, all.subspan(runtime::kLogHeaderBytes)));
+  const bool after = platform::log_has_writer(file);
   BITNET_TRY(read_part(file, kHeadOffset, head));
-  return runtime::check_log(ring, std::bit_cast<uint64_t>(head), *running);
+  const auto head_after = std::bit_cast<uint64_t>(head);
+  // Also one that came in between, or came and went.
+  *running = before || after || std::memcmp(head, ring + kHeadOffset, sizeof head) != 0;
+  return runtime::check_log(ring, head_after, *running);
 }
 
 Error show(const Arguments& arguments) {
@@ -130,11 +134,16 @@ Error show(const Arguments& arguments) {
     return Error{Status::kReadFailed, arguments.path, 0, file.error().value};
   }
   uint64_t next = 0;
+  uint64_t seen_end = 0;        // records that were there at an earlier look,
+  runtime::LogChain seen = {};  // and the chain of the last of them
   for (bool first = true, was_running = false;; first = false) {
     bool running = false;
     const Result<runtime::LogRange> range = read_ring(file, &running);
     if (!range.ok()) return range.error();
     const auto [begin, end] = range.value();
+    if (end < seen_end ||
+        (begin < seen_end && runtime::log_record(ring, seen_end - 1).chain != seen))
+      return Error{Status::kLogChain, "shown before", seen_end - 1};
     if (first) next = end - (arguments.lines < end - begin ? arguments.lines : end - begin);
     const uint64_t before = next;
     if (begin > next) {
@@ -144,6 +153,10 @@ Error show(const Arguments& arguments) {
       next = begin;
     }
     for (; next < end; ++next) print_record(runtime::log_record(ring, next), arguments.json);
+    if (begin < end) {
+      seen_end = end;
+      seen = runtime::log_record(ring, end - 1).chain;
+    }
     const bool changed = first || running != was_running || (!running && next != before);
     if (changed) print_state(range.value(), running, arguments.json);
     was_running = running;
