@@ -195,7 +195,8 @@ Error open_log(Program& self, Text config_digest, size_t config_bytes) {
 
 Error write_answer(void* context, uint32_t token, Text bytes) {
   auto& self = *static_cast<Program*>(context);
-  if (self.config.log_text) self.log.write_text(Event::kAnswerText, bytes, self.answer_bytes);
+  if (self.config.log_text)
+    self.log.write_text(Event::kAnswerText, bytes, self.answer_bytes, bytes.size());
   self.answer_bytes += bytes.size();
   if (self.arguments.vocabulary != nullptr && token != format::kNoToken)
     show_token("answer", token);
@@ -315,9 +316,9 @@ Error answer(Program& self, uint64_t start_ns) {
   const format::Config& config = self.config;
   self.log.write(Event::kPrompt, prompt.value().size(), ids.size());
   if (config.log_text) {
-    const size_t shown = prompt.value().size();
-    self.log.write_text(Event::kPromptText,
-                        prompt.value().first(shown < kLogTextMax ? shown : kLogTextMax), 0);
+    const size_t total = prompt.value().size();
+    const Text shown = prompt.value().first(total < kLogTextMax ? total : kLogTextMax);
+    self.log.write_text(Event::kPromptText, shown, 0, total);
   }
   const model::GenerateOptions options{config.max_new_tokens,
                                        {config.temperature, config.top_k, config.top_p,

@@ -105,9 +105,9 @@ void LogWriter::write(Event event, uint64_t a, uint64_t b, uint64_t c, Text data
   __atomic_store_n(&header.head, record.sequence + 1, __ATOMIC_RELEASE);
 }
 
-void LogWriter::write_text(Event event, Text text, uint64_t at) {
+void LogWriter::write_text(Event event, Text text, uint64_t at, uint64_t total) {
   for (size_t done = 0; done < text.size(); done += kLogDataBytes) {
-    write(event, at + done, text.size(), 0, text.subspan(done));
+    write(event, at + done, total, 0, text.subspan(done));
   }
 }
 

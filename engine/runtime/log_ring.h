@@ -78,8 +78,8 @@ class LogWriter {
   Error open(const char* path);
   /// Adds a record; without `open` nothing happens. Data beyond 48 bytes is left out.
   void write(Event event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0, Text data = {});
-  /// Adds text that began `at` bytes ago, in as many records as it takes.
-  void write_text(Event event, Text text, uint64_t at);
+  /// Adds text that began `at` bytes ago, in as many records as it takes; it is of `total` bytes.
+  void write_text(Event event, Text text, uint64_t at, uint64_t total);
   /// The ring; empty without `open`.
   Text memory() const { return {ring_, ring_ == nullptr ? 0 : kLogBytes}; }
 

@@ -153,6 +153,28 @@ def test_run_with_text_logs_prompt_and_answer_whole(tmp_path: Path) -> None:
     assert texts == {"prompt_text": QUESTION, "answer_text": ANSWER.rstrip(b"\n")}
 
 
+def test_run_with_a_long_prompt_logs_its_beginning_and_its_whole_length(tmp_path: Path) -> None:
+    """Whoever reads a part must see that it is one; and what the page names must be shown."""
+    path = tmp_path / "ring"
+    question = b" documentation" * 300  # a token each
+    config = write_config(
+        tmp_path, log=str(path), log_text="yes", max_new_tokens=4, prompt_bytes_max=8192
+    )
+    asked = ask(config, question=question)
+    rows = event_rows()
+    records = read_ring(path.read_bytes())
+    texts = [each for each in records if rows[each.event].word == "prompt_text"]
+    assert b"".join(each.data for each in texts) == question[:3072]
+    assert {each.numbers[1] for each in texts} == {len(question)}
+    told_texts = [each for each in shown(path)[0] if each["event"] == "answer_text"]
+    answers = [each for each in records if rows[each.event].word == "answer_text"]
+    assert [(each["at"], each["bytes"]) for each in told_texts] == [
+        each.numbers[:2] for each in answers
+    ]
+    assert sum(len(each.data) for each in answers) == len(asked.stdout) - 1 > 0
+    assert all(each.numbers[1] >= len(each.data) for each in answers)
+
+
 def test_run_that_fails_logs_the_error_and_the_code(tmp_path: Path) -> None:
     """The last thing an operator finds must say why it was the last."""
     path = tmp_path / "ring"
