@@ -107,7 +107,9 @@ Error check(const char* binary, const char* pid, bool self) {
       platform::map_file(binary != nullptr ? binary : programs::process_path(pid, "exe", path));
   const uint64_t reason = file.error().value;
   if (!file.ok() && binary == nullptr) return Error{Status::kProcessHidden, "exe", 0, reason};
-  if (!file.ok()) return Error{Status::kReadFailed, binary, 0, reason};
+  // An empty file cannot be mapped; nor is it an executable.
+  if (file.error().status == Status::kModelMissing)
+    return Error{Status::kReadFailed, binary, 0, reason};
   const Result<format::ElfFile> elf = format::parse_elf(file.value());
   if (!elf.ok()) return elf.error();
   BITNET_TRY(check_file(elf.value()));

@@ -142,10 +142,7 @@ def test_files_that_are_no_executable_are_refused(
     """The file comes from outside: nothing in it may be believed."""
     path = tmp_path / "file"
     path.write_bytes(content)
-    result = integrity("--binary", path)
-    if content:
-        assert_told(result, "kElf", subject, where)
-    assert result.returncode == 1
+    assert_told(integrity("--binary", path), "kElf", subject, where)
 
 
 def changed_header(path: Path, offset: int, layout: str, value: int) -> Path:
