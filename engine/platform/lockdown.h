@@ -29,6 +29,8 @@ void wipe(std::span<uint8_t> memory);
 
 // The process; they hold for threads that are started later.
 
+/// Writing to where nobody reads any more is an error, and ends no process.
+void ignore_broken_pipes();
 Reason forbid_core_files();
 /// Not dumpable: no core, and no other process of the same user may look into the memory.
 Reason forbid_inspection();

@@ -6,6 +6,7 @@
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -173,6 +174,8 @@ void wipe(std::span<uint8_t> memory) {
   std::memset(memory.data(), 0, memory.size());
   __asm__ volatile("" : : "r"(memory.data()) : "memory");
 }
+
+void ignore_broken_pipes() { signal(SIGPIPE, SIG_IGN); }
 
 Reason forbid_core_files() {
   const struct rlimit none = {0, 0};

@@ -24,7 +24,7 @@ bool is_option(const char* name, const char* argument) {
 
 [[noreturn]] void end_with(Writer& line) {
   print(platform::kStdout, line);
-  platform::exit_process(0);
+  platform::exit_process(report(kNoError));
 }
 
 }  // namespace

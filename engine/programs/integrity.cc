@@ -37,7 +37,8 @@ constexpr const char* kLimits[] = {
 bool json = false;
 
 void end_line(Writer& line) {
-  if (!programs::print(platform::kStdout, line.text("\n"))) platform::exit_process(1);
+  if (!programs::print(platform::kStdout, line.text("\n")))
+    platform::exit_process(programs::report(kNoError));
 }
 
 void tell(const char* name, Text value) {

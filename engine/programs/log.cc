@@ -39,7 +39,7 @@ struct Arguments {
 alignas(64) uint8_t ring[runtime::kLogBytes];
 
 void print(int descriptor, Writer& line) {
-  if (!programs::print(descriptor, line)) platform::exit_process(1);
+  if (!programs::print(descriptor, line)) platform::exit_process(programs::report(kNoError));
 }
 
 /// What the table of events says of a number; nothing of one that it does not know.

@@ -5,8 +5,11 @@
 
 namespace bitnet::programs {
 
+static Error output_error;
+
 bool print(int descriptor, Writer& line) {
   const Error error = platform::write_all(descriptor, line.written());
+  if (failed(error)) output_error = error;
   line.clear();
   return !failed(error);
 }
@@ -22,7 +25,8 @@ StatusText status_text(Status status) {
   return {"", 70, "internal error", "", "", "", ""};
 }
 
-int report(const Error& error) {
+int report(const Error& given) {
+  const Error& error = failed(given) ? given : output_error;
   if (!failed(error)) return 0;
   const StatusText status = status_text(error.status);
   Line line;

@@ -19,7 +19,7 @@ class Line : public Writer {
   uint8_t buffer_[4096];
 };
 
-/// Writes what was put together, and begins anew; false where that failed.
+/// Writes what was put together, and begins anew; false where that failed, which `report` tells.
 bool print(int descriptor, Writer& line);
 
 /// The columns of status.def.
@@ -34,7 +34,8 @@ struct StatusText {
 };
 StatusText status_text(Status status);
 
-/// Prints the error, if it is one, to standard error and returns its exit code.
+/// Prints the error, or else that of a `print`, to standard error and returns its exit code: what
+/// could not be said was not done.
 int report(const Error& error);
 
 }  // namespace bitnet::programs

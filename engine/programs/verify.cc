@@ -221,13 +221,13 @@ int main(int argument_count, char** argument_values) {
     error = release::run_selftest();
     if (failed(error)) return tell_not_trusted(self, error);
     print(platform::kStdout, Line().text("SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"));
-    return 0;
+    return programs::report(kNoError);
   }
   const char* content = "";
   error = verify(self, &content);
   if (failed(error)) return tell_not_trusted(self, error);
   tell_trusted(self, content);
-  if (self.arguments.run == nullptr) return 0;
+  if (self.arguments.run == nullptr) return programs::report(kNoError);
   self.arguments.run[0] = const_cast<char*>(kExecutable);
   return programs::report(platform::execute(self.folder.kept, self.arguments.run));
 }

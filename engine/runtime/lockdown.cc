@@ -42,6 +42,7 @@ Error Lockdown::before_threads() {
     // A pipe or file would take its number, and be taken for it.
     if (!platform::is_open(stream)) return Error{Status::kStreamClosed, kStreamNames[stream]};
   }
+  platform::ignore_broken_pipes();
   add(Protection::kCoreLimit, platform::forbid_core_files());
   add(Protection::kNotDumpable, platform::forbid_inspection());
   add(Protection::kNoNewPrivileges, platform::forbid_new_privileges());
