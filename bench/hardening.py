@@ -1,16 +1,19 @@
 """What the lock-down costs: time a token, start, memory, and whether a crash leaves a core.
 
-    python -m bench.hardening [--rounds N] [--model model.bin]
+    python -m bench.hardening [--rounds N] [--geometry NAME]
 
 Four builds, the product and three that leave layers out, in turns: plain, memory-locked, and that
-with the filter and without dumps, and everything. The demo model, and a large one if
-build/models has it or --model names it. Table on the screen, records in
-bench/results/hardening.jsonl, a plot beside them where matplotlib is installed.
+with the filter and without dumps, and everything. The demo model, and random weights of a large
+geometry, which are made where build/models does not hold them. With more than one thread twice:
+where the system places them, and each kept on a processor of its own. Table on the screen, records
+in bench/results/hardening.jsonl, a plot beside them where matplotlib is installed.
 """
 
 import argparse
+import collections
 import dataclasses
 import json
+import math
 import os
 import re
 import resource
@@ -20,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +33,10 @@ from rich.table import Table
 
 from bench.record import REPOSITORY, machine
 from bitnet.checkpoint import open_checkpoint
+from bitnet.cli import render
+from bitnet.measure.geometry import GEOMETRIES, find_geometry
+from bitnet.measure.random_model import find_model
+from bitnet.measure.summary import summarize
 from bitnet.quantize import open_model, write_model
 from bitnet.seal.executable import build_engine
 from bitnet.seal.run_config import default_values, emit_config
@@ -45,7 +52,18 @@ TITLES: Final = {
     "filtered": "+ filter, no dumps",
     "full": "+ all the rest",
 }
-ROUNDS: Final = 9
+# A Williams design: in four rounds each build comes directly behind each other one exactly once,
+# and takes each place once. One order turned in a circle has the same neighbours in all rounds.
+ORDERS: Final = tuple(
+    tuple(VARIANTS["ABCD".index(each)] for each in order)
+    for order in ("ABDC", "BCAD", "CDBA", "DACB")
+)
+ROUNDS: Final = 8
+LARGE: Final = "bitnet-2b-4t"
+SEED: Final = 1  # as `make bench-peers`: one file serves both
+# Parts of an octave that a bucket of the histogram spans: bucket b counts times from 2^(b/4) to
+# below 2^((b+1)/4) microseconds.
+BUCKETS_PER_OCTAVE: Final = 4
 
 
 def build(variant: str) -> Path:
@@ -73,32 +91,58 @@ def build(variant: str) -> Path:
     raise SystemExit("error: compiled tokenizer is not found")
 
 
-def write_settings(directory: Path, model: Path, threads: int, tokens: int) -> Path:
+def large_model(name: str, directory: Path) -> Path:
+    """Returns random weights of a geometry: never a file that happens to lie there."""
+    with render.progress_bar(f"model {name}") as progress:
+        return find_model(name, find_geometry(name), SEED, directory, progress)
+
+
+def write_settings(
+    directory: Path, model: Path, threads: int, tokens: int, placement: str = "any"
+) -> Path:
     """Writes a configuration that accepts no missing layer but the limit on locked memory."""
     with open_model(model) as opened:
         values = default_values(opened.spec, model=str(model), threads=threads)
     values |= {"context": tokens + 64, "max_new_tokens": tokens, "prompt_bytes_max": 4096}
     values |= {"accept_missing": [], "verify": "off", "weights": "mapped"}
-    path = directory / f"{model.stem}-{threads}.yaml"
+    if placement == "fixed":
+        values["cores"] = sorted(os.sched_getaffinity(0))[:threads]
+    path = directory / f"{model.stem}-{threads}-{placement}.yaml"
     path.write_text(emit_config(values), encoding="utf-8")
     return path
 
 
-def run_once(program: Path, config: Path, tokens: int) -> dict[str, float]:
-    """Decodes `tokens` tokens; returns times in milliseconds."""
+def run_once(program: Path, config: Path, tokens: int) -> dict[str, Any]:
+    """Decodes `tokens` tokens; returns what round_of says."""
     start = time.perf_counter_ns()
     result = subprocess.run(
         bench_command(program, config, tokens), capture_output=True, check=False
     )
-    total = (time.perf_counter_ns() - start) / 1e6
+    run_ns = time.perf_counter_ns() - start
     if result.returncode != 0:
         raise SystemExit(result.stderr.decode())
-    times = json.loads(result.stdout)
+    return round_of(json.loads(result.stdout)["times_ns"], run_ns)
+
+
+def round_of(times_ns: Sequence[int], run_ns: int) -> dict[str, Any]:
+    """Returns the figures of a round, and under `tail` what stays with it alone.
+
+    `start_ms` is the run without these tokens: start, prefill of 16 tokens, first token, end.
+    """
+    times = summarize(times_ns)
+    buckets = collections.Counter(
+        max(0, math.floor(BUCKETS_PER_OCTAVE * math.log2(each / 1000))) for each in times_ns
+    )
     return {
-        "token_ms": times["p50_ns"] / 1e6,
-        "p99_ms": times["p99_ns"] / 1e6,
-        "cv": times["cv"],
-        "start_ms": total - times["mean_ns"] * times["tokens"] / 1e6,
+        "token_ms": times.p50 / 1e6,
+        "p99_ms": times.p99 / 1e6,
+        "cv": times.cv,
+        "start_ms": (run_ns - sum(times_ns)) / 1e6,
+        "tail": {
+            "min_ns": min(times_ns),
+            "max_ns": max(times_ns),
+            "histogram": {str(bucket): buckets[bucket] for bucket in sorted(buckets)},
+        },
     }
 
 
@@ -149,55 +193,64 @@ def core_bytes(program: Path, config: Path) -> int:
 def measure(
     models: dict[str, Path], rounds: int, tokens: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
-    """Yields one record for each model, thread count and build."""
+    """Yields one record for each model, thread count, placement of threads, and build."""
     programs = {variant: build(variant) for variant in VARIANTS}
     facts = machine()
-    threads_of = [1, os.cpu_count() or 1]
+    processors = len(os.sched_getaffinity(0))
+    cases = [(1, "any"), *((processors, each) for each in ("any", "fixed") if processors > 1)]
     with tempfile.TemporaryDirectory() as name:
         for model, path in models.items():
-            for threads in threads_of:
-                config = write_settings(Path(name), path, threads, tokens[model])
-                rows: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-                for turn in track(range(rounds), f"{model}, threads: {threads}"):
-                    # Each round begins with another build, so that none always follows another.
-                    order = VARIANTS[turn % 4 :] + VARIANTS[: turn % 4]
-                    for variant in order:
+            for threads, placement in cases:
+                config = write_settings(Path(name), path, threads, tokens[model], placement)
+                rows: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
+                for turn in track(range(rounds), f"{model}, threads: {threads}, {placement}"):
+                    for variant in ORDERS[turn % len(ORDERS)]:
                         rows[variant].append(run_once(programs[variant], config, tokens[model]))
                 for variant in VARIANTS:
                     program = programs[variant]
-                    yield record_of(model, threads, variant, rows, facts) | {
+                    case = {"model": model, "threads": threads, "placement": placement}
+                    yield record_of(case, variant, rows, facts) | {
                         "resident_bytes": resident_bytes(program, config, tokens[model]),
                         "core_bytes": core_bytes(program, config),
                     }
 
 
 def record_of(
-    model: str, threads: int, variant: str, rows: dict[str, list[dict[str, float]]],
+    case: dict[str, Any], variant: str, rows: dict[str, list[dict[str, Any]]],
     facts: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Returns medians over the rounds, and the ratio to plain of the same round."""
+    """Returns medians over the rounds, the ratio to plain of the same round, and each tail."""
     own, plain = rows[variant], rows["plain"]
     ratios = sorted(a["token_ms"] / b["token_ms"] for a, b in zip(own, plain, strict=True))
-    middle = {name: statistics.median(row[name] for row in own) for name in own[0]}
+    middle = {
+        name: statistics.median(row[name] for row in own) for name in own[0] if name != "tail"
+    }
     return {
-        "bench": "hardening", "model": model, "threads": threads, "variant": variant,
-        "rounds": len(own), **middle,
+        "bench": "hardening", **case, "variant": variant, "rounds": len(own), **middle,
         "ratio_to_plain": statistics.median(ratios), "ratio_min": ratios[0],
-        "ratio_max": ratios[-1], **facts,
+        "ratio_max": ratios[-1], "tails": [row["tail"] for row in own],
+        "buckets_per_octave": BUCKETS_PER_OCTAVE, **facts,
     }  # fmt: skip
+
+
+def words_of(record: dict[str, Any]) -> str:
+    """Returns the number of threads, and whether each has a processor of its own."""
+    return f"{record['threads']}{', fixed' if record['placement'] == 'fixed' else ''}"
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
     """Shows the records to a person."""
     columns = ("model", "threads", "build", "ms/token", "against plain", "p99", "spread (cv)")
-    table = Table(*columns, "start ms", "resident MB", "core after a crash")
+    start = "start, prompt of 16 and first token, ms"
+    table = Table(*columns, "slowest token, ms", start, "resident MB", "core after a crash")
     for record in records:
         core = record["core_bytes"]
         table.add_row(
-            record["model"], str(record["threads"]), TITLES[record["variant"]],
+            record["model"], words_of(record), TITLES[record["variant"]],
             f"{record['token_ms']:.4f}",
             f"{100 * (record['ratio_to_plain'] - 1):+.2f} %", f"{record['p99_ms']:.4f}",
-            f"{record['cv']:.3f}", f"{record['start_ms']:.1f}",
+            f"{record['cv']:.3f}", f"{max(each['max_ns'] for each in record['tails']) / 1e6:.3f}",
+            f"{record['start_ms']:.1f}",
             f"{record['resident_bytes'] / 1e6:.1f}", f"{core} bytes" if core else "none",
         )  # fmt: skip
     Console(highlight=False, width=140).print(table)
@@ -211,9 +264,9 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
         return
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
-    cases = sorted({(record["model"], record["threads"]) for record in records})
+    cases = sorted({(record["model"], words_of(record)) for record in records})
     for place, case in enumerate(cases):
-        own = [each for each in records if (each["model"], each["threads"]) == case]
+        own = [each for each in records if (each["model"], words_of(each)) == case]
         ratios = [100 * (each["ratio_to_plain"] - 1) for each in own]
         spread = [
             [100 * (each["ratio_to_plain"] - each["ratio_min"]) for each in own],
@@ -232,17 +285,17 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
 def main() -> int:
     """Measures, prints, writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--model", type=Path, help="a further model.bin")
-    parser.add_argument("--tokens", type=int, default=24, help="tokens of the further model")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="a multiple of 4")
+    parser.add_argument("--geometry", choices=GEOMETRIES, default=LARGE, help="the large model")
+    parser.add_argument("--tokens", type=int, default=24, help="tokens of the large model")
     arguments = parser.parse_args()
+    if arguments.rounds < 1 or arguments.rounds % len(ORDERS) != 0:
+        parser.error(f"--rounds is no multiple of {len(ORDERS)}: builds would not follow alike")
     with tempfile.TemporaryDirectory() as name:
         demo = Path(name) / "demo.bin"
         write_model(open_checkpoint(DEMO), demo, tokenizer=DEMO / "tokenizer.json")
-        models = {"demo": demo}
-        large = arguments.model or next((REPOSITORY / "build" / "models").glob("*.bin"), None)
-        if large is not None:
-            models[large.stem] = large.resolve()
+        large = large_model(arguments.geometry, REPOSITORY / "build" / "models")
+        models = {"demo": demo, large.stem: large}
         tokens = {model: 400 if model == "demo" else arguments.tokens for model in models}
         records = list(measure(models, arguments.rounds, tokens))
     RESULTS.mkdir(exist_ok=True)

@@ -14,9 +14,8 @@ namespace bitnet::programs {
 inline constexpr uint32_t kBenchPromptTokens = 16;
 
 /// Answers a fixed prompt greedily with times.size() tokens, stop tokens included, and writes one
-/// line of JSON to standard output: mean, deviation, percentiles and a histogram of the times of
-/// all tokens but the first. Between tokens nothing but the clock is asked. Errors of
-/// Generator::run.
+/// line of JSON to standard output: how long each token but the first took, in their order. Between
+/// tokens nothing but the clock is asked. Errors of Generator::run; kWriteFailed.
 Error bench(model::Session& session, std::span<uint64_t> times);
 
 }  // namespace bitnet::programs
