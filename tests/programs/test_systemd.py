@@ -23,6 +23,7 @@ from tests.support.infer import (
     write_config,
 )
 from tests.support.lockdown import become_nobody, public_folder
+from tests.support.log_ring import Record, event_rows, read_ring
 from tests.support.systemd_guest import Guest, systemd_guest
 
 UNITS = REPOSITORY / "deploy" / "systemd"
@@ -100,7 +101,8 @@ def guest() -> Iterator[Guest]:
         folder = "/opt/bitnet.d/1-0123456789abcdef"
         guest.put(f"{folder}/bitnet-infer", sealed_program().read_bytes(), 0o755)
         # One thread: where the machine may not raise the limit on locked memory it is 8 MiB.
-        guest.put(f"{folder}/config.yaml", demo_config(accept_missing=ABSENT).encode())
+        config = demo_config(accept_missing=ABSENT, log="/run/bitnet-log/ring")
+        guest.put(f"{folder}/config.yaml", config.encode())
         guest.run("ln", "-s", "bitnet.d/1-0123456789abcdef", "/opt/bitnet")
         for path in (*SERVICES, "bitnet.socket"):
             guest.put(f"/run/systemd/system/{path}", (UNITS / path).read_bytes())
@@ -116,6 +118,29 @@ def test_service_under_systemd_answers(guest: Guest) -> None:
     guest.put("/run/bitnet/prompt.txt", QUESTION)
     guest.start("bitnet.service")
     assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
+
+
+@root_only
+def test_service_under_systemd_keeps_one_log_over_its_runs(guest: Guest) -> None:
+    """If this fails, the log that the page names cannot be made, or is gone after each answer."""
+    guest.put("/run/bitnet/prompt.txt", QUESTION)
+    before = len(logged(guest))
+    for _ in range(2):
+        guest.start("bitnet.service")
+        assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
+    words = [event_rows()[each.event].word for each in logged(guest)[before:]]
+    run = ["start", "configuration", "model", "hardening", "prompt", "answer", "exit"]
+    assert words == run * 2
+    # Only its own user and root come to it.
+    assert guest.path("/run/private").stat().st_mode & 0o777 == 0o700
+    assert guest.path("/run/private/bitnet-log/ring").stat().st_mode & 0o777 == 0o600
+    assert guest.run("cat", "/proc/mounts").stdout.count(b" /run tmpfs ") == 1
+
+
+def logged(guest: Guest) -> list[Record]:
+    """The records of the log of bitnet.service; none where there is no file yet."""
+    ring = guest.path("/run/private/bitnet-log/ring")
+    return read_ring(ring.read_bytes()) if ring.exists() else []
 
 
 @root_only
