@@ -61,9 +61,8 @@ void tell_region(const programs::Region& region) {
                 : line.escaped(region.name));
 }
 
-/// The file: digests, note, model. An error inside a sealed file is one of trust.
+/// Note, image, model. An error inside a sealed file is one of trust.
 Error check_file(const format::ElfFile& elf) {
-  tell_digest("sha3_384", Sha3().add(elf.file).digest());
   const Text root = elf.file.subspan(elf.note_offset, kDigestBytes);
   const Text image = elf.file.subspan(elf.note_offset + kDigestBytes, kDigestBytes);
   constexpr Digest kZero{};
@@ -113,6 +112,7 @@ Error check(const char* binary, const char* pid, bool self) {
     return Error{Status::kReadFailed, binary, 0, reason};
   const Result<format::ElfFile> elf = format::parse_elf(file.value());
   if (!elf.ok()) return elf.error();
+  tell_digest("sha3_384", Sha3().add(file.value()).digest());
   BITNET_TRY(check_file(elf.value()));
   if (binary != nullptr) return kNoError;
   BITNET_TRY(programs::check_process(pid, elf.value(), tell_region));

@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from bitnet.seal import toolchain
 from bitnet.seal.elf import PT_LOAD, read_elf
+from bitnet.seal.sources import PROGRAMS, Program, build_root, engine_root
 from bitnet.seal.toolchain import Target, build_program, host_arch
 from tests.support.engine import demo_model
 from tests.support.host import root_only
@@ -26,6 +29,15 @@ from tests.support.status_table import status_rows, told
 
 LEAF_BYTES = 65536
 STARTS = 200
+FLIPS = 10_000
+# The place and size of the section table, in the file's header: strip changes them, nothing that
+# loads or runs the program reads them.
+SECTION_TABLE = {*range(40, 48), *range(58, 64)}
+FLIPPER = Program(
+    "flips",
+    "../tests/programs/flips.cc",
+    tuple(PROGRAMS["bitnet-integrity"].parts),
+)
 
 
 @functools.cache
@@ -97,8 +109,8 @@ def test_any_flipped_bit_of_a_sealed_binary_is_found(tmp_path: Path) -> None:
         for _ in range(STARTS):
             segment = rng.choice(loads)
             place = rng.randrange(segment.offset, segment.offset + segment.filesz)
-            if 40 <= place < 48 or 58 <= place < 64:
-                continue  # where the section table is: never loaded, changed by strip
+            if place in SECTION_TABLE:
+                continue
             bit = 1 << rng.randrange(8)
             os.pwrite(file.fileno(), bytes([original[place] ^ bit]), place)
             result = integrity("--binary", path)
@@ -111,6 +123,75 @@ def test_any_flipped_bit_of_a_sealed_binary_is_found(tmp_path: Path) -> None:
                 assert_told(result, "kModelLeaf", "leaf", where, leaf, count)
             os.pwrite(file.fileno(), original[place : place + 1], place)
     assert integrity("--binary", path).returncode == 0
+
+
+@functools.cache
+def flip_program() -> Path:
+    commands = toolchain.plan(
+        FLIPPER,
+        Target(host_arch()),
+        engine=engine_root(),
+        build=build_root(),
+        compiler=str(toolchain.find_compiler()),
+    )
+    return toolchain.run(commands, directory=engine_root())
+
+
+def flipped(path: Path, flips: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """What the check of bitnet-integrity says of each flip: status, where, found."""
+    lines = "".join(f"{place} {1 << bit}\n" for place, bit in flips)
+    subprocess.run(
+        [str(flip_program()), str(sealed_program()), str(path)], input=lines, text=True, check=True,
+        stdout=subprocess.DEVNULL, timeout=300,
+    )  # fmt: skip
+    status, where, found = np.loadtxt(path, dtype=np.uint64, ndmin=2).T.tolist()
+    return list(zip(status, where, found, strict=True))
+
+
+def test_ten_thousand_flipped_bits_of_a_sealed_binary_are_found(tmp_path: Path) -> None:
+    """Of weights the leaf is named, of everything else the part; and none is passed over."""
+    original = sealed_program().read_bytes()
+    payload = original.index(demo_model().read_bytes()[:512])
+    data_offset, _, leaves_offset = struct.unpack_from("<3Q", original, payload + 128)
+    note = original.index(struct.pack("<III8s", 8, 96, 1, b"bitnet\0\0")) + 20
+    loads = [segment for segment in read_elf(sealed_program()).segments if segment.type == PT_LOAD]
+    rng = random.Random(11)
+    flips = []
+    while len(flips) < FLIPS:
+        segment = rng.choice(loads)
+        place = rng.randrange(segment.offset, segment.offset + segment.filesz)
+        if place not in SECTION_TABLE:
+            flips.append((place, rng.randrange(8)))
+    numbers = {row.number: name for name, row in status_rows().items()}
+    weights = 0
+    for (place, _), (status, where, found) in zip(
+        flips, flipped(tmp_path / "found", flips), strict=True
+    ):
+        leaf = (place - payload - data_offset) // LEAF_BYTES
+        if payload + data_offset <= place < payload + leaves_offset:
+            assert numbers[status] == "kModelLeaf", place
+            assert (where, found) == (data_offset + leaf * LEAF_BYTES, leaf)
+            weights += 1
+        elif place < 4096 or note - 20 <= place < note:
+            assert numbers[status] in ("kElf", "kSealBroken"), place
+        elif place >= payload or note <= place < note + 48:
+            assert numbers[status] == "kSealBroken", place
+        else:
+            assert (numbers[status], where) == ("kSealBroken", note + 48), place
+    assert FLIPS // 10 < weights < FLIPS // 2
+
+
+def test_section_table_is_what_the_digests_leave_out(tmp_path: Path) -> None:
+    """The page says which bytes are not covered: these, and no other."""
+    flips = [(place, bit) for place in range(64) for bit in range(8)]
+    passed = {
+        place
+        for (place, _), (status, _, _) in zip(
+            flips, flipped(tmp_path / "found", flips), strict=True
+        )
+        if status == 0
+    }
+    assert passed == SECTION_TABLE
 
 
 def test_binary_with_the_model_of_another_root_is_refused(tmp_path: Path) -> None:
