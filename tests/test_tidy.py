@@ -59,7 +59,7 @@ HEADERS_EXEMPT = {
     },
     "engine/platform/lockdown_linux.cc": {
         "errno.h", "fcntl.h", "linux/audit.h", "linux/filter.h", "linux/landlock.h",
-        "linux/seccomp.h", "pthread.h", "sys/auxv.h", "sys/mman.h", "sys/prctl.h",
+        "linux/seccomp.h", "pthread.h", "signal.h", "sys/auxv.h", "sys/mman.h", "sys/prctl.h",
         "sys/resource.h", "sys/syscall.h", "time.h", "unistd.h",
     },
 }  # fmt: skip
@@ -77,7 +77,7 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
 PROGRAM_LINES_MAX = 8000
-GAP_LINES_MAX = 10_143  # the promise is 8,000; docs/decisions/0005 says what is to be done
+GAP_LINES_MAX = 10_097  # the promise is 8,000; docs/decisions/0005 says what is to be done
 ZIG_LINES_MAX = 300
 BLOB_BYTES_MAX = 256 * 1024
 BLOBS_PERMITTED = {"models/demo/model.safetensors"}  # the bundled model

@@ -1,6 +1,7 @@
 """What a program could not say: no exit code tells that it was said."""
 
 import json
+import struct
 import subprocess
 from pathlib import Path
 
@@ -55,6 +56,18 @@ def test_result_that_is_lost_is_an_error(tmp_path: Path) -> None:
         (program("bitnet-log"), tmp_path / "ring", "--json"),
     ):
         assert_write_failed(run_into_full(*command), NO_SPACE)
+
+
+def test_refusal_whose_text_is_lost_keeps_its_code(tmp_path: Path) -> None:
+    """If this fails, a full disk turns `not trusted` into something that may be tried again."""
+    content = bytearray(sealed_program().read_bytes())
+    note = content.index(struct.pack("<III8s", 8, 96, 1, b"bitnet\0\0")) + 20
+    content[note] ^= 1
+    path = tmp_path / "changed"
+    path.write_bytes(content)
+    result = run_into_full(program("bitnet-integrity"), "--binary", path)
+    assert result.stderr == told("kSealBroken", "root", note)
+    assert result.returncode == status_rows()["kSealBroken"].exit_code
 
 
 def test_reader_that_went_away_is_an_error_in_the_log(tmp_path: Path) -> None:
