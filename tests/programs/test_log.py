@@ -1,109 +1,33 @@
 """The log ring from both ends: what bitnet-infer writes, what bitnet-log says of it."""
 
-import contextlib
 import fcntl
-import functools
 import hashlib
-import json
 import os
 import random
 import re
-import shutil
 import signal
 import struct
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bitnet.seal import toolchain
-from bitnet.seal.sources import Program, build_root, engine_root
-from bitnet.seal.toolchain import Target, build_program, host_arch
 from tests.support.engine import REPOSITORY, demo_model
 from tests.support.host import absent_layers, root_only
 from tests.support.infer import ANSWER, QUESTION, ask, assert_refused, traced, write_config
 from tests.support.lockdown import mappings_of, paused_run
-from tests.support.log_ring import CAPACITY, HEADER_BYTES, RING_BYTES, event_rows, read_ring
-from tests.support.status_table import status_rows, told
-
-WRITER = Program(
-    "log-writer",
-    "../tests/programs/log_writer.cc",
-    ("base", "crypto/crypto.zig", "platform", "runtime/log_ring.cc"),
+from tests.support.log_programs import (
+    assert_told,
+    end,
+    log_program,
+    show,
+    shown,
+    start_writer,
+    write,
 )
-
-
-@functools.cache
-def log_program() -> Path:
-    return build_program("bitnet-log", Target(host_arch()))
-
-
-@functools.cache
-def writer_program() -> Path:
-    commands = toolchain.plan(
-        WRITER,
-        Target(host_arch()),
-        engine=engine_root(),
-        build=build_root(),
-        compiler=str(toolchain.find_compiler()),
-    )
-    return toolchain.run(commands, directory=engine_root())
-
-
-def show(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(log_program()), str(path), *arguments], capture_output=True, text=True, check=False,
-        timeout=60,
-    )  # fmt: skip
-
-
-def shown(path: Path, *arguments: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The records and the state that `--json` tells."""
-    result = show(path, "--json", *arguments)
-    assert result.returncode == 0, result.stderr
-    *records, state = map(json.loads, result.stdout.splitlines())
-    return records, state
-
-
-def write(path: Path, count: int) -> str:
-    """Runs the writer; returns what it prints."""
-    return subprocess.run(
-        [str(writer_program()), str(path), str(count)], capture_output=True, text=True, check=False
-    ).stdout
-
-
-def end(process: subprocess.Popen[str], number: int) -> None:
-    """Ends a process and closes its pipes."""
-    process.send_signal(number)
-    process.communicate()
-
-
-def start_writer(path: Path, count: int = 0) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [str(writer_program()), str(path), str(count), "wait"], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
-def tell(process: subprocess.Popen[str], bytes_: str) -> None:
-    """Has the writer write one record for each byte."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(bytes_)
-    process.stdin.flush()
-    for byte in bytes_:
-        assert process.stdout.readline() == f"{byte}\n"
-
-
-def assert_told(result: subprocess.CompletedProcess[str], name: str, *facts: Any) -> None:
-    assert result.stderr == told(name, *facts)
-    assert result.returncode == status_rows()[name].exit_code
+from tests.support.log_ring import CAPACITY, HEADER_BYTES, RING_BYTES, event_rows, read_ring
+from tests.support.status_table import status_rows
 
 
 def test_run_writes_what_the_page_says_and_no_text(tmp_path: Path) -> None:
@@ -382,173 +306,6 @@ def test_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     assert shown(path)[1]["writer"] == "died"
     assert write(path, 1) == "ready\n"
     assert [each.sequence for each in read_ring(path.read_bytes())] == list(range(6))
-
-
-def test_reader_does_not_keep_a_writer_out(tmp_path: Path) -> None:
-    """A reader that took the lock it asks for could stop the next start."""
-    path = tmp_path / "ring"
-    write(path, 5)
-    reader = subprocess.Popen(
-        [str(log_program()), str(path), "--follow", "--json"], text=True, stdout=subprocess.PIPE
-    )
-    assert reader.stdout is not None
-    lines = [json.loads(reader.stdout.readline()) for _ in range(6)]
-    assert lines[-1]["writer"] == "died"  # it is ready when it has told how the ring is
-    for _ in range(20):
-        assert write(path, 1) == "ready\n"
-    assert reader.poll() is None
-    end(reader, signal.SIGTERM)
-
-
-def test_follow_shows_records_live_and_survives_the_writer(tmp_path: Path) -> None:
-    """An operator watches the log when something goes wrong, not before."""
-    path = tmp_path / "ring"
-    writer = start_writer(path, 2)
-    reader = subprocess.Popen(
-        [str(log_program()), str(path), "--follow", "--json"], text=True, stdout=subprocess.PIPE
-    )
-    assert reader.stdout is not None
-
-    def line() -> dict[str, Any]:
-        assert reader.stdout is not None
-        return dict(json.loads(reader.stdout.readline()))
-
-    assert [line().get("sequence") for _ in range(2)] == [0, 1]
-    assert line()["writer"] == "running"
-    tell(writer, "ab")
-    assert [line()["sequence"] for _ in range(2)] == [2, 3]
-    end(writer, signal.SIGKILL)
-    assert line()["writer"] == "died"
-    again = start_writer(path)
-    assert line()["writer"] == "running"
-    tell(again, "x.")
-    assert [line()["event"] for _ in range(2)] == ["prompt", "exit"]
-    again.communicate("")
-    assert line()["writer"] == "ended"
-    path.unlink()
-    reader.communicate(timeout=20)
-    assert reader.returncode == 0
-
-
-def head_of(path: Path) -> bytes:
-    """The count of records in the header."""
-    with path.open("rb") as file:
-        return file.read(72)[64:]
-
-
-@pytest.mark.parametrize("more", [0, 3, 8])
-def test_follow_refuses_a_ring_that_was_set_back(tmp_path: Path, more: int) -> None:
-    """Whoever puts an older copy back would else hide all records up to the number shown last."""
-    path = tmp_path / "ring"
-    write(path, 5)
-    older = path.read_bytes()
-    write(path, 5)
-    reader = subprocess.Popen(
-        [str(log_program()), str(path), "--follow", "--json"], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert reader.stdout is not None
-    lines = [json.loads(reader.stdout.readline()) for _ in range(11)]
-    assert lines[-1]["head"] == 10
-    # At once, so that a look sees either of two rings that each hold together.
-    other = tmp_path / "other"
-    other.write_bytes(older)
-    other.chmod(0o640)
-    write(other, more)
-    assert show(other).returncode == 0
-    content = other.read_bytes()
-    reader.send_signal(signal.SIGSTOP)
-    path.write_bytes(content)
-    reader.send_signal(signal.SIGCONT)
-    try:
-        output, errors = reader.communicate(timeout=20)
-    finally:
-        reader.kill()
-    assert (output, errors) == ("", told("kLogChain", "shown before", 9))
-    assert reader.returncode == 3
-
-
-@contextlib.contextmanager
-def slow_look(path: Path, place: int, trace: Path) -> Iterator[subprocess.Popen[str]]:
-    """A reader that has asked for a writer, and waits three seconds before its read `place`."""
-    strace = shutil.which("strace")
-    assert strace is not None, "strace is not installed; `make setup` names what the tests need"
-    process = subprocess.Popen(
-        [strace, "-qq", "-e", "trace=fcntl,pread64", "-o", str(trace),
-         "-e", f"inject=pread64:delay_enter=3s:when={place}",
-         str(log_program()), str(path), "--json"],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 20
-    while not trace.exists() or trace.read_text().count("pread64(") < place:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def state_of(process: subprocess.Popen[str]) -> str:
-    """What a look told of the writer."""
-    output, errors = process.communicate(timeout=20)
-    assert (errors, process.returncode) == ("", 0)
-    return str(json.loads(output.splitlines()[-1])["writer"])
-
-
-def test_writer_that_starts_during_a_look_is_not_told_as_dead(tmp_path: Path) -> None:
-    """An operator who reads `died` looks for a crash that never was."""
-    path = tmp_path / "ring"
-    write(path, 3)
-    with slow_look(path, 1, tmp_path / "trace") as look:
-        writer = start_writer(path, 2)
-        assert state_of(look) == "running"
-    writer.communicate("")
-    # One that came and went: what was copied of it ends in the middle.
-    with slow_look(path, 2, tmp_path / "again") as look:
-        write(path, 2)
-        assert state_of(look) == "running"
-
-
-def test_record_whose_head_is_not_stored_yet_is_no_change(tmp_path: Path) -> None:
-    """A writer that starts during a look can be caught between its two stores."""
-    path = tmp_path / "ring"
-    write(path, 4)
-    shorter = path.read_bytes()[: HEADER_BYTES - 1][64:72]
-    write(path, 1)
-
-    def tear() -> None:
-        with path.open("r+b") as file:
-            os.pwrite(file.fileno(), shorter, 64)
-
-    with slow_look(path, 1, tmp_path / "trace") as look:
-        writer = start_writer(path)
-        tear()
-        assert state_of(look) == "running"
-    end(writer, signal.SIGKILL)
-    # Of one that died there nothing is known but that it did: docs/formats/log.md.
-    assert_told(show(path), "kLogChain", "head", 4)
-    assert write(path, 1) == "ready\n"
-    assert show(path).returncode == 0
-
-
-def test_reader_beside_a_fast_writer_never_cries_wolf(tmp_path: Path) -> None:
-    """A false alarm teaches an operator to ignore the true one."""
-    path = tmp_path / "ring"
-    process = subprocess.Popen(
-        [str(writer_program()), str(path), "3000000"], stdout=subprocess.PIPE
-    )
-    while not path.exists() or not any(head_of(path)):
-        pass  # its header is whole when a record is counted
-    looks = 0
-    while process.poll() is None:
-        result = show(path, "--json", "--lines", "1")
-        assert result.returncode == 0, result.stderr
-        looks += 1
-    process.communicate()
-    assert looks > 10
-    assert show(path).returncode == 0
 
 
 def test_page_names_the_offsets_and_events_of_the_engine() -> None:
