@@ -118,8 +118,7 @@ Result<const char*> as_path(Text text, const char* key) {
 Result<std::span<const uint8_t>> find_model(Text model) {
   if (same(model, "sealed"))
     return format::find_payload(format::read_image(platform::program_headers()));
-  const Result<const char*> path = as_path(model, "model");
-  return path.ok() ? platform::map_file(path.value()) : path.error();
+  return platform::map_file(BITNET_VALUE(as_path(model, "model")));
 }
 
 /// The payload must be the model that the executable was sealed with, and every model must have
@@ -183,9 +182,7 @@ void show_token(const char* kind, uint32_t id) {
 Error open_log(Program& self, Text config_digest, size_t config_bytes) {
   const format::Config& config = self.config;
   if (self.arguments.no_log || same(config.log, "off")) return kNoError;
-  const Result<const char*> path = as_path(config.log, "log");
-  if (!path.ok()) return path.error();
-  BITNET_TRY(self.log.open(path.value()));
+  BITNET_TRY(self.log.open(BITNET_VALUE(as_path(config.log, "log"))));
   self.log.write(Event::kStart, platform::process_id(), self.arguments.seed, platform::unix_ns(),
                  text_of(kVersion));
   self.log.write(Event::kConfiguration, config_bytes, static_cast<uint64_t>(config.verify),
@@ -211,18 +208,15 @@ Error set_up(Program& self) {
   // 1. Pointers that start-up has relocated become read-only: the C library of a static program
   // leaves them writable. Settings; the log.
   BITNET_TRY(platform::protect_read_only(format::read_image(platform::program_headers()).relro));
-  const Result<size_t> config_bytes = platform::read_file(self.arguments.config, self.config_text);
-  if (!config_bytes.ok()) return config_bytes.error();
-  const std::span<uint8_t> text(self.config_text, config_bytes.value());
+  const size_t config_bytes =
+      BITNET_VALUE(platform::read_file(self.arguments.config, self.config_text));
+  const std::span<uint8_t> text(self.config_text, config_bytes);
   const Digest config_digest = Sha3().add(text).digest();  // parsing resolves escapes in place
-  const Result<format::Config> config = format::parse_config(text);
-  if (!config.ok()) return config.error();
-  self.config = config.value();
+  self.config = BITNET_VALUE(format::parse_config(text));
   BITNET_TRY(open_log(self, config_digest, text.size()));
   // 2. The model's bytes.
   const bool sealed = same(self.config.model, "sealed");
-  const Result<std::span<const uint8_t>> file = find_model(self.config.model);
-  if (!file.ok()) return file.error();
+  const std::span<const uint8_t> file = BITNET_VALUE(find_model(self.config.model));
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {
     BITNET_TRY(check_vocabulary_file(self.arguments.vocabulary));
@@ -235,9 +229,9 @@ Error set_up(Program& self) {
   format::SessionOptions options = self.config;
   options.cores = std::span(self.config.core_list).first(self.config.core_count);
   if (self.arguments.isa != nullptr) options.isa = text_of(self.arguments.isa);
-  BITNET_TRY(self.session.open(file.value(), options, {take_memory, &self}));
+  BITNET_TRY(self.session.open(file, options, {take_memory, &self}));
   // What was copied is not read again, and a dump would hold the pages of the file.
-  if (!sealed && options.weights == format::WeightsPlace::kResident) platform::unmap(file.value());
+  if (!sealed && options.weights == format::WeightsPlace::kResident) platform::unmap(file);
   const format::ModelHeader& header = self.session.header();
   self.log.write(Event::kModel, header.file_bytes, header.leaf_count, sealed, header.root);
   BITNET_TRY(check_belonging(header, sealed));
@@ -245,7 +239,7 @@ Error set_up(Program& self) {
     return Error{Status::kConfigConflict, "top_k", 0, self.config.top_k, header.vocab_size};
   }
   // 6. Lock the memory, then all threads.
-  const runtime::RunMemory memory{file.value(), self.session.weights(), self.session.arena(),
+  const runtime::RunMemory memory{file, self.session.weights(), self.session.arena(),
                                   self.log.memory(), self.config.lock};
   const Error error = self.lockdown.after_threads(memory, self.session.team());
   uint64_t in_force = 0;
@@ -258,12 +252,11 @@ Error set_up(Program& self) {
 
 /// Reads the prompt; one line break at its end is not part of it.
 Result<Text> read_prompt(Program& self) {
-  const Result<size_t> count = platform::read_all(platform::kStdin, self.prompt);
-  if (!count.ok()) return count.error();
-  if (count.value() > self.config.prompt_bytes_max) {
+  const size_t count = BITNET_VALUE(platform::read_all(platform::kStdin, self.prompt));
+  if (count > self.config.prompt_bytes_max) {
     return Error{Status::kPromptTooLong, "standard input", 0, 0, self.config.prompt_bytes_max};
   }
-  Text prompt = self.prompt.first(count.value());
+  Text prompt = self.prompt.first(count);
   if (!prompt.empty() && prompt.back() == '\n') prompt = prompt.first(prompt.size() - 1);
   if (prompt.empty()) return Error{Status::kPromptEmpty, "standard input"};
   return prompt;
@@ -303,40 +296,35 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
 }
 
 Error answer(Program& self, uint64_t start_ns) {
-  const Result<Text> prompt = read_prompt(self);
-  if (!prompt.ok()) return prompt.error();
-  const Result<size_t> count =
-      tokenizer::encode_prompt(kTokenizerTables, self.config.chat, self.config.system,
-                               prompt.value(), self.scratch, self.ids);
-  if (!count.ok()) return count.error();
-  const std::span<const uint32_t> ids = self.ids.first(count.value());
+  const Text prompt = BITNET_VALUE(read_prompt(self));
+  const size_t count = BITNET_VALUE(tokenizer::encode_prompt(
+      kTokenizerTables, self.config.chat, self.config.system, prompt, self.scratch, self.ids));
+  const std::span<const uint32_t> ids = self.ids.first(count);
   if (self.arguments.vocabulary != nullptr) {
     for (const uint32_t id : ids) show_token("prompt", id);
   }
   const format::Config& config = self.config;
-  self.log.write(Event::kPrompt, prompt.value().size(), ids.size());
+  self.log.write(Event::kPrompt, prompt.size(), ids.size());
   if (config.log_text) {
-    const size_t total = prompt.value().size();
-    const Text shown = prompt.value().first(total < kLogTextMax ? total : kLogTextMax);
+    const size_t total = prompt.size();
+    const Text shown = prompt.first(total < kLogTextMax ? total : kLogTextMax);
     self.log.write_text(Event::kPromptText, shown, 0, total);
   }
   const model::GenerateOptions options{config.max_new_tokens,
                                        {config.temperature, config.top_k, config.top_p,
                                         config.repetition_penalty, self.arguments.seed},
                                        {config.stop, config.stop_count}};
-  const Result<model::GenerateResult> result = self.session.generator().run(
-      self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self});
-  if (!result.ok()) return result.error();
-  self.log.write(Event::kAnswer, result.value().new_tokens,
-                 (result.value().end_ns - start_ns) / 1000000, self.answer_bytes,
-                 text_of(finish_name(result.value().finish)));
+  const model::GenerateResult result = BITNET_VALUE(self.session.generator().run(
+      self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self}));
+  self.log.write(Event::kAnswer, result.new_tokens, (result.end_ns - start_ns) / 1000000,
+                 self.answer_bytes, text_of(finish_name(result.finish)));
   BITNET_TRY(platform::write_all(platform::kStdout, text_of("\n")));
-  if (result.value().finish == model::Finish::kLength) {
+  if (result.finish == model::Finish::kLength) {
     Line line;
     line.text("note: the answer was cut at `max_new_tokens` = ").number(config.max_new_tokens);
     print(platform::kStderr, line.text("\n"));
   }
-  if (self.arguments.stats) print_stats(self, result.value(), start_ns);
+  if (self.arguments.stats) print_stats(self, result, start_ns);
   return kNoError;
 }
 

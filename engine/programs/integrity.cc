@@ -107,12 +107,11 @@ Error check(const char* binary, const char* pid, bool self) {
   // An empty file cannot be mapped; nor is it an executable.
   if (file.error().status == Status::kModelMissing)
     return Error{Status::kReadFailed, binary, 0, reason};
-  const Result<format::ElfFile> elf = format::parse_elf(file.value());
-  if (!elf.ok()) return elf.error();
+  const format::ElfFile elf = BITNET_VALUE(format::parse_elf(file.value()));
   tell_digest("sha3_384", Sha3().add(file.value()).digest());
-  BITNET_TRY(check_file(elf.value()));
+  BITNET_TRY(check_file(elf));
   if (binary != nullptr) return kNoError;
-  BITNET_TRY(programs::check_process(pid, elf.value(), tell_region));
+  BITNET_TRY(programs::check_process(pid, elf, tell_region));
   tell_lockdown();
   for (const char* limit : kLimits) {
     if (self) tell("limit", text_of(limit));

@@ -101,19 +101,15 @@ void print_state(const runtime::LogRange& range, bool running, bool json) {
 
 /// All of `to`, from `offset` on; a file that ends before is no ring.
 Error read_part(int file, uint64_t offset, std::span<uint8_t> to) {
-  const Result<size_t> count = platform::read_at(file, offset, to);
-  if (!count.ok()) return count.error();
-  return count.value() == to.size() ? kNoError : Error{Status::kLogFormat, "size", offset};
+  const size_t count = BITNET_VALUE(platform::read_at(file, offset, to));
+  return count == to.size() ? kNoError : Error{Status::kLogFormat, "size", offset};
 }
 
 /// Copies the ring and checks the copy.
 Result<runtime::LogRange> read_ring(int file, bool* running) {
   const bool before = platform::log_has_writer(file);
-  const Result<platform::FileFacts> facts = platform::file_facts(file);
-  if (!facts.ok()) return facts.error();
-  if (facts.value().bytes != sizeof ring) {
-    return Error{Status::kLogFormat, "size", facts.value().bytes};
-  }
+  const uint64_t bytes = BITNET_VALUE(platform::file_facts(file)).bytes;
+  if (bytes != sizeof ring) return Error{Status::kLogFormat, "size", bytes};
   // The head first, on its own: the records up to it are whole then. And once more behind them.
   constexpr uint64_t kHeadOffset = offsetof(runtime::LogHeader, head);
   const std::span<uint8_t> all(ring);
@@ -138,9 +134,8 @@ Error show(const Arguments& arguments) {
   runtime::LogChain seen = {};  // and the chain of the last of them
   for (bool first = true, was_running = false;; first = false) {
     bool running = false;
-    const Result<runtime::LogRange> range = read_ring(file, &running);
-    if (!range.ok()) return range.error();
-    const auto [begin, end] = range.value();
+    const runtime::LogRange range = BITNET_VALUE(read_ring(file, &running));
+    const auto [begin, end] = range;
     if (end < seen_end ||
         (begin < seen_end && runtime::log_record(ring, seen_end - 1).chain != seen))
       return Error{Status::kLogChain, "shown before", seen_end - 1};
@@ -158,7 +153,7 @@ Error show(const Arguments& arguments) {
       seen = runtime::log_record(ring, end - 1).chain;
     }
     const bool changed = first || running != was_running || (!running && next != before);
-    if (changed) print_state(range.value(), running, arguments.json);
+    if (changed) print_state(range, running, arguments.json);
     was_running = running;
     if (!arguments.follow) return kNoError;
     platform::sleep_ms(kPollMs);

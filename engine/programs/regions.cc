@@ -149,10 +149,8 @@ Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(co
   const Error link =
       platform::read_link(platform::kAnywhere, process_path(pid, "exe", path), executable);
   if (failed(link)) return hidden("exe", link);
-  const platform::Handle text(open_of(pid, "smaps"));
-  BITNET_TRY(text.error());
-  const platform::Handle memory(open_of(pid, "mem"));
-  BITNET_TRY(memory.error());
+  const platform::Handle text(BITNET_VALUE(open_of(pid, "smaps")));
+  const platform::Handle memory(BITNET_VALUE(open_of(pid, "mem")));
   const Result<size_t> count = platform::read_at(text, 0, smaps);
   if (!count.ok() || count.value() == sizeof smaps) return hidden("smaps", count.error());
   Process process{elf, memory};

@@ -75,19 +75,17 @@ Result<LogRange> check_log(Text ring, uint64_t head_after, bool writing) {
 }
 
 Error LogWriter::open(const char* path) {
-  const Result<platform::LogFile> file = platform::open_log_file(path, kLogBytes);
-  if (!file.ok()) return file.error();
-  const Text ring(file.value().memory, kLogBytes);
-  auto& header = *reinterpret_cast<LogHeader*>(file.value().memory);
-  if (file.value().made) {
+  const platform::LogFile file = BITNET_VALUE(platform::open_log_file(path, kLogBytes));
+  const Text ring(file.memory, kLogBytes);
+  auto& header = *reinterpret_cast<LogHeader*>(file.memory);
+  if (file.made) {
     LogHeader made = kNewLogHeader;
     made.made_unix_ns = platform::unix_ns();
     header = made;
   }
-  const Result<LogRange> range = check_log(ring, header.head, true);
-  if (!range.ok()) return range.error();
+  (void)BITNET_VALUE(check_log(ring, header.head, true));
   chain_ = header.head == 0 ? log_chain_start(header) : log_record(ring, header.head - 1).chain;
-  ring_ = file.value().memory;
+  ring_ = file.memory;
   return kNoError;
 }
 

@@ -36,16 +36,13 @@ Error ThreadTeam::start(uint32_t thread_count, std::span<const uint32_t> cores) 
   spin_count_ = thread_count <= platform::processor_count() ? kSpinCount : kSpinCountCrowded;
   cores_ = cores;
   for (uint32_t i = 0; thread_count > 1 && i < thread_count; ++i) {
-    const Result<platform::ParkPipe> pipe = platform::make_park_pipe();
-    if (!pipe.ok()) return pipe.error();
-    waiters_[pipe_count_++].pipe = pipe.value();
+    const platform::ParkPipe pipe = BITNET_VALUE(platform::make_park_pipe());
+    waiters_[pipe_count_++].pipe = pipe;
   }
   for (; size_ < thread_count; ++size_) {
     Waiter& worker = waiters_[size_];
     worker.team = this;
-    const Result<platform::Thread> thread = platform::start_thread(worker_main, &worker);
-    if (!thread.ok()) return thread.error();
-    worker.thread = thread.value();
+    worker.thread = BITNET_VALUE(platform::start_thread(worker_main, &worker));
   }
   // All workers have begun their loop when this returns, so what the C library does at the start
   // of a thread is over before steady state.
