@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import struct
 import subprocess
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from bitnet.checkpoint import open_checkpoint
 from bitnet.cli import render
 from bitnet.cli.app import create
-from bitnet.errors import FormatError, ToolkitError
+from bitnet.errors import FormatError, IntegrityError, ToolkitError
 from bitnet.quantize import write_model
 from bitnet.seal.elf_checks import check_executable
 from bitnet.seal.executable import check_belonging, seal_model
 from bitnet.seal.toolchain import Target, host_arch
+from tests.support import model_bin
 from tests.support.infer import missing_layers
 
 DEMO = Path(__file__).parents[2] / "models" / "demo"
@@ -95,6 +97,65 @@ def test_check_belonging_damaged_model_refused(folder: Path, tmp_path: Path, off
     (tmp_path / "model.bin").write_bytes(data)
     with pytest.raises(ToolkitError):
         check_belonging(tmp_path / "model.bin", DEMO / "tokenizer.json")
+
+
+def write_well_digested(good: Path, path: Path, tensor: int, at: int, value: int) -> None:
+    """Writes a model with one byte of a tensor set and every digest computed again."""
+    data = bytearray(good.read_bytes())
+    offset, size = struct.unpack_from("<QQ", data, 512 + 64 * tensor + 24)
+    data[offset + (at if at >= 0 else size + at)] = value
+    header_bytes, data_bytes = struct.unpack_from("<QQ", data, 128)
+    path.write_bytes(model_bin.seal(data, header_bytes, data_bytes))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "at", "value", "name"),
+    [
+        (3, 0, 0xFF, "layers.0.q"),  # four codes 3
+        (1, 4095, 1, "rope_inv_freq"),  # between the tensors
+        (0, -1, 1, "embedding"),  # the residual norm of a row that pads
+    ],
+)
+def test_seal_model_that_keeps_its_digests_but_not_the_format_refused(
+    folder: Path, tmp_path: Path, tensor: int, at: int, value: int, name: str
+) -> None:
+    """Sealed, such a model would answer differently on different instruction sets."""
+    model, output = tmp_path / "model.bin", tmp_path / "bitnet-infer"
+    write_well_digested(folder / "model.bin", model, tensor, at, value)
+    with pytest.raises(FormatError) as caught:
+        seal_model(model, DEMO / "tokenizer.json", output, Target(host_arch()))
+    assert caught.value.message == f"model.bin tensor holds a value that cannot be: `{name}`"
+    arguments = ["seal", "--model", str(model), "--tokenizer", str(DEMO / "tokenizer.json")]
+    assert render.run_app(create(), "bitnet", [*arguments, "--output", str(output)]) == 1
+    assert not output.exists()
+
+
+def test_seal_model_changed_leaf_refused(folder: Path, tmp_path: Path) -> None:
+    """A copy that went wrong would be carried into the gap and noticed there."""
+    data = bytearray((folder / "model.bin").read_bytes())
+    data[struct.unpack_from("<Q", data, 128)[0] + 100_000] ^= 1
+    (tmp_path / "model.bin").write_bytes(data)
+    with pytest.raises(IntegrityError, match="leaf does not match its digest"):
+        seal_model(
+            tmp_path / "model.bin", DEMO / "tokenizer.json", tmp_path / "x", Target(host_arch())
+        )
+
+
+def test_seal_model_reports_progress_of_the_check_to_its_end(folder: Path) -> None:
+    """A model of gigabytes would be checked in silence."""
+    seen: list[tuple[str, int, int]] = []
+    check_belonging(
+        folder / "model.bin",
+        DEMO / "tokenizer.json",
+        progress=lambda label, done, total: seen.append((label, done, total)),
+    )
+    data_bytes = struct.unpack_from("<Q", (folder / "model.bin").read_bytes(), 136)[0]
+    assert {total for _, _, total in seen} == {data_bytes}
+    digests = [done for label, done, _ in seen if label == "digests"]
+    values = [done for label, done, _ in seen if label != "digests"]
+    assert digests == sorted(digests)
+    assert values == sorted(values)
+    assert digests[-1] == values[-1] == data_bytes
 
 
 def test_seal_command_prints_facts_as_json(

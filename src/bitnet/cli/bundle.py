@@ -134,7 +134,8 @@ def _make(
     programs = build_programs_shown(request.arch)
     with tempfile.TemporaryDirectory(prefix="bitnet-bundle-", dir=output) as folder:
         staging = Path(folder)
-        draft = prepare(request, programs, staging)
+        with render.progress_bar("checking") as bar:
+            draft = prepare(request, programs, staging, progress=bar)
         with _steps("running the self-test"):
             answer = find_answer(draft, staging, tokenizer, timeout_s)
         with render.progress_bar("bundling") as bar:

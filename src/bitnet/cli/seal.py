@@ -24,10 +24,11 @@ __all__ = ["register"]
 
 _HELP: Final = """Seals a model and its tokenizer into one static executable.
 
-The engine is compiled for the architecture with the pinned compiler (the first time takes a
-minute or two, later seconds), the model is put into it as a read-only segment, and the result is
-checked: no interpreter, no library, RELRO, nothing writable and executable. It needs nothing on the
-machine it runs on. The same inputs give the same bytes on any host.
+Every byte of the model is checked. The engine is compiled for the architecture with the pinned
+compiler (the first time takes a minute or two, later seconds), the model is put into it as a
+read-only segment, and the result is checked: no interpreter, no library, RELRO, nothing writable
+and executable. It needs nothing on the machine it runs on. The same inputs give the same bytes on
+any host.
 
 Examples:
 
@@ -98,7 +99,8 @@ def seal(
             hint=f"pass `--arch` with one of {', '.join(ARCHITECTURES)}",
         )
     check_output(output, (model, *tokenizer_files(tokenizer)))
-    check_belonging(model, tokenizer)
+    with render.progress_bar("checking") as bar:
+        check_belonging(model, tokenizer, progress=bar)
     with _build_steps() as step:
         engine = build_engine(tokenizer, Target(arch, pie=not no_pie), progress=step)
     with render.progress_bar("sealing") as bar:

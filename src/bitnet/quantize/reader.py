@@ -49,6 +49,11 @@ _ZEROS_OF_BYTE: Final = np.array(
     [sum((byte >> 2 * p) & 3 == 1 for p in range(4)) for byte in range(256)]
 )
 
+# Whether one of the four codes of a packed byte is 3, which no weight has.
+_HOLDS_THREE: Final = np.array(
+    [any((byte >> 2 * p) & 3 == 3 for p in range(4)) for byte in range(256)]
+)
+
 
 class ModelFile:
     """An open model.bin; implements `Weights`. `spec.rope_theta` is NaN: the file does not hold it.
@@ -178,6 +183,9 @@ class ModelFile:
                 progress("digests", end - layout.header_bytes, layout.data_bytes)
         for place in layout.tensors:
             self._check_values(place)
+            if progress is not None:
+                end = align_page(place.offset + place.byte_count)
+                progress(place.name, end - layout.header_bytes, layout.data_bytes)
 
     def _refuse(self, place: TensorPlace, offset: int, reason: str) -> FormatError:
         return FormatError(
@@ -202,7 +210,10 @@ class ModelFile:
         data, cols_padded = self._tensor_data(place), pad_lanes(place.cols)
         tile_bytes = TILE_ROWS * cols_padded // 4
         bounds = _steps(tile_bytes, place.byte_count)
+        padded = place.rows % TILE_ROWS != 0 or place.cols != cols_padded
         for begin, end in itertools.pairwise(bounds):
+            if not padded and not _HOLDS_THREE[data[begin:end]].any():
+                continue  # the usual case, ten times as fast as looking at single codes
             codes = unpack_ternary_codes(data[begin:end], cols_padded)
             first_row = begin // tile_bytes * TILE_ROWS
             self._check_codes(place, codes, first_row, highest=2, zero=1, lowest=0)

@@ -120,15 +120,27 @@ def build_programs(
     return {name: build_program(name, Target(arch), progress=progress) for name in wanted}
 
 
-def prepare(request: Request, programs: dict[str, Path], staging: Path) -> Draft:
+def prepare(
+    request: Request,
+    programs: dict[str, Path],
+    staging: Path,
+    *,
+    progress: Progress | None = None,
+) -> Draft:
     """Checks the inputs of a release and lays out its files, all but what is computed of them.
+
+    Args:
+        request: What the release is to be made of.
+        programs: The operator's programs by name.
+        staging: A folder for what is made.
+        progress: Called while every byte of the model is checked.
 
     Raises:
         UsageError: A value of the request is out of range, or the architecture is another.
         ToolkitError: Executable, model or configuration are not usable.
     """
     request.fields()
-    contents = read_contents(request.executable, request.model)
+    contents = read_contents(request.executable, request.model, progress=progress)
     if contents.arch != request.arch:
         raise UsageError(
             f"executable is for another architecture: `{request.executable}`",

@@ -9,7 +9,7 @@ from typing import Final
 
 from bitnet.checkpoint import ModelSpec
 from bitnet.errors import BundleError
-from bitnet.quantize import open_model
+from bitnet.quantize import Progress, open_model
 from bitnet.quantize.layout import KIND_F32
 from bitnet.quantize.reader import ModelFile
 from bitnet.release.archive import BundleDigest
@@ -80,15 +80,18 @@ class Contents:
     model: Model
 
 
-def read_contents(executable: Path, model: Path | None) -> Contents:
-    """Returns what an executable is made of.
+def read_contents(
+    executable: Path, model: Path | None, *, progress: Progress | None = None
+) -> Contents:
+    """Returns what an executable is made of; every byte of its model has been checked.
 
     Args:
         executable: bitnet-infer.
         model: The model.bin beside it; None where it is sealed in.
+        progress: Called as by `ModelFile.verify`.
 
     Raises:
-        FormatError, IntegrityError: Executable or model are not whole.
+        FormatError, IntegrityError: Executable or model are not whole, or not as their formats say.
         BundleError: The model is missing, or there are two.
     """
     elf = read_elf(executable)
@@ -104,13 +107,15 @@ def read_contents(executable: Path, model: Path | None) -> Contents:
     pie = elf.header.type == ET_DYN
     if section is None and model is not None:
         with open_model(model) as opened:
+            opened.verify(progress)
             described = _describe(opened, digest_file(model))
         return Contents(elf.arch, pie, False, described)
-    with executable.open("rb") as file, _map_payload(file.fileno(), elf) as data:
-        opened = ModelFile(executable, data)
+    with executable.open("rb") as file:
+        data = _map_payload(file.fileno(), elf)
+    with ModelFile(executable, data) as opened:
+        opened.verify(progress)
         digest = hashlib.sha384(data).hexdigest()
         described = _describe(opened, BundleDigest(digest, len(data)))
-        opened.close()
     return Contents(elf.arch, pie, True, described)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bitnet.errors import FormatError
 from bitnet.files import check_output, read_bounded, replace_file
-from bitnet.quantize import open_model
+from bitnet.quantize import Progress, open_model
 from bitnet.seal.embed import Sealed, seal
 from bitnet.seal.sources import build_root
 from bitnet.seal.toolchain import Target, build_program, make_folder
@@ -16,16 +16,27 @@ from bitnet.tokenizer.json_nodes import FILE_BYTES_MAX
 __all__ = ["build_engine", "check_belonging", "seal_model"]
 
 
-def check_belonging(model: Path, tokenizer: Path) -> None:
-    """Refuses a model.bin that is damaged or was made with another tokenizer.json.
+def check_belonging(model: Path, tokenizer: Path, *, progress: Progress | None = None) -> None:
+    """Refuses a model.bin that is not as its format says, or was made with another tokenizer.json.
 
-    Header, geometry and Merkle root are checked; the leaves are checked by the engine.
+    Every byte is looked at: digests say what the bytes are, not that they are right, and a kernel
+    takes it for granted that code 3 does not occur and that padding is what it has to be. With
+    another code the instruction sets would not give the same answer.
+
+    Args:
+        model: The model.bin.
+        tokenizer: The tokenizer.json.
+        progress: Called with a label, the bytes looked at and their total, for digests and values.
 
     Raises:
         FormatError, IntegrityError: The model is not whole, or the two do not belong together.
     """
     with open_model(model) as opened:
-        expected = opened.header.tokenizer_sha384
+        _check_tokenizer(model, opened.header.tokenizer_sha384, tokenizer)
+        opened.verify(progress)
+
+
+def _check_tokenizer(model: Path, expected: bytes | None, tokenizer: Path) -> None:
     found = hashlib.sha384(read_bounded(tokenizer, "tokenizer", FILE_BYTES_MAX)).digest()
     if expected is not None and expected != found:
         raise FormatError(
@@ -77,6 +88,7 @@ def seal_model(
     target: Target,
     *,
     build: Path | None = None,
+    check_progress: Progress | None = None,
     build_progress: Callable[[str], None] | None = None,
     copy_progress: Callable[[int, int], None] | None = None,
 ) -> Sealed:
@@ -88,6 +100,6 @@ def seal_model(
         ToolkitError: As `check_belonging`, `build_engine` and `seal`; no partial output stays.
     """
     check_output(output, (model, *tokenizer_files(tokenizer)))
-    check_belonging(model, tokenizer)
+    check_belonging(model, tokenizer, progress=check_progress)
     engine = build_engine(tokenizer, target, build=build, progress=build_progress)
     return seal(engine, model, output, progress=copy_progress)

@@ -1,6 +1,7 @@
 """`bitnet bundle` as a builder types it: what it refuses, and that nothing half-made stays."""
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from bitnet.cli.selftest_answer import find_answer
 from bitnet.errors import BundleError
 from bitnet.release.archive import check_bundle
 from bitnet.release.assemble import RELEASE_PROGRAMS, Request, build_programs, prepare
+from bitnet.seal.embed import seal
 from bitnet.seal.sources import PROGRAMS
 from bitnet.seal.toolchain import host_arch
+from tests.support import model_bin
 from tests.support.engine import DEMO_TOKENIZER, demo_model
 from tests.support.infer import ANSWER, QUESTION, demo_config, sealed_program, unsealed_program
 from tests.support.release import make_bundle, make_key, sign_all
@@ -92,6 +95,28 @@ def test_bundle_with_the_model_beside_the_executable(
     arguments = ("--model", demo_model(), "--json")
     assert bundle(tmp_path, config, *arguments, executable=unsealed_program()) == 0
     assert "model.bin" in json.loads(capsys.readouterr().out)["files"]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_bundle_of_a_model_that_is_not_as_its_format_says_is_refused(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], sealed: bool
+) -> None:
+    """A model with code 3, well digested, would enter a release that answers as the CPU likes."""
+    data = bytearray(demo_model().read_bytes())
+    header_bytes, data_bytes = struct.unpack_from("<QQ", data, 128)
+    offset = struct.unpack_from("<Q", data, 512 + 64 * 3 + 24)[0]
+    data[offset] = 0xFF
+    model = tmp_path / "model.bin"
+    model.write_bytes(model_bin.seal(data, header_bytes, data_bytes))
+    executable, more = unsealed_program(), ("--model", model)
+    if sealed:
+        executable, more = tmp_path / "bitnet-infer", ()
+        seal(unsealed_program(), model, executable)
+    assert bundle(tmp_path, config, *more, executable=executable) == 1
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "error: model.bin tensor holds a value that cannot be: `layers.0.q`"
+    )
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize(
