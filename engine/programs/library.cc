@@ -45,9 +45,10 @@ struct BitnetError {
 struct BitnetOptions {
   const char* isa;
   uint32_t context, prefill_chunk, threads, logits_rows;
-  uint32_t kv_cache;  ///< format::KvCacheKind
-  uint32_t verify;    ///< format::VerifyMode
-  uint32_t head;      ///< model::HeadMode
+  uint32_t kv_cache;    ///< format::KvCacheKind
+  uint32_t verify;      ///< format::VerifyMode
+  uint32_t head;        ///< model::HeadMode
+  const uint8_t* root;  ///< the file that the caller has looked at already, or null
 };
 
 struct BitnetText {
@@ -133,8 +134,13 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                                               {},
                                               static_cast<format::VerifyMode>(options->verify),
                                               static_cast<model::HeadMode>(options->head)};
-  const Error failure =
+  Error failure =
       engine->session.open(file.value(), session_options, {[](void*, Arena&, bool) {}, nullptr});
+  if (!failed(failure) && options->root != nullptr &&
+      std::memcmp(options->root, engine->session.header().root,
+                  sizeof(format::ModelHeader::root)) != 0) {
+    failure = {Status::kModelDigest, "root", offsetof(format::ModelHeader, root)};
+  }
   if (failed(failure)) {
     bitnet_close(engine);
     return fill(error, failure);

@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,7 +79,7 @@ class Engine:
         shared_library: A library that was built already, for tests of other builds.
 
     Raises:
-        FormatError, IntegrityError: The file is not a whole model.bin.
+        FormatError, IntegrityError: The file is not a whole model.bin, or was replaced meanwhile.
         TokenizerError: The tokenizer cannot be compiled, or is not the model's own.
         ToolchainError: The library cannot be built, the host lacks the instruction set or the
         memory.
@@ -106,6 +105,7 @@ class Engine:
         with open_model(Path(path)) as model:
             self.spec = model.spec
             expected = model.header.tokenizer_sha384
+            root = model.root
         self._tables = _native_tables(tokenizer, expected)
         self.context = self.spec.context_max if context is None else context
         for name, value, limit in (
@@ -139,7 +139,7 @@ class Engine:
         kind = library.KV_CACHE_KINDS.index(kv_cache)
         modes = library.VERIFY_MODES.index(verify), library.HEAD_MODES.index(head)
         options = library.Options(
-            _encode(isa or "auto"), self.context, prefill_chunk, threads, rows, kind, *modes
+            _encode(isa or "auto"), self.context, prefill_chunk, threads, rows, kind, *modes, root
         )
         handle = ctypes.c_void_p()
         error = library.new_error()
@@ -246,7 +246,8 @@ class Engine:
         """Returns float32[len(ids), vocab]: row i is what the model says after ids[0] … ids[i].
 
         Raises:
-            EvaluationError: An id is outside the vocabulary, or there are more than the context.
+            EvaluationError: An id is outside the vocabulary, or there are more than the context; or
+                a logit is not finite.
         """
         tokens = _token_array(ids)
         out = np.empty((len(tokens), self.spec.vocab_size), np.float32)
@@ -259,6 +260,13 @@ class Engine:
             ctypes.byref(error),
         )
         library.check(self._library, status, error)
+        for position, row in enumerate(out):
+            finite = np.isfinite(row)
+            if not finite.all():
+                raise EvaluationError(
+                    "a logit is not finite",
+                    where=f"position {position}, token {int(np.argmin(finite))}",
+                )
         return out
 
     def generate(
@@ -354,10 +362,11 @@ class Engine:
 
     def perplexity(self, text: str | bytes | Sequence[int]) -> float:
         """Returns exp of the mean negative log-likelihood (natural log, binary64) of each token
-        after the first.
+        after the first; infinity where that is beyond binary64.
 
         Raises:
-            EvaluationError: Fewer than two tokens, or more than the context.
+            EvaluationError: Fewer than two tokens, or more than the context; or a logit is not
+                finite.
         """
         ids = self.tokenize(text) if isinstance(text, str | bytes) else list(text)
         if len(ids) < 2:
@@ -368,7 +377,8 @@ class Engine:
         peak = logits.max(axis=1, keepdims=True)
         log_sum = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1))
         chosen = logits[np.arange(len(logits)), ids[1:]]
-        return math.exp(float((log_sum - chosen).mean()))
+        with np.errstate(over="ignore"):
+            return float(np.exp((log_sum - chosen).mean()))
 
     def _open_handle(self) -> ctypes.c_void_p:
         if self._handle is None:

@@ -80,6 +80,7 @@ class Options(ctypes.Structure):
         ("kv_cache", _U32),
         ("verify", _U32),
         ("head", _U32),
+        ("root", ctypes.c_char_p),  # 48 bytes, or None
     )
 
 
