@@ -9,7 +9,7 @@ from bitnet.errors import UsageError
 from bitnet.files import read_bounded
 from bitnet.release.assemble import Draft
 from bitnet.release.contents import copy_payload
-from bitnet.release.selftest import run_selftest
+from bitnet.release.selftest import check_answer, run_selftest
 from bitnet.seal.toolchain import host_arch
 
 __all__ = ["find_answer"]
@@ -25,12 +25,12 @@ def find_answer(draft: Draft, staging: Path, tokenizer: Path | None, timeout_s: 
 
     Raises:
         UsageError: The executable is for another architecture and no tokenizer is given, or the
-            configuration is not usable.
-        ToolkitError: The self-test fails.
+            configuration or the prompt is not usable.
+        ToolkitError: The self-test fails, or its answer is longer than the gap accepts.
     """
     request = draft.request
     if tokenizer is not None:
-        return _compute(draft, staging, tokenizer)
+        return check_answer(_compute(draft, staging, tokenizer))
     if draft.contents.arch != host_arch():
         raise UsageError(
             f"executable does not run on this host: `{request.executable}`",
@@ -60,8 +60,8 @@ def _compute(draft: Draft, staging: Path, tokenizer: Path) -> bytes:
     if model is None:
         model = staging / "payload.bin"
         copy_payload(request.executable, model)
-    prompt = request.prompt.removesuffix(b"\n")
     try:
+        prompt = _read_prompt(request.prompt, int(values["prompt_bytes_max"]))
         with Engine(
             model,
             tokenizer,
@@ -89,6 +89,23 @@ def _compute(draft: Draft, staging: Path, tokenizer: Path) -> bytes:
             hint="write one with `bitnet config`",
         ) from None
     return generation.data + b"\n"
+
+
+def _read_prompt(data: bytes, bytes_max: int) -> bytes:
+    """Returns the request that bitnet-infer would read from these bytes, or refuses as it does."""
+    prompt = data.removesuffix(b"\n")
+    if not prompt:
+        raise UsageError(
+            "prompt of the self-test is empty",
+            hint="pass `--selftest-prompt` with a file that holds a request",
+        )
+    if len(data) > bytes_max:
+        raise UsageError(
+            "prompt of the self-test is longer than the configuration allows",
+            where=f"{len(data)} bytes, `prompt_bytes_max` {bytes_max}",
+            hint="shorten it, or raise `prompt_bytes_max`",
+        )
+    return prompt
 
 
 def _load_values(path: Path) -> dict[str, Any]:

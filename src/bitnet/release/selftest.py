@@ -6,7 +6,7 @@ from typing import Final
 
 from bitnet.errors import BundleError
 
-__all__ = ["ANSWER_BYTES_MAX", "DEFAULT_PROMPT", "run_selftest"]
+__all__ = ["ANSWER_BYTES_MAX", "DEFAULT_PROMPT", "check_answer", "run_selftest"]
 
 DEFAULT_PROMPT: Final = b"What is the capital of France?\n"
 ANSWER_BYTES_MAX: Final = 65536
@@ -58,6 +58,19 @@ def run_selftest(
         raise BundleError(
             f"self-test fails with exit code {result.returncode}", where=tuple(told), hint=hint
         )
-    if not 0 < len(result.stdout) <= ANSWER_BYTES_MAX:
-        raise BundleError("self-test answers nothing, or too much", where=f"{len(result.stdout)}")
-    return result.stdout
+    return check_answer(result.stdout)
+
+
+def check_answer(answer: bytes) -> bytes:
+    """Returns an answer that the gap accepts; docs/formats/release.md says how long it may be.
+
+    Raises:
+        BundleError: It is empty or too long.
+    """
+    if not 0 < len(answer) <= ANSWER_BYTES_MAX:
+        raise BundleError(
+            "self-test answers nothing, or too much",
+            where=f"{len(answer)} bytes, limit {ANSWER_BYTES_MAX}",
+            hint="lower `max_new_tokens` in the configuration, or choose another prompt",
+        )
+    return answer

@@ -1,6 +1,7 @@
 """`bitnet bundle` as a builder types it: what it refuses, and that nothing half-made stays."""
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 
 from bitnet.cli import app, render
 from bitnet.cli.selftest_answer import find_answer
-from bitnet.errors import BundleError
+from bitnet.errors import BundleError, UsageError
+from bitnet.release import selftest
 from bitnet.release.archive import check_bundle
 from bitnet.release.assemble import RELEASE_PROGRAMS, Request, build_programs, prepare
 from bitnet.seal.embed import seal
-from bitnet.seal.sources import PROGRAMS
+from bitnet.seal.sources import PROGRAMS, engine_root
 from bitnet.seal.toolchain import host_arch
 from tests.support import model_bin
 from tests.support.engine import DEMO_TOKENIZER, demo_model
@@ -84,6 +86,54 @@ def test_answer_computed_here_is_what_the_executable_writes(tmp_path: Path, conf
     draft = prepare(request, {}, tmp_path)
     assert find_answer(draft, tmp_path, None, 60) == ANSWER
     assert find_answer(draft, tmp_path, DEMO_TOKENIZER, 60) == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (b"", "prompt of the self-test is empty"),
+        (b"\n", "prompt of the self-test is empty"),
+        (b"x" * 31 + b"\n", None),
+        (b"x" * 32 + b"\n", "prompt of the self-test is longer than the configuration allows"),
+    ],
+)
+def test_answer_computed_here_is_refused_where_the_executable_refuses(
+    tmp_path: Path, prompt: bytes, message: str | None
+) -> None:
+    """Every machine would install such a release, ask it, get an error, and take it back."""
+    config = tmp_path / "config.yaml"
+    config.write_text(demo_config(prompt_bytes_max=32), encoding="utf-8")
+    executable, arch = sealed_program(), host_arch()
+    request = Request(executable, config, None, "bitnet", "1.0.0", 1, 0, arch, 42, prompt)
+    draft = prepare(request, {}, tmp_path)
+    if message is None:
+        computed = find_answer(draft, tmp_path, DEMO_TOKENIZER, 60)
+        assert find_answer(draft, tmp_path, None, 60) == computed
+        return
+    with pytest.raises(BundleError, match="self-test fails with exit code 1"):
+        find_answer(draft, tmp_path, None, 60)
+    with pytest.raises(UsageError, match=message):
+        find_answer(draft, tmp_path, DEMO_TOKENIZER, 60)
+
+
+@pytest.mark.parametrize("tokenizer", [None, DEMO_TOKENIZER])
+def test_answer_longer_than_the_gap_accepts_is_refused(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Path | None
+) -> None:
+    """The release would be signed, carried, and then refused where it is to be installed."""
+    source = (engine_root() / "release" / "store.h").read_text()
+    found = re.search(r"kAnswerBytesMax = (\d+);", source)
+    assert found is not None
+    assert int(found[1]) == selftest.ANSWER_BYTES_MAX
+    prompt = QUESTION + b"\n"
+    request = Request(
+        sealed_program(), config, None, "bitnet", "1.0.0", 1, 0, host_arch(), 42, prompt
+    )
+    draft = prepare(request, {}, tmp_path)
+    monkeypatch.setattr(selftest, "ANSWER_BYTES_MAX", len(ANSWER) - 1)
+    with pytest.raises(BundleError, match="answers nothing, or too much") as caught:
+        find_answer(draft, tmp_path, tokenizer, 60)
+    assert caught.value.where == (f"{len(ANSWER)} bytes, limit {len(ANSWER) - 1}",)
 
 
 def test_bundle_with_the_model_beside_the_executable(
