@@ -182,7 +182,7 @@ uint32_t kernel_table_count();
 const char* kernel_table_name(uint32_t index);
 
 /// True where this processor (and its operating system) can run table `index`. From CPUID and
-/// XGETBV on x86-64, from `hwcap` (the AT_HWCAP word) on aarch64.
+/// XGETBV on x86-64, on aarch64 from `hwcap`, which is that of platform::hardware_capabilities.
 bool kernel_table_available(uint32_t index, uint64_t hwcap);
 
 /// Table `index`, complete.

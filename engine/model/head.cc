@@ -276,6 +276,9 @@ void Head::screen(uint32_t thread) {
     const kernels::PlaneSums sums{hi_sums_.data() + first, lo_sums_.data() + first};
     multiply_high(first, end - begin, thread, sums);
     bound_rows(bounds(thread)[0], first, (end - begin) * kTileRows, sums, upper_.data() + first);
+    if (end == tile_count()) {  // rows that pad are no tokens: their bound counts for nothing
+      for (float& upper : upper_.subspan(header_->vocab_size)) upper = -kInfinity;
+    }
     for (uint32_t tile = begin; tile < end; ++tile) {
       const float* upper = upper_.data() + size_t{tile} * kTileRows;
       float largest = upper[0];

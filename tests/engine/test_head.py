@@ -192,6 +192,24 @@ def test_choices_of_extreme_values_equal_the_full_head(tmp_path: Path, name: str
     assert_same_choices(path, [[0], [1, 2], [3, 3, 1]], available_isas())
 
 
+@pytest.mark.parametrize("vocab", [607, 608, 609])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.1, "top_k": 2}, SAMPLING[1]], ids=str)
+def test_negative_logits_are_screened_whatever_the_vocabulary(
+    tmp_path: Path, vocab: int, options: dict[str, Any]
+) -> None:
+    """Broken, rows that pad the vocabulary, with a bound of 0, would have every row read."""
+    rng = np.random.default_rng(vocab)
+    state = rng.standard_normal((1, 130)).astype(np.float32)
+    head = -state * rng.uniform(0.5, 1.5, (vocab, 1)).astype(np.float32)
+    head += rng.standard_normal(head.shape).astype(np.float32) * np.float32(0.05)
+    path = write_model(tmp_path / "m.bin", state, head)
+    with open_engine(path, head="screened") as screened, open_engine(path, head="full") as full:
+        assert (full.logits([0]) < 0).all()
+        found = screened.generate([0], max_new_tokens=1, **options)
+        assert found.ids == full.generate([0], max_new_tokens=1, **options).ids
+    assert 0 < found.head_rows < vocab / 4
+
+
 @settings(max_examples=example_count(25))
 @given(st.integers(0, 2**32), st.integers(1, 120), st.integers(1, 140), st.sampled_from(SAMPLING))
 def test_choices_any_model_equal_the_full_head(
