@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from bitnet.cli import render
-from bitnet.cli.key_files import digest_facts, load_container, load_private_key
+from bitnet.cli.key_files import ask_passphrase, digest_facts, load_container, load_private_key
 from bitnet.errors import SignatureError, ToolkitError, UsageError
 from bitnet.files import create_file, open_regular, read_bounded, replace_file
 from bitnet.release.archive import check_bundle
@@ -73,7 +73,11 @@ _Openssf = Annotated[
     bool, typer.Option("--openssf", help="Also write an OpenSSF Model Signing file.")
 ]
 _OpenssfKey = Annotated[
-    Path | None, typer.Option("--openssf-key", metavar="PEM", help="P-384 key for it.")
+    Path | None, typer.Option("--openssf-key", metavar="PEM", help="P-384 key for it, encrypted.")
+]
+_OpenssfPassphrase = Annotated[
+    Path | None,
+    typer.Option("--openssf-passphrase-file", metavar="FILE", help="Its passphrase, not asked."),
 ]
 _Product = Annotated[str, typer.Option("--product", help="With `--model`.")]
 _Version = Annotated[str, typer.Option("--version", help="With `--model`.")]
@@ -178,6 +182,7 @@ def sign(
     reason: _Reason = None,
     openssf: _Openssf = False,
     openssf_key: _OpenssfKey = None,
+    openssf_passphrase_file: _OpenssfPassphrase = None,
     product: _Product = "bitnet",
     version: _Version = "0.0.0",
     counter: _Counter = 0,
@@ -208,7 +213,7 @@ def sign(
     container = _gather(output, statement, further=add)
     container = container.signed_by(load_private_key(key, passphrase_file))
     if openssf and openssf_key is not None:
-        _write_openssf(given[0], openssf_key, output)
+        _write_openssf(given[0], openssf_key, output, openssf_passphrase_file)
     if add:
         replace_file(output, container.emit())
     else:
@@ -217,9 +222,10 @@ def sign(
     _show_state(container, trust, roles)
 
 
-def _write_openssf(subject: Path, key: Path, output: Path) -> None:
+def _write_openssf(subject: Path, key: Path, output: Path, passphrase_file: Path | None) -> None:
     path = output.with_name(f"{output.name}.openssf.json")
-    write_openssf(subject, key, path)
+    passphrase = ask_passphrase(passphrase_file, what=key.name)
+    write_openssf(subject, key, path, passphrase=passphrase)
     render.print_facts([("wrote", str(path))])
 
 

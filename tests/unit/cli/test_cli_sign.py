@@ -146,16 +146,26 @@ def test_signature_file_is_never_overwritten_nor_mixed(
     assert output.read_bytes() == before
 
 
-def write_curve_key(path: Path, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey:
+PHRASE = b"pear tw\xc3\xb6 nine"
+
+
+def write_curve_key(
+    path: Path, curve: ec.EllipticCurve, phrase: bytes | None = PHRASE
+) -> ec.EllipticCurvePrivateKey:
+    """Writes a key and, beside it, its passphrase; without one where `phrase` is None."""
     key = ec.generate_private_key(curve)
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if phrase is not None:
+        encryption = serialization.BestAvailableEncryption(phrase)
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    path.write_bytes(key.private_bytes(pem, pkcs8, encryption))
     return key
+
+
+def openssf_options(key: Path, phrase: bytes = PHRASE) -> tuple[object, ...]:
+    file = key.with_suffix(".phrase")
+    file.write_bytes(phrase + b"\n")
+    return "--openssf", "--openssf-key", key, "--openssf-passphrase-file", file
 
 
 def model_signing(*arguments: object) -> subprocess.CompletedProcess[bytes]:
@@ -173,7 +183,7 @@ def test_openssf_signature_is_accepted_by_its_own_tool(keys: Path, tmp_path: Pat
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     (tmp_path / "p384.pub").write_bytes(public)
-    openssf = ("--openssf", "--openssf-key", tmp_path / "p384.pem")
+    openssf = openssf_options(tmp_path / "p384.pem")
     assert sign(keys, "alice", output, "--model", model, *openssf) == 0
     signature = tmp_path / "update.sig.openssf.json"
     options = ("--signature", signature, "--public_key", tmp_path / "p384.pub")
@@ -182,9 +192,19 @@ def test_openssf_signature_is_accepted_by_its_own_tool(keys: Path, tmp_path: Pat
     assert model_signing("verify", "key", *options, model).returncode != 0
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "p256"])
-def test_openssf_key_that_is_no_p384_key_is_refused(
-    keys: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "OpenSSF key cannot be read"),
+        ("text", "OpenSSF key cannot be read"),
+        ("p256", "OpenSSF key is no P-384 key"),
+        ("open", "OpenSSF key is not encrypted"),
+        ("other passphrase", "OpenSSF key cannot be read"),
+        ("no passphrase", "OpenSSF key cannot be read"),
+    ],
+)
+def test_openssf_key_that_is_no_encrypted_p384_key_is_refused(
+    keys: Path, tmp_path: Path, kind: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is signed at all when one of the two signatures cannot be made."""
     pem = tmp_path / "key.pem"
@@ -192,10 +212,13 @@ def test_openssf_key_that_is_no_p384_key_is_refused(
         write_curve_key(pem, ec.SECP256R1())
     elif kind == "text":
         pem.write_bytes(b"no key")
+    elif kind != "missing":
+        write_curve_key(pem, ec.SECP384R1(), None if kind == "open" else PHRASE)
+    phrase = {"other passphrase": b"another", "no passphrase": b""}.get(kind, PHRASE)
     (tmp_path / "model.bin").write_bytes(b"weights")
-    what = ("--model", tmp_path / "model.bin", "--openssf", "--openssf-key", pem)
+    what = ("--model", tmp_path / "model.bin", *openssf_options(pem, phrase))
     assert sign(keys, "alice", tmp_path / "update.sig", *what) == 1
-    assert "error: OpenSSF key " in capsys.readouterr().err
+    assert f"error: {message}: `{pem}`" in capsys.readouterr().err
     assert not (tmp_path / "update.sig").exists()
 
 
@@ -210,7 +233,6 @@ def test_openssf_without_its_library_says_what_to_install(
     monkeypatch.setitem(sys.modules, "model_signing", None)
     write_curve_key(tmp_path / "key.pem", ec.SECP384R1())
     (tmp_path / "model.bin").write_bytes(b"weights")
-    openssf = ("--openssf", "--openssf-key", tmp_path / "key.pem")
-    what = ("--model", tmp_path / "model.bin", *openssf)
+    what = ("--model", tmp_path / "model.bin", *openssf_options(tmp_path / "key.pem"))
     assert sign(keys, "alice", tmp_path / "update.sig", *what) == 5
     assert "hint: run `python -m pip install 'bitnet-airgap[openssf]'`" in capsys.readouterr().err
