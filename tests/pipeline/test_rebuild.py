@@ -11,9 +11,11 @@ import pytest
 
 from bitnet.cli import app, render
 from bitnet.release.archive import check_bundle
+from bitnet.release.unpack import unpack_bundle
 from bitnet.seal.toolchain import host_arch
 from tests.support.host import installed
 from tests.support.infer import demo_config
+from tests.support.release import make_bundle
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo"
@@ -172,6 +174,24 @@ def test_rebuild_of_another_checkpoint_names_the_file(
     assert "checkpoint is not the one of the bundle: `model.safetensors`" in capsys.readouterr().err
 
 
+def test_rebuild_of_a_checkpoint_with_a_further_file_names_it(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its digest would stand in the new provenance, which would get the blame."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(DEMO, checkpoint)
+    (checkpoint / "notes.json").write_bytes(b"{}")
+    assert rebuild(original, checkpoint) == 3
+    digest = hashlib.sha384(b"{}").hexdigest()
+    assert capsys.readouterr().err == (
+        "error: checkpoint is not the one of the bundle: `notes.json`\n"
+        f"  found     {digest}\n"
+        "  expected  no such file\n"
+        "\n"
+        "hint: take the file out of the folder\n"
+    )
+
+
 def test_rebuild_that_differs_names_file_and_offset(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +216,28 @@ def test_rebuild_of_a_damaged_bundle_is_refused(original: Path, tmp_path: Path) 
     damaged = tmp_path / NAME
     damaged.write_bytes(data)
     assert rebuild(damaged, DEMO) in (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("provenance.json", "provenance"), ("selftest.prompt", "prompt of the self-test")],
+)
+def test_rebuild_of_a_bundle_with_an_endless_text_is_refused(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, what: str
+) -> None:
+    """Nobody has signed what is rebuilt: a text of gigabytes would fill the memory."""
+    (tmp_path / "files").mkdir()
+    manifest, _ = unpack_bundle(original, tmp_path / "files")
+    files = {
+        entry.name: (entry.mode, (tmp_path / "files" / entry.name).read_bytes())
+        for entry in manifest.files
+    }
+    files[name] = (0o644, b" " * ((1 << 20) + 1))
+    bundle, _ = make_bundle(tmp_path, files)
+    assert rebuild(bundle, DEMO) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"error: {what} is too long: `")
+    assert told[1] == "  limit 1048576 bytes"
 
 
 def test_foreign_bundle_has_the_answer_of_this_host(original: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from bitnet.release.sheet import SheetPart, emit_sheet
 from bitnet.release.statements import parse_update_statement
 from bitnet.seal.toolchain import host_arch
 
-__all__ = ["build_programs_shown", "register"]
+__all__ = ["PROMPT_BYTES_MAX", "PROMPT_NAME", "build_programs_shown", "register"]
 
 _HELP: Final = """Makes a release of a sealed executable: one file, the same bytes from any host.
 
@@ -43,7 +43,8 @@ Examples:
       --sheet release/transfer.html --signatures release/update.sig --output release
 """
 
-_PROMPT_BYTES_MAX: Final = 1 << 20
+PROMPT_BYTES_MAX: Final = 1 << 20
+PROMPT_NAME: Final = "prompt of the self-test"
 _HOST_ARCH: Final = host_arch()
 
 _Executable = Annotated[
@@ -192,7 +193,7 @@ def _request(executable: Path | None, config: Path | None, **rest: Any) -> Reque
     prompt = rest.pop("prompt")
     text = DEFAULT_PROMPT
     if prompt is not None:
-        text = read_bounded(prompt, "prompt of the self-test", _PROMPT_BYTES_MAX)
+        text = read_bounded(prompt, PROMPT_NAME, PROMPT_BYTES_MAX)
     return Request(executable, config, prompt=text, **rest)
 
 

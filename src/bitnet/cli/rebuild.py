@@ -10,16 +10,17 @@ import typer
 
 from bitnet.checkpoint import find_file, open_checkpoint
 from bitnet.cli import render
-from bitnet.cli.bundle import build_programs_shown
+from bitnet.cli.bundle import PROMPT_BYTES_MAX, PROMPT_NAME, build_programs_shown
 from bitnet.cli.key_files import digest_facts
 from bitnet.cli.selftest_answer import find_answer
 from bitnet.errors import BundleError, IntegrityError, UsageError
+from bitnet.files import read_bounded
 from bitnet.quantize import write_model
 from bitnet.release.archive import BundleDigest
 from bitnet.release.assemble import Request, digest_checkpoint, prepare, write_release
 from bitnet.release.contents import package_version
 from bitnet.release.manifest import Manifest
-from bitnet.release.provenance import Choices, parse_provenance
+from bitnet.release.provenance import PROVENANCE_BYTES_MAX, Choices, parse_provenance
 from bitnet.release.unpack import first_difference, unpack_bundle
 from bitnet.seal.executable import build_engine, seal_model
 from bitnet.seal.toolchain import Target, host_arch
@@ -57,7 +58,8 @@ def _open_original(bundle: Path, folder: Path) -> _Original:
     for name in ("bitnet-infer", "config.yaml", "selftest.prompt", "provenance.json"):
         if manifest.find(name) is None:
             raise BundleError(f"bundle holds no such file: `{name}`")
-    choices = parse_provenance((folder / "provenance.json").read_bytes())
+    provenance = read_bounded(folder / "provenance.json", "provenance", PROVENANCE_BYTES_MAX)
+    choices = parse_provenance(provenance)
     for name, made_with, here in (
         ("bitnet-airgap", choices.tool, package_version()),
         ("zstandard", choices.zstd, metadata.version("zstandard")),
@@ -74,11 +76,15 @@ def _open_original(bundle: Path, folder: Path) -> _Original:
 def _check_checkpoint(choices: Choices, checkpoint: Path) -> None:
     """Checks a checkpoint against the digests of the provenance, where there are any."""
     found = digest_checkpoint(checkpoint) if choices.checkpoint else {}
-    for name, digest in choices.checkpoint.items():
-        if found.get(name) != digest:
+    for name in sorted({*choices.checkpoint, *found}):
+        here, expected = (
+            digests.get(name, "no such file") for digests in (found, choices.checkpoint)
+        )
+        if here != expected:
             raise IntegrityError(
                 f"checkpoint is not the one of the bundle: `{name}`",
-                where=(f"found     {found.get(name, 'no such file')}", f"expected  {digest}"),
+                where=(f"found     {here}", f"expected  {expected}"),
+                hint=None if name in choices.checkpoint else "take the file out of the folder",
             )
 
 
@@ -120,7 +126,7 @@ def _make_again(original: _Original, checkpoint: Path, folder: Path) -> Path:
         manifest.minimum_counter,
         manifest.architecture,
         manifest.selftest_seed,
-        (original.folder / "selftest.prompt").read_bytes(),
+        read_bounded(original.folder / "selftest.prompt", PROMPT_NAME, PROMPT_BYTES_MAX),
         choices.training_data,
         checkpoint if choices.checkpoint else None,
     )
