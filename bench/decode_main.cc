@@ -167,7 +167,6 @@ Error open_session(char** arguments) {
       context,
       program.chunk,
       threads,
-      1,
       {isa, std::strlen(arguments[2])},
       static_cast<format::KvCacheKind>(kv_cache),
       resident ? format::WeightsPlace::kResident : format::WeightsPlace::kMapped};

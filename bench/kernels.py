@@ -83,7 +83,6 @@ def measurements() -> Iterator[Measurement]:
             if operation == "ternary_matmul":  # the head takes one token at a time
                 yield matmul(operation, rows, 2560, 64, memory=False)
     yield matmul("f32_matmul", 1024, 2560, 1, memory=False)
-    yield matmul("f32_matmul", 1024, 2560, 64, memory=False)
     yield vector("rms_norm", "2560", (2560, 2560, 0), 2 * 2560)
     yield vector("quantize_int8", "2560", (2560,), 2560)
     yield vector("quantize_split", "2560", (2560,), 2560)

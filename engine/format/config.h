@@ -56,8 +56,7 @@ struct SessionOptions {
   uint32_t context = 0;        ///< positions for prompt and answer together
   uint32_t prefill_chunk = 0;  ///< tokens of the prompt computed together: most of one call
   uint32_t threads = 0;
-  uint32_t logits_rows = 1;  ///< tokens whose logits one call can give
-  Text isa = {};             ///< "auto", or the name of a kernel table
+  Text isa = {};  ///< "auto", or the name of a kernel table
   KvCacheKind kv_cache = KvCacheKind::kF32;
   WeightsPlace weights = WeightsPlace::kMapped;
   std::span<const uint32_t> cores = {};  ///< one for each thread, or none; must outlive the session

@@ -81,7 +81,7 @@ static inline f32x16 max_lanes(f32x16 a, f32x16 b) { return select_lanes(a > b, 
 /// out[j] = dot16(x, rows + j * stride) for j < kRows: as many sums in flight, each in its order.
 template <uint32_t kRows, typename Element>
 static inline void dot16_rows(const float* x, const Element* rows, size_t stride, uint32_t n,
-                              float (&out)[kRows]) {
+                              float* out) {
   f32x16 acc[kRows] = {};
   for (uint32_t base = 0; base < n; base += kLanes) {
     const f32x16 lanes = load_lanes(x + base);

@@ -116,11 +116,9 @@ struct KernelTable {
   Int8High int8_high;
   Int8Low int8_low;
 
-  /// y[t][r] = dot16(row_r, x_t) for rows [row_begin, row_end). f32 rows (kind 4).
-  /// x: float[token_count][x_stride].
+  /// y[r] = dot16(row_r, x) for rows [row_begin, row_end). f32 rows (kind 4).
   void (*f32_matmul)(const float* weights, uint32_t cols_padded, uint32_t row_begin,
-                     uint32_t row_end, const float* x, size_t x_stride, uint32_t token_count,
-                     float* y, size_t y_stride);
+                     uint32_t row_end, const float* x, float* y);
 
   /// y = rms_norm(x) * w over `n_padded` elements, mean over `n`. y may be x.
   void (*rms_norm)(const float* x, const float* w, uint32_t n, uint32_t n_padded, float eps,

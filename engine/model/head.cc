@@ -70,21 +70,18 @@ inline float twice(int32_t sum, int32_t offset) {
 
 }  // namespace
 
-Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t logits_rows,
-           uint32_t thread_count, HeadMode mode)
+Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode)
     : header_(&header),
       hidden_padded_(pad_lanes(header.hidden_size)),
       vocab_padded_(pad_lanes(header.vocab_size)),
-      rows_max_(logits_rows),
       code_stride_((hidden_padded_ + kLowBlockCols - 1) / kLowBlockCols * kLowBlockCols) {
-  // One token is prepared by every thread for itself, so that none waits for another.
-  const size_t slots = logits_rows > thread_count ? logits_rows : thread_count;
-  states_ = arena.take<float>(slots * hidden_padded_);
-  logits_ = arena.take<float>(size_t{logits_rows} * vocab_padded_);
+  // Every thread prepares the state for itself, so that none waits for another.
+  states_ = arena.take<float>(size_t{thread_count} * hidden_padded_);
+  logits_ = arena.take<float>(vocab_padded_);
   if (header.head_kind != format::kInt8Rows) return;
-  hi_ = arena.take<int8_t>(slots * code_stride_);
-  lo_ = arena.take<int8_t>(slots * code_stride_);
-  bounds_ = arena.take<Bound>(slots * (kParts + 1));
+  hi_ = arena.take<int8_t>(size_t{thread_count} * code_stride_);
+  lo_ = arena.take<int8_t>(size_t{thread_count} * code_stride_);
+  bounds_ = arena.take<Bound>(size_t{thread_count} * (kParts + 1));
   part_cols_[1] = (code_stride_ / kLowBlockCols + 1) / 3 * kLowBlockCols;
   part_cols_[kParts] = code_stride_;
   if (mode == HeadMode::kFull) return;
@@ -109,64 +106,43 @@ void Head::bind(const format::Model& model, const kernels::KernelTable& kernels,
   }
 }
 
-std::span<float> Head::logits(uint32_t index) {
-  ENGINE_CHECK(index < rows_max_);
-  return logits_.subspan(size_t{index} * vocab_padded_, vocab_padded_);
-}
-
-void Head::begin(uint32_t count, bool choice) {
-  count_ = count;
-  screening_ = choice && !upper_.empty();
-}
-
 void Head::compute(const float* x, uint32_t thread) {
+  if (upper_.empty()) return compute_all(x, thread);
   prepare(x, thread);
-  if (screening_) {
-    // The layers have had this memory: the padding of the codes is zero again.
-    const size_t padding = code_stride_ - hidden_padded_;
-    std::memset(hi_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
-    std::memset(lo_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
-    screen(thread);
-  } else {
-    multiply_all(thread);
-  }
+  // The layers have had this memory: the padding of the codes is zero again.
+  const size_t padding = code_stride_ - hidden_padded_;
+  std::memset(hi_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
+  std::memset(lo_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
+  screen(thread);
 }
 
 /// The final norm and the split of the state in two parts.
 void Head::prepare(const float* x, uint32_t thread) {
-  const bool redundant = count_ == 1;
-  const runtime::Range tokens = redundant ? runtime::Range{0, 1} : team_->share(count_, thread);
-  for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
-    const uint32_t slot = redundant ? thread : t;
-    float* state = states_.data() + size_t{slot} * hidden_padded_;
-    kernels_.rms_norm(x + size_t{t} * hidden_padded_, norm_, header_->hidden_size, hidden_padded_,
-                      header_->norm_eps, state);
-    if (table_.kind == format::kInt8Rows) {
-      int32_t hi;
-      int32_t lo;
-      const float scale =
-          kernels_.quantize_split(state, hidden_padded_, hi_.data() + size_t{slot} * code_stride_,
-                                  lo_.data() + size_t{slot} * code_stride_, &hi, &lo);
-      bounds(slot)[kParts] = {-256 * hi, -256 * lo, 0.0f, 0.0f, scale};
-    }
-  }
-  if (!redundant) team_->barrier(thread);
+  float* state = states_.data() + size_t{thread} * hidden_padded_;
+  kernels_.rms_norm(x, norm_, header_->hidden_size, hidden_padded_, header_->norm_eps, state);
+  if (table_.kind == format::kF32Rows) return;
+  int32_t hi;
+  int32_t lo;
+  const float scale =
+      kernels_.quantize_split(state, hidden_padded_, hi_.data() + size_t{thread} * code_stride_,
+                              lo_.data() + size_t{thread} * code_stride_, &hi, &lo);
+  bounds(thread)[kParts] = {-256 * hi, -256 * lo, 0.0f, 0.0f, scale};
 }
 
-kernels::SplitState Head::state(uint32_t slot, uint32_t col) const {
-  const size_t at = size_t{slot} * code_stride_ + col;
+kernels::SplitState Head::state(uint32_t thread, uint32_t col) const {
+  const size_t at = size_t{thread} * code_stride_ + col;
   return {hi_.data() + at, lo_.data() + at};
 }
 
-/// What the rows can reach of which fewer parts are read, for the state of `slot`.
-void Head::bound_parts(uint32_t slot) {
+/// What the rows can reach of which fewer parts are read, for the state of `thread`.
+void Head::bound_parts(uint32_t thread) {
   static_assert(sizeof kClip == kParts * sizeof(double));
-  const kernels::SplitState x = state(slot);
+  const kernels::SplitState x = state(thread);
   const double mean = clip(x, 0, code_stride_, UINT32_MAX).norm / __builtin_sqrt(code_stride_);
   double absolute = 0.0;
   for (uint32_t part = kParts; part-- > 0;) {
-    Bound& bound = bounds(slot)[part];
-    bound = bounds(slot)[part + 1];
+    Bound& bound = bounds(thread)[part];
+    bound = bounds(thread)[part + 1];
     for (uint32_t i = part_cols_[part]; i < part_cols_[part + 1]; ++i) {
       bound.hi += 15 * x.hi[i];
       bound.lo += 15 * x.lo[i];
@@ -179,20 +155,20 @@ void Head::bound_parts(uint32_t slot) {
   }
   const double slack = 127.0 * absolute * 0x1p-20;
   for (uint32_t part = 0; part < kParts; ++part) {
-    bounds(slot)[part].slack = static_cast<float>(bounds(slot)[part].slack + slack);
+    bounds(thread)[part].slack = static_cast<float>(bounds(thread)[part].slack + slack);
   }
 }
 
 /// Sums of the tiles from `row` on.
-void Head::multiply_high(size_t row, uint32_t tile_count, uint32_t slot,
+void Head::multiply_high(size_t row, uint32_t tile_count, uint32_t thread,
                          const kernels::PlaneSums& sums) const {
   const uint8_t* high = table_.data + row * hidden_padded_ / 2;
   leaves_->need(high, size_t{tile_count} * kTileRows * hidden_padded_ / 2);
-  kernels_.int8_high({high, hidden_padded_, tile_count}, state(slot), sums);
+  kernels_.int8_high({high, hidden_padded_, tile_count}, state(thread), sums);
 }
 
 /// Adds the sums of parts of some rows, which are counted from `first` on; their leaves are good.
-void Head::multiply_low(size_t first, std::span<const uint32_t> rows, Step step, uint32_t slot,
+void Head::multiply_low(size_t first, std::span<const uint32_t> rows, Step step, uint32_t thread,
                         const kernels::PlaneSums& sums) const {
   const size_t row_bytes = low_row_bytes(hidden_padded_);
   const uint32_t begin = part_cols_[step.from];
@@ -200,7 +176,7 @@ void Head::multiply_low(size_t first, std::span<const uint32_t> rows, Step step,
   const bool stream = step.to - step.from == kParts || blocks % kBlockStep == 0;
   kernels_.int8_low({table_.low + first * row_bytes + begin / 2, row_bytes, blocks,
                      stream ? 1 : kBlockStep, rows.data(), static_cast<uint32_t>(rows.size())},
-                    state(slot, begin), sums);
+                    state(thread, begin), sums);
 }
 
 /// Bounds of the logits of rows that follow each other; the logits where all parts are read.
@@ -218,12 +194,12 @@ void Head::bound_rows(const Bound& bound, size_t first, uint32_t count,
   }
 }
 
-/// This thread's rows for all tokens.
-void Head::multiply_all(uint32_t thread) {
+/// This thread's rows.
+void Head::compute_all(const float* x, uint32_t thread) {
+  prepare(x, thread);
   const runtime::Range tiles = team_->share(tile_count(), thread);
-  const uint32_t slot = count_ == 1 ? thread : 0;
   if (table_.kind == format::kF32Rows) {
-    return multiply_f32(tiles.begin * kTileRows, tiles.end * kTileRows, slot);
+    return multiply_f32(tiles.begin * kTileRows, tiles.end * kTileRows, thread);
   }
   alignas(64) int32_t hi[kChunkRows];
   alignas(64) int32_t lo[kChunkRows];
@@ -233,23 +209,19 @@ void Head::multiply_all(uint32_t thread) {
     const size_t row = size_t{begin} * kTileRows;
     const size_t row_bytes = low_row_bytes(hidden_padded_);
     leaves_->need(table_.low + row * row_bytes, count * row_bytes);
-    for (uint32_t t = 0; t < count_; ++t) {  // a chunk is in a near cache after the first token
-      multiply_high(row, count / kTileRows, slot + t, {hi, lo});
-      multiply_low(row, {kChunkInOrder.data(), count}, {0, kParts}, slot + t, {hi, lo});
-      bound_rows(bounds(slot + t)[kParts], row, count, {hi, lo},
-                 logits_.data() + size_t{t} * vocab_padded_ + row);
-    }
+    multiply_high(row, count / kTileRows, thread, {hi, lo});
+    multiply_low(row, {kChunkInOrder.data(), count}, {0, kParts}, thread, {hi, lo});
+    bound_rows(bounds(thread)[kParts], row, count, {hi, lo}, logits_.data() + row);
   }
 }
 
-void Head::multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t slot) {
+void Head::multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t thread) {
   if (row_end > table_.rows) row_end = table_.rows;
   if (row_begin >= row_end) return;
   const size_t row_bytes = size_t{hidden_padded_} * 4;
   leaves_->need(table_.data + row_begin * row_bytes, (row_end - row_begin) * row_bytes);
   kernels_.f32_matmul(reinterpret_cast<const float*>(table_.data), hidden_padded_, row_begin,
-                      row_end, states_.data() + size_t{slot} * hidden_padded_, hidden_padded_,
-                      count_, logits_.data(), vocab_padded_);
+                      row_end, states_.data() + size_t{thread} * hidden_padded_, logits_.data());
 }
 
 /// Takes the step with this thread's part of the listed rows.
@@ -365,21 +337,22 @@ bool Head::choose_screened(sampler::Sampler& sampler, uint64_t index, uint32_t* 
 
 void Head::add_cost() {
   const bool integers = table_.kind == format::kInt8Rows;
+  const bool screening = !upper_.empty();
   const uint64_t all_bytes =
       uint64_t{table_.rows} * (integers ? low_row_bytes(hidden_padded_) : 4 * hidden_padded_);
   ++cost_.choices;
-  cost_.exact_rows += screening_ ? exact_count_ : table_.rows;
-  cost_.bytes += screening_ ? low_bytes_ : all_bytes;
+  cost_.exact_rows += screening ? exact_count_ : table_.rows;
+  cost_.bytes += screening ? low_bytes_ : all_bytes;
   if (integers) cost_.bytes += uint64_t{vocab_padded_} * (hidden_padded_ / 2 + 4);
-  if (screening_) cost_.bytes += uint64_t{vocab_padded_} * 4;
+  if (screening) cost_.bytes += uint64_t{vocab_padded_} * 4;
 }
 
 Result<uint32_t> Head::choose(sampler::Sampler& sampler, uint64_t index) {
   uint32_t token = 0;
-  const bool chosen = screening_ && choose_screened(sampler, index, &token);
+  const bool chosen = !upper_.empty() && choose_screened(sampler, index, &token);
   add_cost();
   BITNET_TRY(leaves_->error());
-  return chosen ? Result<uint32_t>(token) : sampler.choose(kernels_, logits(0), index);
+  return chosen ? Result<uint32_t>(token) : sampler.choose(kernels_, logits(), index);
 }
 
 }  // namespace bitnet::model

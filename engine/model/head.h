@@ -29,22 +29,18 @@ struct HeadCost {
 class Head {
  public:
   Head() = default;
-  /// Takes memory for the logits of `logits_rows` tokens.
-  Head(Arena& arena, const format::ModelHeader& header, uint32_t logits_rows, uint32_t thread_count,
-       HeadMode mode);
+  Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode);
   void bind(const format::Model& model, const kernels::KernelTable& kernels,
             runtime::ThreadTeam& team, LeafGuard& leaves);
 
-  /// Before a section: its threads will compute the logits of `count` tokens, or what `choose`
-  /// needs.
-  void begin(uint32_t count, bool choice);
-  /// On every thread: from the residual stream of the tokens, float[count][hidden_padded].
+  /// On every thread: what `choose` needs, from the residual stream, float[hidden_padded].
   void compute(const float* x, uint32_t thread);
-  /// After a section that began with `choice`: the token at place `index` of the answer.
-  /// kNotFinite (where = token id), kModelLeaf.
+  /// After `compute`: the token at place `index` of the answer. kNotFinite (where = token id),
+  /// kModelLeaf.
   Result<uint32_t> choose(sampler::Sampler& sampler, uint64_t index);
-  /// Logits of token `index` of a section without `choice`, padded to a multiple of 16.
-  std::span<float> logits(uint32_t index);
+  /// As `compute`, all logits: vocab_size of them, padded to a multiple of 16, until the next call.
+  void compute_all(const float* x, uint32_t thread);
+  std::span<float> logits() { return logits_; }
   const HeadCost& cost() const { return cost_; }
 
  private:
@@ -68,17 +64,16 @@ class Head {
   };
 
   void prepare(const float* x, uint32_t thread);
-  kernels::SplitState state(uint32_t slot, uint32_t col = 0) const;
-  Bound* bounds(uint32_t slot) const { return bounds_.data() + size_t{slot} * (kParts + 1); }
-  void bound_parts(uint32_t slot);
+  kernels::SplitState state(uint32_t thread, uint32_t col = 0) const;
+  Bound* bounds(uint32_t thread) const { return bounds_.data() + size_t{thread} * (kParts + 1); }
+  void bound_parts(uint32_t thread);
   void bound_rows(const Bound& bound, size_t first, uint32_t count, const kernels::PlaneSums& sums,
                   float* upper) const;
-  void multiply_high(size_t row, uint32_t tile_count, uint32_t slot,
+  void multiply_high(size_t row, uint32_t tile_count, uint32_t thread,
                      const kernels::PlaneSums& sums) const;
-  void multiply_low(size_t first, std::span<const uint32_t> rows, Step step, uint32_t slot,
+  void multiply_low(size_t first, std::span<const uint32_t> rows, Step step, uint32_t thread,
                     const kernels::PlaneSums& sums) const;
-  void multiply_all(uint32_t thread);
-  void multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t slot);
+  void multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t thread);
   void multiply_listed(uint32_t thread);
   void screen(uint32_t thread);
   void penalise_bounds();
@@ -94,13 +89,11 @@ class Head {
   kernels::KernelTable kernels_{};
   runtime::ThreadTeam* team_ = nullptr;
   LeafGuard* leaves_ = nullptr;
-  uint32_t hidden_padded_ = 0, vocab_padded_ = 0, rows_max_ = 0;
+  uint32_t hidden_padded_ = 0, vocab_padded_ = 0;
   uint32_t code_stride_ = 0;
   uint32_t part_cols_[kParts + 1] = {};  ///< where each part begins, and the end
   float scale_max_ = 0.0f;               ///< the largest row scale
 
-  uint32_t count_ = 0;                         ///< tokens of the section
-  bool screening_ = false;                     ///< the section is for a choice from bounds
   const sampler::Sampler* sampler_ = nullptr;  ///< of the choice under way
   Step step_{};
   uint32_t listed_count_ = 0, exact_count_ = 0;
@@ -108,10 +101,10 @@ class Head {
   uint64_t low_bytes_ = 0;
   HeadCost cost_{};
 
-  std::span<float> states_;  ///< [max(logits_rows, threads)][hidden_padded]
+  std::span<float> states_;  ///< [thread][hidden_padded]
   std::span<int8_t> hi_, lo_;
-  std::span<Bound> bounds_;  ///< [slot][kParts + 1], by the parts read
-  std::span<float> logits_;  ///< [logits_rows][vocab_padded]
+  std::span<Bound> bounds_;  ///< [thread][kParts + 1], by the parts read
+  std::span<float> logits_;  ///< [vocab_padded]
   // Of a choice from bounds, by row of the head; empty where there is none.
   std::span<int32_t> hi_sums_, lo_sums_;  ///< of the high plane and the parts read
   std::span<float> upper_;                ///< bounds of the scores; the scores of exact rows

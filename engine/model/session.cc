@@ -34,7 +34,6 @@ Error check_options(const format::ModelHeader& header, const SessionOptions& opt
     if (row.value < row.low || row.value > row.high)
       return Error{Status::kConfigConflict, row.name, 0, row.value, row.high};
   }
-  ENGINE_CHECK(options.logits_rows > 0);
   return kNoError;
 }
 

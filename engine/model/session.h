@@ -41,6 +41,7 @@ class Session {
   /// The model's bytes that a run reads: the file's own pages, or their copy.
   std::span<const uint8_t> weights() const { return weights_; }
   runtime::ThreadTeam& team() { return team_; }
+  const LeafGuard& leaves() const { return leaves_; }
 
  private:
   void take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra);

@@ -67,7 +67,7 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   arena.share_from(of_attention);
   gate_ = arena.take<float>(chunk * intermediate_padded_);
   arena.share_from(of_layers);
-  head_ = Head(arena, header, options.logits_rows, options.threads, options.head);
+  head_ = Head(arena, header, options.threads, options.head);
   arena.end_sharing();
 }
 
@@ -83,7 +83,6 @@ void Transformer::bind(const format::Model& model, const kernels::KernelTable& k
 
 Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode) {
   ENGINE_CHECK(!ids.empty() && ids.size() <= options_.prefill_chunk);
-  ENGINE_CHECK(mode != LogitsMode::kAll || ids.size() <= options_.logits_rows);
   if (position > options_.context || ids.size() > options_.context - position) {
     return Error{Status::kContextOverflow, "context", position, position + ids.size(),
                  options_.context};
@@ -96,7 +95,6 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   token_count_ = static_cast<uint32_t>(ids.size());
   position_ = position;
   mode_ = mode;
-  head_.begin(mode == LogitsMode::kAll ? token_count_ : 1, mode == LogitsMode::kChoice);
   ids_ = ids;
   if (token_count_ == 1) embed(0);
   team_->run([](void* self, uint32_t t) { static_cast<Transformer*>(self)->work(t); }, this);
@@ -140,9 +138,7 @@ void Transformer::work(uint32_t thread) {
     attention_block(model_.layers[i], i, thread);
     feed_forward_block(model_.layers[i], thread);
   }
-  if (mode_ == LogitsMode::kNone) return;
-  const uint32_t first = mode_ == LogitsMode::kAll ? 0 : token_count_ - 1;
-  head_.compute(x_.data() + size_t{first} * hidden_padded_, thread);
+  if (mode_ == LogitsMode::kChoice) head_.compute(state(token_count_ - 1), thread);
 }
 
 /// Codes of all tokens of the call for the next matrix, through a norm where there is one. One

@@ -20,7 +20,6 @@ using format::SessionOptions;
 
 enum class LogitsMode : uint8_t {
   kNone,
-  kAll,     ///< logits of all tokens
   kChoice,  ///< what `head().choose` needs to choose the token after the last
 };
 
@@ -42,9 +41,8 @@ class Transformer {
   /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow, kModelLeaf.
   Error forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode);
 
-  /// vocab_size logits, padded to a multiple of 16: of token `index` after kAll. Valid and
-  /// writable until the next forward.
-  std::span<float> logits(uint32_t index) { return head_.logits(index); }
+  /// The head's input for token `index` of the last forward, until the next.
+  const float* state(uint32_t index) const { return x_.data() + size_t{index} * hidden_padded_; }
   Head& head() { return head_; }
 
   const SessionOptions& options() const { return options_; }

@@ -44,7 +44,7 @@ struct BitnetError {
 
 struct BitnetOptions {
   const char* isa;
-  uint32_t context, prefill_chunk, threads, logits_rows;
+  uint32_t context, prefill_chunk, threads;
   uint32_t kv_cache;    ///< format::KvCacheKind
   uint32_t verify;      ///< format::VerifyMode
   uint32_t head;        ///< model::HeadMode
@@ -127,7 +127,6 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   const model::SessionOptions session_options{options->context,
                                               options->prefill_chunk,
                                               options->threads,
-                                              options->logits_rows,
                                               text_of(options->isa),
                                               static_cast<format::KvCacheKind>(options->kv_cache),
                                               format::WeightsPlace::kMapped,
@@ -184,20 +183,29 @@ uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* o
   const model::SessionOptions& options = transformer.options();
   if (count > options.context)
     return fill(error, {Status::kContextOverflow, "ids", 0, count, options.context});
-  const size_t chunk =
-      options.prefill_chunk < options.logits_rows ? options.prefill_chunk : options.logits_rows;
+  struct {
+    model::Head& head;
+    const float* state;
+  } row{transformer.head(), nullptr};
+  const auto compute = [](void* raw, uint32_t thread) {
+    const auto& of = *static_cast<decltype(row)*>(raw);
+    of.head.compute_all(of.state, thread);
+  };
   for (size_t done = 0; done < count;) {
-    const size_t step = count - done < chunk ? count - done : chunk;
+    const size_t rest = count - done;
+    const size_t step = rest < options.prefill_chunk ? rest : options.prefill_chunk;
     const Error failure = transformer.forward({ids + done, step}, static_cast<uint32_t>(done),
-                                              model::LogitsMode::kAll);
+                                              model::LogitsMode::kNone);
     if (failed(failure)) return fill(error, failure);
     for (size_t i = 0; i < step; ++i) {
-      std::memcpy(out + (done + i) * vocab, transformer.logits(static_cast<uint32_t>(i)).data(),
-                  vocab * 4);
+      row.state = transformer.state(static_cast<uint32_t>(i));
+      session.team().run(compute, &row);
+      std::memcpy(out + (done + i) * vocab, row.head.logits().data(), vocab * 4);
     }
     done += step;
   }
-  return 0;
+  const Error changed = session.leaves().error();
+  return failed(changed) ? fill(error, changed) : 0;
 }
 
 uint32_t bitnet_generate(void* handle, const tokenizer::Tables* tables, const uint32_t* ids,

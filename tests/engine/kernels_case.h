@@ -206,11 +206,11 @@ inline void run_int8_low(const KernelTable& table, const Case& c, Outputs& out) 
                  {c.int8s(1) + s[3] * 128, c.int8s(2) + s[3] * 128}, {hi, lo});
 }
 
-/// size: cols_padded, row_begin, row_end, token_count, x_stride, y_stride. Inputs: weights, x.
+/// size: cols_padded, row_begin, row_end. Inputs: weights, x.
 inline void run_f32_matmul(const KernelTable& table, const Case& c, Outputs& out) {
   const uint32_t* s = c.size;
-  float* y = out.add_floats(strided(s[3], s[5], s[2]));
-  table.f32_matmul(c.floats(0), s[0], s[1], s[2], c.floats(1), s[4], s[3], y, s[5]);
+  float* y = out.add_floats(s[2]);
+  table.f32_matmul(c.floats(0), s[0], s[1], s[2], c.floats(1), y);
 }
 
 /// size: n, n_padded, in place; scalar: eps. Inputs: x, w. Output: y.

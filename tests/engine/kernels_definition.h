@@ -144,13 +144,9 @@ inline SinCos sincos_ordered(float a) {
 }
 
 inline void f32_matmul(const float* weights, uint32_t cols_padded, uint32_t row_begin,
-                       uint32_t row_end, const float* x, size_t x_stride, uint32_t token_count,
-                       float* y, size_t y_stride) {
+                       uint32_t row_end, const float* x, float* y) {
   for (uint32_t row = row_begin; row < row_end; ++row) {
-    const float* weight_row = weights + size_t{row} * cols_padded;
-    for (uint32_t token = 0; token < token_count; ++token) {
-      y[token * y_stride + row] = dot16(weight_row, x + token * x_stride, cols_padded);
-    }
+    y[row] = dot16(weights + size_t{row} * cols_padded, x, cols_padded);
   }
 }
 

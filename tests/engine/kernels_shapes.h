@@ -265,7 +265,7 @@ inline void fill_case(Case& c, Random& random, uint32_t extreme, bool plain) {
       return fill_integer_matmul(c, random, extreme % 3, extreme / 3, plain);
     case Operation::kF32Matmul:
       fill.floats(size_t{s[2]} * s[0]);
-      return fill.floats(size_t{s[3] - 1} * s[4] + s[0]);
+      return fill.floats(s[0]);
     case Operation::kRmsNorm:
       c.scalar = random.below(2) ? 1e-5f : 1e-6f;
       fill.floats(s[1]);
@@ -328,16 +328,13 @@ inline void shape_matmul(Case& c, uint32_t index, Random& random) {
   c.size[3] = first ? 1 : index < 20 ? kTokens[index - 10] : pick(random, kTokens, 9);
   c.size[1] = first ? 0 : random.below(4);
   c.size[2] = c.size[1] + (first ? 1 : random.between(1, 3));
-  uint32_t rows = c.size[2] * 16;
   if (c.operation == Operation::kF32Matmul) {
     c.size[1] = random.below(9);
     c.size[2] = c.size[1] + random.between(first ? 0 : 1, 11);
-    rows = c.size[2] == 0 ? 1 : c.size[2];
-    c.size[4] = c.size[0] + 16 * random.below(3);
-  } else {
-    c.size[4] = (c.size[0] + 63) / 64 * 64 + 64 * random.below(3);
+    return;
   }
-  c.size[5] = rows + (first ? 0 : random.below(3) * 8 + random.below(2));
+  c.size[4] = (c.size[0] + 63) / 64 * 64 + 64 * random.below(3);
+  c.size[5] = c.size[2] * 16 + (first ? 0 : random.below(3) * 8 + random.below(2));
   if (c.operation == Operation::kInt8Low) shape_blocks(c, random);
 }
 

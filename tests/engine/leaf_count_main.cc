@@ -67,7 +67,7 @@ int main(int argument_count, char** arguments) {
   const Result<std::span<const uint8_t>> file = platform::map_file(arguments[1]);
   if (!file.ok()) return programs::report(file.error());
   const auto* isa = reinterpret_cast<const uint8_t*>("auto");
-  model::SessionOptions options{64, 32, numbers[4], 1, {isa, 4}};
+  model::SessionOptions options{64, 32, numbers[4], {isa, 4}};
   options.verify = static_cast<format::VerifyMode>(numbers[2]);
   options.head = static_cast<model::HeadMode>(numbers[3]);
   const auto take = [](void* header, Arena& arena, bool) {

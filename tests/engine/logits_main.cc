@@ -17,6 +17,7 @@ namespace {
 using namespace bitnet;
 
 model::Session session;
+const float* state;  ///< of the token whose logits are computed
 
 uint32_t number(const char* text) { return static_cast<uint32_t>(std::strtoul(text, nullptr, 10)); }
 
@@ -24,12 +25,15 @@ int run(std::span<uint32_t> ids, uint32_t chunk) {
   for (uint32_t done = 0; done < ids.size();) {
     const uint32_t left = static_cast<uint32_t>(ids.size()) - done;
     const uint32_t count = left < chunk ? left : chunk;
+    model::Transformer& transformer = session.transformer();
     const Error error =
-        session.transformer().forward(ids.subspan(done, count), done, model::LogitsMode::kAll);
+        transformer.forward(ids.subspan(done, count), done, model::LogitsMode::kNone);
     if (failed(error)) return programs::report(error);
     for (uint32_t i = 0; i < count; ++i) {
-      const float* logits = session.transformer().logits(i).data();
-      const auto* bytes = reinterpret_cast<const uint8_t*>(logits);
+      state = transformer.state(i);
+      session.team().run(
+          [](void*, uint32_t t) { session.transformer().head().compute_all(state, t); }, nullptr);
+      const auto* bytes = reinterpret_cast<const uint8_t*>(transformer.head().logits().data());
       const Error written =
           platform::write_all(platform::kStdout, {bytes, size_t{session.header().vocab_size} * 4});
       if (failed(written)) return programs::report(written);
@@ -50,7 +54,6 @@ int main(int argument_count, char** arguments) {
   const model::SessionOptions options{number(arguments[5]),
                                       chunk,
                                       number(arguments[3]),
-                                      chunk,
                                       {isa, std::strlen(arguments[2])},
                                       static_cast<format::KvCacheKind>(number(arguments[6]))};
   const Error error = session.open(file.value(), options, {[](void*, Arena&, bool) {}, nullptr});

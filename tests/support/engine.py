@@ -224,16 +224,13 @@ def open_handle(
     context: int = 16,
     prefill_chunk: int = 4,
     threads: int = 1,
-    logits_rows: int = 4,
     kv_cache: int = 0,
     verify: str = "off",
     head: int = 0,
 ) -> ctypes.c_void_p | Failure:
     """Calls `bitnet_open` itself: no check of Python stands before it. The caller closes."""
     mode = library.VERIFY_MODES.index(verify)
-    options = library.Options(
-        isa.encode(), context, prefill_chunk, threads, logits_rows, kv_cache, mode, head
-    )
+    options = library.Options(isa.encode(), context, prefill_chunk, threads, kv_cache, mode, head)
     handle = ctypes.c_void_p()
     error = library.new_error()
     status = engine_library().bitnet_open(

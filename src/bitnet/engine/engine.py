@@ -20,7 +20,6 @@ from bitnet.tokenizer import compile_tokenizer, cut_added
 __all__ = ["Engine", "Generation"]
 
 _FINISH: Final = ("stop_token", "stop_string", "length")
-_LOGITS_BYTES_MAX: Final = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,11 +134,10 @@ class Engine:
                 where=f"found {head!r}",
                 hint=f"use one of {', '.join(library.HEAD_MODES)}",
             )
-        rows = max(1, min(prefill_chunk, _LOGITS_BYTES_MAX // (4 * self.spec.vocab_size)))
         kind = library.KV_CACHE_KINDS.index(kv_cache)
         modes = library.VERIFY_MODES.index(verify), library.HEAD_MODES.index(head)
         options = library.Options(
-            _encode(isa or "auto"), self.context, prefill_chunk, threads, rows, kind, *modes, root
+            _encode(isa or "auto"), self.context, prefill_chunk, threads, kind, *modes, root
         )
         handle = ctypes.c_void_p()
         error = library.new_error()

@@ -76,7 +76,6 @@ class Options(ctypes.Structure):
         ("context", _U32),
         ("prefill_chunk", _U32),
         ("threads", _U32),
-        ("logits_rows", _U32),
         ("kv_cache", _U32),
         ("verify", _U32),
         ("head", _U32),
