@@ -39,11 +39,9 @@ uint64_t pass_ns[kPassesMax];
 uint64_t sink;
 
 bool has_table(const char* name) {
-  const uint64_t hwcap = platform::hardware_capabilities();
-  for (uint32_t i = 0; i < kernels::kernel_table_count(); ++i) {
-    if (std::strcmp(kernels::kernel_table_name(i), name) == 0) {
-      return kernels::kernel_table_available(i, hwcap);
-    }
+  const Processor processor = detect_processor(platform::hardware_capabilities());
+  for (const kernels::KernelLevel& level : kernels::kernel_levels()) {
+    if (std::strcmp(level.name, name) == 0) return processor.*level.available;
   }
   return false;
 }

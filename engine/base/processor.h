@@ -8,6 +8,7 @@ namespace bitnet {
 
 /// Instruction sets that the processor has and whose registers the operating system saves.
 struct Processor {
+  bool ref = true;          ///< what every processor of the architecture has
   bool avx2 = false;        ///< with F16C
   bool avx512 = false;      ///< F, BW and VL, and avx2
   bool avx512vnni = false;  ///< with avx512

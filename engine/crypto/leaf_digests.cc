@@ -5,7 +5,7 @@ namespace bitnet::crypto {
 namespace {
 
 constexpr LeafHash kHashes[] = {
-    {"ref", 1, leaf_digests_ref, nullptr},
+    {"ref", 1, leaf_digests_ref, &Processor::ref},
 #if defined(__x86_64__)
     {"avx2", 4, leaf_digests_avx2, &Processor::avx2},
     {"avx512", 8, leaf_digests_avx512, &Processor::avx512},
@@ -20,9 +20,9 @@ constexpr LeafHash kHashes[] = {
 std::span<const LeafHash> leaf_hashes() { return kHashes; }
 
 const LeafHash& choose_leaf_hash(const Processor& processor) {
-  size_t best = std::size(kHashes) - 1;
-  while (kHashes[best].available != nullptr && !(processor.*kHashes[best].available)) --best;
-  return kHashes[best];
+  const LeafHash* best = std::end(kHashes) - 1;
+  while (!(processor.*best->available)) --best;
+  return *best;
 }
 
 }  // namespace bitnet::crypto

@@ -27,7 +27,7 @@ struct LeafHash {
   const char* name;
   uint32_t lanes;
   LeafDigests digests;
-  bool Processor::* available;  ///< null: everywhere
+  bool Processor::* available;
 };
 inline constexpr uint32_t kLeafLanesMax = 8;
 

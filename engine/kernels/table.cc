@@ -6,8 +6,6 @@
 #error "kernels exist for x86_64 and aarch64"
 #endif
 
-#include "base/check.h"
-#include "base/processor.h"
 #include "kernels/int8_rows.h"
 #include "kernels/ternary_matmul.h"
 
@@ -21,58 +19,34 @@ void float_dotprod(KernelTable& table);
 
 namespace {
 
-/// One instruction set: its operations, and when it can run.
-struct Level {
-  const char* name;
-  void (*set_float)(KernelTable& table);
-  TernaryMatmul ternary_matmul;
-  Int8High int8_high;
-  Int8Low int8_low;
-  bool Processor::* available;  ///< null: everywhere
-};
-
-constexpr Level kLevels[] = {
-    {"ref", float_ref, ternary_matmul_ref, int8_high_ref, int8_low_ref, nullptr},
+constexpr KernelLevel kLevels[] = {
+    {"ref", &Processor::ref, float_ref, ternary_matmul_ref, int8_high_ref, int8_low_ref},
 #if defined(__x86_64__)
-    {"avx2", float_avx2, ternary_matmul_avx2, int8_high_avx2, int8_low_avx2, &Processor::avx2},
-    {"avx512vnni", float_avx512vnni, ternary_matmul_avx512vnni, int8_high_avx512vnni,
-     int8_low_avx512vnni, &Processor::avx512vnni},
+    {"avx2", &Processor::avx2, float_avx2, ternary_matmul_avx2, int8_high_avx2, int8_low_avx2},
+    {"avx512vnni", &Processor::avx512vnni, float_avx512vnni, ternary_matmul_avx512vnni,
+     int8_high_avx512vnni, int8_low_avx512vnni},
 #else
-    {"neon", float_ref, ternary_matmul_neon, int8_high_neon, int8_low_neon, &Processor::neon},
-    {"dotprod", float_dotprod, ternary_matmul_dotprod, int8_high_dotprod, int8_low_dotprod,
-     &Processor::dotprod},
-    {"i8mm", float_dotprod, ternary_matmul_i8mm, int8_high_dotprod, int8_low_dotprod,
-     &Processor::i8mm},
+    {"neon", &Processor::neon, float_ref, ternary_matmul_neon, int8_high_neon, int8_low_neon},
+    {"dotprod", &Processor::dotprod, float_dotprod, ternary_matmul_dotprod, int8_high_dotprod,
+     int8_low_dotprod},
+    {"i8mm", &Processor::i8mm, float_dotprod, ternary_matmul_i8mm, int8_high_dotprod,
+     int8_low_dotprod},
 #endif
 };
-constexpr uint32_t kLevelCount = sizeof kLevels / sizeof kLevels[0];
-static_assert(kLevelCount <= kKernelTableCountMax);
-
-const Level& level(uint32_t index) {
-  ENGINE_CHECK(index < kLevelCount);
-  return kLevels[index];
-}
+static_assert(std::size(kLevels) <= kKernelLevelsMax);
 
 }  // namespace
 
-uint32_t kernel_table_count() { return kLevelCount; }
+std::span<const KernelLevel> kernel_levels() { return kLevels; }
 
-const char* kernel_table_name(uint32_t index) { return level(index).name; }
-
-bool kernel_table_available(uint32_t index, uint64_t hwcap) {
-  const auto available = level(index).available;
-  return available == nullptr || detect_processor(hwcap).*available;
-}
-
-KernelTable kernel_table(uint32_t index) {
-  const Level& found = level(index);
-  KernelTable table;
-  found.set_float(table);
-  table.name = found.name;
-  table.ternary_matmul = found.ternary_matmul;
-  table.int8_high = found.int8_high;
-  table.int8_low = found.int8_low;
-  return table;
+KernelTable KernelLevel::table() const {
+  KernelTable complete;
+  set_float(complete);
+  complete.name = name;
+  complete.ternary_matmul = ternary_matmul;
+  complete.int8_high = int8_high;
+  complete.int8_low = int8_low;
+  return complete;
 }
 
 }  // namespace bitnet::kernels

@@ -11,6 +11,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+
+#include "base/processor.h"
 
 namespace bitnet::kernels {
 
@@ -174,16 +177,21 @@ struct KernelTable {
                          const AttentionRows& rows);
 };
 
-/// Names of the tables compiled for this architecture, weakest first, "ref" always first.
-inline constexpr uint32_t kKernelTableCountMax = 4;
-uint32_t kernel_table_count();
-const char* kernel_table_name(uint32_t index);
+/// An instruction set that there are kernels for.
+struct KernelLevel {
+  const char* name;
+  bool Processor::* available;
+  void (*set_float)(KernelTable& table);
+  TernaryMatmul ternary_matmul;
+  Int8High int8_high;
+  Int8Low int8_low;
 
-/// True where this processor (and its operating system) can run table `index`. From CPUID and
-/// XGETBV on x86-64, on aarch64 from `hwcap`, which is that of platform::hardware_capabilities.
-bool kernel_table_available(uint32_t index, uint64_t hwcap);
+  /// All its operations.
+  KernelTable table() const;
+};
+inline constexpr uint32_t kKernelLevelsMax = 4;
 
-/// Table `index`, complete.
-KernelTable kernel_table(uint32_t index);
+/// Those of this architecture, weakest first, "ref" always first.
+std::span<const KernelLevel> kernel_levels();
 
 }  // namespace bitnet::kernels

@@ -6,16 +6,16 @@
 namespace bitnet::model {
 namespace {
 
-/// The table of that name, or for "auto" the strongest that this processor has.
-Result<uint32_t> choose_kernels(Text isa) {
-  const uint64_t hwcap = platform::hardware_capabilities();
-  uint32_t best = 0;
-  for (uint32_t i = 0; i < kernels::kernel_table_count(); ++i) {
-    const bool available = kernels::kernel_table_available(i, hwcap);
-    if (available) best = i;
-    if (!same(isa, kernels::kernel_table_name(i))) continue;
-    if (available) return i;
-    return Error{Status::kIsaUnavailable, kernels::kernel_table_name(i)};
+/// The level of that name, or for "auto" the strongest that this processor has.
+Result<const kernels::KernelLevel*> choose_level(Text isa) {
+  const Processor processor = detect_processor(platform::hardware_capabilities());
+  const kernels::KernelLevel* best = nullptr;
+  for (const kernels::KernelLevel& level : kernels::kernel_levels()) {
+    const bool available = processor.*level.available;
+    if (available) best = &level;
+    if (!same(isa, level.name)) continue;
+    if (available) return best;
+    return Error{Status::kIsaUnavailable, level.name};
   }
   if (same(isa, "auto")) return best;
   return Error{Status::kIsaUnavailable, "isa"};
@@ -66,8 +66,8 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   if (!header.ok()) return header.error();
   header_ = header.value();
   BITNET_TRY(check_options(*header_, options));
-  const Result<uint32_t> kernel_index = choose_kernels(options.isa);
-  if (!kernel_index.ok()) return kernel_index.error();
+  const Result<const kernels::KernelLevel*> level = choose_level(options.isa);
+  if (!level.ok()) return level.error();
 
   Arena counting;
   take_memory(counting, options, extra);
@@ -83,7 +83,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   BITNET_TRY(leaves_.start(team_));
   const Result<format::Model> model = format::load_model(file, layers_);
   if (!model.ok()) return model.error();
-  transformer_.bind(model.value(), kernels::kernel_table(kernel_index.value()), team_, leaves_);
+  transformer_.bind(model.value(), level.value()->table(), team_, leaves_);
   return kNoError;
 }
 

@@ -32,6 +32,15 @@ const crypto::LeafHash& leaf_hash(uint32_t index) {
   return crypto::leaf_hashes()[index];
 }
 
+const kernels::KernelLevel& kernel_level(uint32_t index) {
+  ENGINE_CHECK(index < kernels::kernel_levels().size());
+  return kernels::kernel_levels()[index];
+}
+
+bool has(bool Processor::* part) {
+  return detect_processor(platform::hardware_capabilities()).*part;
+}
+
 }  // namespace
 
 extern "C" {
@@ -94,11 +103,9 @@ uint32_t bitnet_status_row(uint32_t status, const char* columns[6]) {
   return static_cast<uint32_t>(row.exit_code);
 }
 
-uint32_t bitnet_isa_count() { return kernels::kernel_table_count(); }
-const char* bitnet_isa_name(uint32_t index) { return kernels::kernel_table_name(index); }
-uint32_t bitnet_isa_available(uint32_t index) {
-  return kernels::kernel_table_available(index, platform::hardware_capabilities());
-}
+uint32_t bitnet_isa_count() { return static_cast<uint32_t>(kernels::kernel_levels().size()); }
+const char* bitnet_isa_name(uint32_t index) { return kernel_level(index).name; }
+uint32_t bitnet_isa_available(uint32_t index) { return has(kernel_level(index).available); }
 
 void bitnet_close(void* handle) {
   auto* engine = static_cast<Engine*>(handle);
@@ -151,11 +158,7 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
 uint32_t bitnet_leaf_hash_count() { return static_cast<uint32_t>(crypto::leaf_hashes().size()); }
 const char* bitnet_leaf_hash_name(uint32_t index) { return leaf_hash(index).name; }
 uint32_t bitnet_leaf_hash_lanes(uint32_t index) { return leaf_hash(index).lanes; }
-uint32_t bitnet_leaf_hash_available(uint32_t index) {
-  const auto available = leaf_hash(index).available;
-  const Processor processor = detect_processor(platform::hardware_capabilities());
-  return available == nullptr || processor.*available;
-}
+uint32_t bitnet_leaf_hash_available(uint32_t index) { return has(leaf_hash(index).available); }
 void bitnet_leaf_digests(uint32_t hash, const uint8_t* data, size_t leaf_bytes, uint64_t index,
                          uint32_t count, uint8_t* digests) {
   leaf_hash(hash).digests(data, leaf_bytes, index, count, digests);
@@ -304,7 +307,7 @@ uint32_t bitnet_choose(uint32_t isa, float* logits, uint32_t vocab_size, const u
                  options->seed});
   for (size_t i = 0; i < seen_count; ++i) sampler.note(seen[i]);
   const Result<uint32_t> result =
-      sampler.choose(kernels::kernel_table(isa), {logits, pad_lanes(vocab_size)}, index);
+      sampler.choose(kernel_level(isa).table(), {logits, pad_lanes(vocab_size)}, index);
   if (!result.ok()) return fill(error, result.error());
   *chosen = result.value();
   return 0;

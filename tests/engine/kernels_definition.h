@@ -370,7 +370,7 @@ inline float store_int8(const float* x, uint32_t n_padded, int8_t* codes) {
 
 /// The float operations above beside the integer ones of the table `ref`.
 inline KernelTable definition() {
-  KernelTable table = kernel_table(0);
+  KernelTable table = kernel_levels()[0].table();
   table.f32_matmul = f32_matmul;
   table.rms_norm = rms_norm;
   table.quantize_int8 = quantize_int8;

@@ -25,7 +25,10 @@ namespace {
 
 using namespace bitnet::kernels;
 
-uint64_t hwcap() { return getauxval(AT_HWCAP) | uint64_t{getauxval(AT_HWCAP2)} << 32; }
+bool available(const KernelLevel& level) {
+  return bitnet::detect_processor(getauxval(AT_HWCAP) | uint64_t{getauxval(AT_HWCAP2)} << 32).*
+         level.available;
+}
 
 /// FNV-1a over all inputs, to see that a kernel leaves them alone.
 uint64_t digest_inputs(const Case& c) {
@@ -84,13 +87,13 @@ void walk_case(Case& c, Counts& counts) {
   const uint64_t before = digest_inputs(c);
   running = "definition";
   execute(kernels_definition::definition(), c, expected);
-  for (uint32_t table = 0; table < kernel_table_count(); ++table) {
-    if (!kernel_table_available(table, hwcap())) continue;
-    running = kernel_table_name(table);
-    execute(kernel_table(table), c, found);
-    bool good = check(kernel_table_name(table), c, expected, found);
+  for (const KernelLevel& level : kernel_levels()) {
+    if (!available(level)) continue;
+    running = level.name;
+    execute(level.table(), c, found);
+    bool good = check(level.name, c, expected, found);
     if (digest_inputs(c) != before) {
-      report("an input was changed", kernel_table_name(table), c, 0, 0);
+      report("an input was changed", level.name, c, 0, 0);
       good = false;
     }
     ++(good ? counts.passed : counts.failed);
@@ -116,9 +119,8 @@ int walk(uint32_t random_count, uint64_t seed) {
 }
 
 int print_tables() {
-  for (uint32_t i = 0; i < kernel_table_count(); ++i) {
-    const bool available = kernel_table_available(i, hwcap());
-    std::printf("%s %s\n", kernel_table_name(i), available ? "available" : "unavailable");
+  for (const KernelLevel& level : kernel_levels()) {
+    std::printf("%s %s\n", level.name, available(level) ? "available" : "unavailable");
   }
   return 0;
 }
@@ -150,13 +152,14 @@ bool read_case(Case& c) {
 int evaluate(const char* name) {
   static Slot inputs[kInputCountMax];
   static Outputs out;
-  uint32_t table = 0;
-  while (table < kernel_table_count() && std::strcmp(kernel_table_name(table), name) != 0) ++table;
-  if (table == kernel_table_count()) stop("no such table");
-  if (!kernel_table_available(table, hwcap())) stop("this processor cannot run the table");
+  const std::span<const KernelLevel> levels = kernel_levels();
+  size_t index = 0;
+  while (index < levels.size() && std::strcmp(levels[index].name, name) != 0) ++index;
+  if (index == levels.size()) stop("no such table");
+  if (!available(levels[index])) stop("this processor cannot run the table");
   current.inputs = inputs;
   while (read_case(current)) {
-    execute(kernel_table(table), current, out);
+    execute(levels[index].table(), current, out);
     write_exactly(&out.count, sizeof out.count);
     for (uint32_t i = 0; i < out.count; ++i) {
       const uint32_t bytes = static_cast<uint32_t>(out.slots[i].bytes());
@@ -209,18 +212,18 @@ constexpr int kRoundsMax = 100;
 /// Times all tables in turns, round after round, and prints a line for each.
 void time_tables(Case& c, const Bench& plan) {
   static Outputs out;
-  static double times[kKernelTableCountMax][kRoundsMax];
+  static double times[kKernelLevelsMax][kRoundsMax];
+  const std::span<const KernelLevel> levels = kernel_levels();
   out.prefill = false;
   for (int round = 0; round < plan.rounds; ++round) {
-    for (uint32_t i = 0; i < kernel_table_count(); ++i) {
-      if (!kernel_table_available(i, hwcap())) continue;
-      times[i][round] = time_round(kernel_table(i), c, out, plan);
+    for (uint32_t i = 0; i < levels.size(); ++i) {
+      if (available(levels[i])) times[i][round] = time_round(levels[i].table(), c, out, plan);
     }
   }
-  for (uint32_t i = 0; i < kernel_table_count(); ++i) {
-    if (!kernel_table_available(i, hwcap())) continue;
+  for (uint32_t i = 0; i < levels.size(); ++i) {
+    if (!available(levels[i])) continue;
     std::printf("{\"operation\": \"%s\", \"isa\": \"%s\", \"ns\": [",
-                kOperationNames[static_cast<uint32_t>(c.operation)], kernel_table_name(i));
+                kOperationNames[static_cast<uint32_t>(c.operation)], levels[i].name);
     for (int round = 0; round < plan.rounds; ++round) {
       std::printf("%s%.1f", round == 0 ? "" : ", ", times[i][round]);
     }
