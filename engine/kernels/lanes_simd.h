@@ -69,13 +69,6 @@ static inline float sum_lanes(f32x16 acc) {
   return two[0] + two[1];
 }
 
-/// Exact in any order, so the lanes are simply added up.
-static inline int32_t sum_lanes(i32x16 acc) {
-  int32_t sum = 0;
-  for (uint32_t lane = 0; lane < kLanes; ++lane) sum += acc[lane];
-  return sum;
-}
-
 static inline f32x16 max_lanes(f32x16 a, f32x16 b) { return select_lanes(a > b, a, b); }
 
 /// out[j] = dot16(x, rows + j * stride) for j < kRows: as many sums in flight, each in its order.
@@ -98,14 +91,9 @@ static inline float amax(const float* x, uint32_t n) {
   i32x16 largest = {};
   for (uint32_t base = 0; base < n; base += kLanes) {
     const i32x16 magnitude = bits_of_lanes(load_lanes(x + base)) & 0x7fffffff;
-    const i32x16 larger = magnitude > largest;
-    largest = (magnitude & larger) | (largest & ~larger);
+    largest = __builtin_elementwise_max(largest, magnitude);
   }
-  int32_t result = largest[0];
-  for (uint32_t lane = 1; lane < kLanes; ++lane) {
-    result = largest[lane] > result ? largest[lane] : result;
-  }
-  return __builtin_bit_cast(float, result);
+  return __builtin_bit_cast(float, __builtin_reduce_max(largest));
 }
 
 /// 1.5 * 2^23: adding it leaves the nearest integer (ties to even) in the low bits of the sum.

@@ -37,7 +37,7 @@ float quantize_int8(const float* x, uint32_t n_padded, int8_t* codes, int32_t* s
     store_lanes(codes + base, __builtin_convertvector(integers, i8x16));
     total = total + integers;
   }
-  *sum = sum_lanes(total);
+  *sum = __builtin_reduce_add(total);
   return s;
 }
 
@@ -57,8 +57,8 @@ float quantize_split(const float* x, uint32_t n_padded, int8_t* hi, int8_t* lo, 
     hi_total = hi_total + high;
     lo_total = lo_total + low;
   }
-  *hi_sum = sum_lanes(hi_total);
-  *lo_sum = sum_lanes(lo_total);
+  *hi_sum = __builtin_reduce_add(hi_total);
+  *lo_sum = __builtin_reduce_add(lo_total);
   return largest / kSplitCodeMax;
 }
 
