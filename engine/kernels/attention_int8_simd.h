@@ -1,7 +1,7 @@
 // Attention over a cache in int8: sums of products of integers, exact in any order.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `attention_int8` in table.h; definition: docs/numerics.md, "The KV cache", int8.
+// Contract: `attention` of int8 in table.h; definition: docs/numerics.md, "The KV cache", int8.
 // Queries, and the weights of values, are 15-bit integers; four of them at a time meet four codes
 // that lie together: of a key four elements, of a column of values four positions. The form of four
 // integers, and the instructions, are those of the instruction set.
@@ -199,10 +199,11 @@ inline float pack_weights(const float* weights, const float* scales, uint32_t be
   return pack_row(scaled, kValueBlock, kWeightMin, rows, to);
 }
 
-inline void score_codes(const AttentionQueries& queries, const Int8Rows& k, uint32_t row_count,
+inline void score_codes(const AttentionQueries& queries, const CacheRows& k, uint32_t row_count,
                         const AttentionRows& to) {
   const uint32_t dim = queries.head_dim_padded;
   const uint32_t steps = dim / 4;
+  const auto* codes = static_cast<const int8_t*>(k.rows);
   Four* packed = reinterpret_cast<Four*>(to.out);  // the result comes later
   static_assert(sizeof(Four) <= 4 * sizeof(float));
   float units[kAttentionRowsMax];
@@ -218,7 +219,7 @@ inline void score_codes(const AttentionQueries& queries, const Int8Rows& k, uint
     const f32x16 scales = load_lanes(k.scales + t);
     each_rows<kIntegerRows>(0, row_count, [&](auto rows, uint32_t row) {
       Dots dots[rows.value];
-      multiply_codes(k.codes + size_t{t} * dim, steps, packed + row * steps, dots);
+      multiply_codes(codes + size_t{t} * dim, steps, packed + row * steps, dots);
       for (uint32_t r = 0; r < rows.value; ++r) {
         const f32x16 sums = __builtin_convertvector(dots[r].total(), f32x16);
         store_lanes(to.scores + (row + r) * to.score_stride + t, sums * units[row + r] * scales);
@@ -228,9 +229,10 @@ inline void score_codes(const AttentionQueries& queries, const Int8Rows& k, uint
 }
 
 /// Adds the values of positions [begin, begin + kValueBlock) to all rows.
-inline void weigh_codes(const AttentionQueries& queries, const Int8Rows& v, uint32_t row_count,
+inline void weigh_codes(const AttentionQueries& queries, const CacheRows& v, uint32_t row_count,
                         uint32_t begin, const AttentionRows& to) {
   constexpr uint32_t kSteps = kValueBlock / 4;
+  const auto* codes = static_cast<const int8_t*>(v.rows);
   const uint32_t dim = queries.head_dim_padded;
   const uint32_t left = queries.position_count + queries.token_count - 1 - begin;
   const uint32_t steps = left < kValueBlock ? (left + 3) / 4 : kSteps;
@@ -244,7 +246,7 @@ inline void weigh_codes(const AttentionQueries& queries, const Int8Rows& v, uint
     }
     for (uint32_t i = 0; i < dim; i += kLanes) {
       Dots dots[rows.value];
-      multiply_codes(v.codes + size_t{begin} * dim + i * kValueBlock, steps, packed, dots);
+      multiply_codes(codes + size_t{begin} * dim + i * kValueBlock, steps, packed, dots);
       for (uint32_t r = 0; r < rows.value; ++r) {
         float* out = to.out + (row + r) * dim + i;
         const f32x16 sums = __builtin_convertvector(dots[r].total(), f32x16);
@@ -254,7 +256,7 @@ inline void weigh_codes(const AttentionQueries& queries, const Int8Rows& v, uint
   });
 }
 
-void attention_int8(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
+void attention_int8(const AttentionQueries& queries, const CacheRows& k, const CacheRows& v,
                     const AttentionRows& to) {
   const uint32_t row_count = queries.head_count * queries.token_count;
   score_codes(queries, k, row_count, to);

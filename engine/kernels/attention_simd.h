@@ -2,7 +2,7 @@
 // sampler shares with it.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Contract: `attention`, `attention_f16` and `exp_sum` in table.h; definition: docs/numerics.md,
+// Contract: `attention` of f32 and binary16, `exp_sum` in table.h; definition: docs/numerics.md,
 // `exp`, step 2.5 and "The KV cache".
 // Ordered float: a score is summed in sixteen lanes and a tree, as is the normaliser; positions are
 // summed in order. So a row does not depend on which other rows are in the call.
@@ -207,31 +207,24 @@ inline void weigh_values(const AttentionRows& to, const Element* values, uint32_
 }
 
 template <typename Element>
-inline void attend(const AttentionQueries& queries, const Element* k, const Element* v,
-                   const AttentionRows& to) {
+void attention(const AttentionQueries& queries, const CacheRows& k, const CacheRows& v,
+               const AttentionRows& to) {
+  const auto* keys = static_cast<const Element*>(k.rows);
+  const auto* values = static_cast<const Element*>(v.rows);
   const uint32_t heads = queries.head_count;
   const uint32_t row_count = heads * queries.token_count;
   const uint32_t common = queries.position_count;
   const uint32_t dim = queries.head_dim_padded;
   pack_queries(queries, row_count, to.out);  // the result comes later
-  score_positions(to.out, k, row_count, common + queries.token_count - 1, dim, queries.scale, to);
+  score_positions(to.out, keys, row_count, common + queries.token_count - 1, dim, queries.scale,
+                  to);
   float inverse[kAttentionRowsMax];
   weights_of_rows(queries, row_count, to, inverse);
-  weigh_values(to, v, dim, 0, row_count, {0, common});
+  weigh_values(to, values, dim, 0, row_count, {0, common});
   for (uint32_t t = 1; t < queries.token_count; ++t) {
-    weigh_values(to, v, dim, t * heads, (t + 1) * heads, {common, common + t});
+    weigh_values(to, values, dim, t * heads, (t + 1) * heads, {common, common + t});
   }
   scale_rows(queries, row_count, to, inverse);
-}
-
-void attention(const AttentionQueries& queries, const float* k, const float* v,
-               const AttentionRows& rows) {
-  attend(queries, k, v, rows);
-}
-
-void attention_f16(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
-                   const AttentionRows& rows) {
-  attend(queries, k, v, rows);
 }
 
 }  // namespace

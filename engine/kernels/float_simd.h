@@ -22,12 +22,12 @@ void KERNEL_SET(KernelTable& table) {
   table.add_in_place = add_in_place;
   table.rope = rope;
   table.rope_angles = rope_angles;
-  table.attention = attention;
+  table.attention[0] = attention<float>;
+  table.attention[1] = attention<uint16_t>;
+  table.attention[2] = attention_int8;
   table.exp_sum = exp_sum;
   table.store_f16 = store_f16;
   table.store_int8 = store_int8;
-  table.attention_f16 = attention_f16;
-  table.attention_int8 = attention_int8;
 }
 
 }  // namespace bitnet::kernels

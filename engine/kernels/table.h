@@ -102,16 +102,20 @@ struct AttentionRows {
   float* out;           ///< float[row_count][head_dim_padded]
 };
 
-/// Positions whose weights share a scale in `attention_int8`, and whose values are one block.
+/// Positions whose weights share a scale in attention over int8, and whose values are one block.
 inline constexpr uint32_t kValueBlock = 128;
 /// Positions whose values are one block in f32 and binary16.
 inline constexpr uint32_t kFloatValueBlock = 32;
 
-/// Keys or values of one kv head in int8, and a scale for each position.
-struct Int8Rows {
-  const int8_t* codes;  ///< as `attention_int8` has them, 64-byte aligned
-  const float* scales;  ///< [pad_lanes(n)], 64-byte aligned
+/// Keys or values of one kv head, as a kind of `attention` has them.
+struct CacheRows {
+  const void* rows;     ///< 64-byte aligned, of binary16 to 32 bytes
+  const float* scales;  ///< int8: [pad_lanes(n)], 64-byte aligned
 };
+
+/// Attention of all rows over the keys and values of one kv head, each read once.
+using Attention = void (*)(const AttentionQueries& queries, const CacheRows& k, const CacheRows& v,
+                           const AttentionRows& rows);
 
 struct KernelTable {
   const char* name;  ///< "ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"
@@ -148,13 +152,14 @@ struct KernelTable {
   void (*rope_angles)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
                       float* cos);
 
-  /// Attention of all rows over the keys and values of one kv head, each read once.
+  /// By format::KvCacheKind: f32, binary16, int8.
   /// n = position_count + token_count - 1 positions stand in blocks; what stands for positions at
   /// and after n may be anything. Keys lie lane of dot16 by lane, values column by column:
-  /// k: float[ceil(n / 16)][16 lanes][head_dim_padded / 16][16 positions];
-  /// v: float[ceil(n / 32)][head_dim_padded / 16][32 positions][16].
-  void (*attention)(const AttentionQueries& queries, const float* k, const float* v,
-                    const AttentionRows& rows);
+  /// k: [ceil(n / 16)][16 lanes][head_dim_padded / 16][16 positions];
+  /// v: [ceil(n / 32)][head_dim_padded / 16][32 positions][16]; int8:
+  /// k: [ceil(n / 16)][head_dim_padded / 4][16 positions][4 elements];
+  /// v: [ceil(n / 128)][head_dim_padded / 16][32][16 elements][4 positions].
+  Attention attention[3];
 
   /// e[i] = exp(x[i] - max), the definition of docs/numerics.md; n_padded multiple of 16.
   /// Returns sum16(e). Elements at and after `n` get +0. e may be x.
@@ -165,16 +170,6 @@ struct KernelTable {
 
   /// codes = the row in int8; returns its scale, max(amax, 1e-5) / 127. codes aligned to 16 bytes.
   float (*store_int8)(const float* x, uint32_t n_padded, int8_t* codes);
-
-  /// `attention` over binary16. k, v: aligned to 32 bytes.
-  void (*attention_f16)(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
-                        const AttentionRows& rows);
-
-  /// `attention` over int8, n positions as there.
-  /// k: [ceil(n / 16)][head_dim_padded / 4][16 positions][4 elements];
-  /// v: [ceil(n / 128)][head_dim_padded / 16][32][16 elements][4 positions].
-  void (*attention_int8)(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
-                         const AttentionRows& rows);
 };
 
 /// An instruction set that there are kernels for.

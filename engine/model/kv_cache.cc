@@ -50,7 +50,8 @@ KvCache::Place KvCache::place(Part part, uint32_t position) const {
 template <typename Element>
 void KvCache::store_row(Part part, Head head, uint32_t position, const Element* from) {
   const Place to = place(part, position);
-  Element* unit = rows<Element>(part, head) + to.first;
+  auto* unit = reinterpret_cast<Element*>(rows_[part].data.data()) +
+               row_index(head, 0) * head_dim_padded_ + to.first;
   for (const Element* end = from + head_dim_padded_; from < end; from += to.unit) {
     for (uint32_t i = 0; i < to.unit; ++i) unit[i * to.step] = from[i];
     unit += to.stride;
@@ -74,23 +75,18 @@ void KvCache::store(const kernels::KernelTable& kernels, Part part, Head head, u
   }
 }
 
-kernels::Int8Rows KvCache::int8_rows(Part part, Head head) const {
-  return {rows<const int8_t>(part, head), rows_[part].scales.data() + row_index(head, 0)};
+kernels::CacheRows KvCache::cache_rows(Part part, Head head) const {
+  const Rows& rows = rows_[part];
+  const size_t first = row_index(head, 0);
+  return {rows.data.data() + first * head_dim_padded_ * element_bytes(kind_),
+          rows.scales.empty() ? nullptr : &rows.scales[first]};
 }
 
 void KvCache::attend(const kernels::KernelTable& kernels, Head head,
                      const kernels::AttentionQueries& queries,
                      const kernels::AttentionRows& to) const {
-  switch (kind_) {
-    case KvCacheKind::kF32:
-      return kernels.attention(queries, rows<const float>(kKeys, head),
-                               rows<const float>(kValues, head), to);
-    case KvCacheKind::kF16:
-      return kernels.attention_f16(queries, rows<const uint16_t>(kKeys, head),
-                                   rows<const uint16_t>(kValues, head), to);
-    case KvCacheKind::kInt8:
-      return kernels.attention_int8(queries, int8_rows(kKeys, head), int8_rows(kValues, head), to);
-  }
+  kernels.attention[static_cast<uint32_t>(kind_)](queries, cache_rows(kKeys, head),
+                                                  cache_rows(kValues, head), to);
 }
 
 }  // namespace bitnet::model

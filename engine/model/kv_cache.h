@@ -12,8 +12,8 @@
 
 namespace bitnet::model {
 
-/// Layout    [layer][kv_head] of keys and of values, one head as `KernelTable::attention` and
-///           `attention_int8` have it. int8 has a float scale for each key and value,
+/// Layout    [layer][kv_head] of keys and of values, one head as `KernelTable::attention`
+///           has it. int8 has a float scale for each key and value,
 ///           [layer][kv_head][position]. Positions are padded to blocks of values.
 /// Why       attention reads the keys and then the values of one head strictly forward, whatever it
 ///           keeps in registers: a lane of dot16, or a few columns, of all positions of a block.
@@ -61,12 +61,7 @@ class KvCache {
   Place place(Part part, uint32_t position) const;
   template <typename Element>
   void store_row(Part part, Head head, uint32_t position, const Element* from);
-  template <typename Element>
-  Element* rows(Part part, Head head) const {
-    return reinterpret_cast<Element*>(rows_[part].data.data()) +
-           row_index(head, 0) * head_dim_padded_;
-  }
-  kernels::Int8Rows int8_rows(Part part, Head head) const;
+  kernels::CacheRows cache_rows(Part part, Head head) const;
 
   format::KvCacheKind kind_ = format::KvCacheKind::kF32;
   uint32_t kv_head_count_ = 0;

@@ -291,7 +291,7 @@ inline void end_attention(const AttentionCall& call) {
 /// size, scalar: as AttentionCall. Inputs: q, k, v. Outputs: scores, out.
 inline void run_attention(const KernelTable& table, const Case& c, Outputs& out) {
   const AttentionCall call = begin_attention(c, out);
-  table.attention(call.queries, c.floats(1), c.floats(2), call.rows);
+  table.attention[0](call.queries, {c.floats(1), nullptr}, {c.floats(2), nullptr}, call.rows);
   end_attention(call);
 }
 
@@ -318,15 +318,14 @@ inline void run_store_int8(const KernelTable& table, const Case& c, Outputs& out
 /// size, scalar, outputs: as attention. Inputs: q, k, v, the last two binary16.
 inline void run_attention_f16(const KernelTable& table, const Case& c, Outputs& out) {
   const AttentionCall call = begin_attention(c, out);
-  table.attention_f16(call.queries, c.halves(1), c.halves(2), call.rows);
+  table.attention[1](call.queries, {c.halves(1), nullptr}, {c.halves(2), nullptr}, call.rows);
   end_attention(call);
 }
 
 /// size, scalar, outputs: as attention. Inputs: q, codes and scales of k, codes and scales of v.
 inline void run_attention_int8(const KernelTable& table, const Case& c, Outputs& out) {
   const AttentionCall call = begin_attention(c, out);
-  table.attention_int8(call.queries, {c.int8s(1), c.floats(2)}, {c.int8s(3), c.floats(4)},
-                       call.rows);
+  table.attention[2](call.queries, {c.int8s(1), c.floats(2)}, {c.int8s(3), c.floats(4)}, call.rows);
   end_attention(call);
 }
 

@@ -269,6 +269,12 @@ inline float integers_of(const float* x, uint32_t n, float least, int32_t* integ
   return ((largest - largest) + largest) / 16256.0f;
 }
 
+/// Keys or values in int8.
+struct Int8Rows {
+  const int8_t* codes;
+  const float* scales;
+};
+
 /// One row over keys and values in int8, laid out as table.h says.
 inline void attend_row(const float* q, const Int8Rows& k, const Int8Rows& v,
                        uint32_t position_count, uint32_t dim, float scale, float* scores,
@@ -316,19 +322,17 @@ inline void attend(const AttentionQueries& queries, const Rows& k, const Rows& v
   }
 }
 
-inline void attention(const AttentionQueries& queries, const float* k, const float* v,
+template <typename Element>
+inline void attention(const AttentionQueries& queries, const CacheRows& k, const CacheRows& v,
                       const AttentionRows& rows) {
-  attend(queries, k, v, rows);
+  attend(queries, static_cast<const Element*>(k.rows), static_cast<const Element*>(v.rows), rows);
 }
 
-inline void attention_f16(const AttentionQueries& queries, const uint16_t* k, const uint16_t* v,
-                          const AttentionRows& rows) {
-  attend(queries, k, v, rows);
-}
-
-inline void attention_int8(const AttentionQueries& queries, const Int8Rows& k, const Int8Rows& v,
+inline void attention_int8(const AttentionQueries& queries, const CacheRows& k, const CacheRows& v,
                            const AttentionRows& rows) {
-  attend(queries, k, v, rows);
+  const Int8Rows keys{static_cast<const int8_t*>(k.rows), k.scales};
+  const Int8Rows values{static_cast<const int8_t*>(v.rows), v.scales};
+  attend(queries, keys, values, rows);
 }
 
 /// `value` in units of 2^-`shift`, rounded to the nearest integer, ties to even. shift is 1 ... 24.
@@ -380,12 +384,12 @@ inline KernelTable definition() {
   table.add_in_place = add_in_place;
   table.rope = rope;
   table.rope_angles = rope_angles;
-  table.attention = attention;
+  table.attention[0] = attention<float>;
+  table.attention[1] = attention<uint16_t>;
+  table.attention[2] = attention_int8;
   table.exp_sum = exp_sum;
   table.store_f16 = store_f16;
   table.store_int8 = store_int8;
-  table.attention_f16 = attention_f16;
-  table.attention_int8 = attention_int8;
   table.name = "definition";
   return table;
 }

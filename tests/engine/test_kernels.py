@@ -120,8 +120,9 @@ def test_golden_cases_cover_every_operation(golden: list[Case]) -> None:
     table = (engine_root() / "kernels" / "table.h").read_text(encoding="utf-8")
     fields = re.search(r"struct KernelTable \{(.*?)\};", table, re.DOTALL)
     assert fields is not None
-    names = re.findall(r"^  (?:[A-Z]\w+ (?=\w+;)|\w+ \(\*)(\w+)", fields[1], re.MULTILINE)
-    assert tuple(names) == driver.OPERATIONS
+    names = re.findall(r"^  (?:[A-Z]\w+ (?=\w+[;[])|\w+ \(\*)(\w+)", fields[1], re.MULTILINE)
+    kinds = ("attention_f16", "attention_int8")  # one field has those of all three kinds of cache
+    assert names == [name for name in driver.OPERATIONS if name not in kinds]
 
 
 @pytest.mark.parametrize(("arch", "table"), ALL_TABLES)
