@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Contract: `rope` and `rope_angles` in table.h; definition: docs/numerics.md, `sincos`, step 2.4.
-// The head and its angles have any length, so these two are the only operations with a tail.
+// A head has any length, so `rope` is the only operation with a tail.
 // `rope`: y does not overlap x. `rope_angles`: position * inv_freq[i] is below 2^20.
 #pragma once
 
@@ -74,18 +74,16 @@ void rope(const float* x, const float* sin, const float* cos, uint32_t head_dim,
   for (i = head_dim; i % kLanes != 0; ++i) y[i] = 0.0f;
 }
 
-void rope_angles(uint32_t position, const float* inv_freq, uint32_t count, float* sin, float* cos) {
-  for (uint32_t base = 0; base < count; base += kDoubleLanes) {
-    const uint32_t lanes = count - base < kDoubleLanes ? count - base : kDoubleLanes;
-    f32x8 frequency = {};
+void rope_angles(uint32_t position, const float* inv_freq, uint32_t n_padded, float* sin,
+                 float* cos) {
+  for (uint32_t base = 0; base < n_padded; base += kDoubleLanes) {
+    f32x8 frequency;
     f32x8 sn;
     f32x8 cs;
-    for (uint32_t lane = 0; lane < lanes; ++lane) frequency[lane] = inv_freq[base + lane];
+    __builtin_memcpy(&frequency, inv_freq + base, sizeof frequency);
     sincos_ordered(static_cast<float>(position) * frequency, sn, cs);
-    for (uint32_t lane = 0; lane < lanes; ++lane) {
-      sin[base + lane] = sn[lane];
-      cos[base + lane] = cs[lane];
-    }
+    store_lanes(sin + base, sn);
+    store_lanes(cos + base, cs);
   }
 }
 

@@ -148,8 +148,8 @@ struct KernelTable {
   /// y: float[pad_lanes(head_dim)], 64-byte aligned, its padding is set to +0.
   void (*rope)(const float* x, const float* sin, const float* cos, uint32_t head_dim, float* y);
 
-  /// sin[i], cos[i] = sincos(float(position) * inv_freq[i]) for i < count. No alignment.
-  void (*rope_angles)(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
+  /// sin[i], cos[i] = sincos(float(position) * inv_freq[i]).
+  void (*rope_angles)(uint32_t position, const float* inv_freq, uint32_t n_padded, float* sin,
                       float* cos);
 
   /// By format::KvCacheKind: f32, binary16, int8.

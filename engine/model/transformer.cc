@@ -131,7 +131,7 @@ void Transformer::work(uint32_t thread) {
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     // No other thread reads this token's x before the next barrier: quantize_tokens shares alike.
     if (token_count_ > 1) embed(t);
-    kernels_.rope_angles(position_ + t, model_.rope_inv_freq, header_->head_dim / 2,
+    kernels_.rope_angles(position_ + t, model_.rope_inv_freq, angle_stride_,
                          sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
   }
   for (uint32_t i = 0; i < header_->layer_count; ++i) {

@@ -84,7 +84,8 @@ class Transformer {
   uint32_t score_rows_ = 0;
   uint32_t width_max_ = 0, scratch_stride_ = 0;
   size_t score_stride_ = 0;
-  size_t code_stride_ = 0, qkv_stride_ = 0, angle_stride_ = 0;
+  uint32_t angle_stride_ = 0;
+  size_t code_stride_ = 0, qkv_stride_ = 0;
 
   // The call under way.
   std::span<const uint32_t> ids_;

@@ -257,8 +257,8 @@ inline void run_rope(const KernelTable& table, const Case& c, Outputs& out) {
 
 /// size: position, count. Input, not aligned: inv_freq. Outputs, not aligned: sin, cos.
 inline void run_rope_angles(const KernelTable& table, const Case& c, Outputs& out) {
-  float* sin = out.add_floats(c.size[1], 4);
-  float* cos = out.add_floats(c.size[1], 4);
+  float* sin = out.add_floats(c.size[1]);
+  float* cos = out.add_floats(c.size[1]);
   table.rope_angles(c.size[0], c.floats(0), c.size[1], sin, cos);
 }
 

@@ -215,9 +215,9 @@ inline void rope(const float* x, const float* sin, const float* cos, uint32_t he
   for (uint32_t i = head_dim; i < pad_lanes(head_dim); ++i) y[i] = 0.0f;
 }
 
-inline void rope_angles(uint32_t position, const float* inv_freq, uint32_t count, float* sin,
+inline void rope_angles(uint32_t position, const float* inv_freq, uint32_t n_padded, float* sin,
                         float* cos) {
-  for (uint32_t i = 0; i < count; ++i) {
+  for (uint32_t i = 0; i < n_padded; ++i) {
     const SinCos value = sincos_ordered(static_cast<float>(position) * inv_freq[i]);
     sin[i] = value.sin;
     cos[i] = value.cos;

@@ -372,7 +372,7 @@ inline void shape_vector(Case& c, uint32_t index, Random& random) {
       return;
     case Operation::kRopeAngles:
       c.size[0] = random.below(4) == 0 ? 0 : random.below(1u << random.between(1, 20));
-      c.size[1] = index < 34 ? n : random.between(1, 512);
+      c.size[1] = ((index < 34 ? n : random.between(1, 512)) + 15) / 16 * 16;
       return;
     case Operation::kAttention:
     case Operation::kAttentionF16:
