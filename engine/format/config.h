@@ -64,24 +64,29 @@ struct SessionOptions {
   HeadMode head = HeadMode::kScreened;
 };
 
+/// How a token is chosen from its logits.
+struct SamplerOptions {
+  float temperature = 0.0f;         ///< 0: greedy
+  uint32_t top_k = 0;               ///< 0: off
+  float top_p = 1.0f;               ///< 1: off
+  float repetition_penalty = 1.0f;  ///< 1: off
+  uint64_t seed = 0;                ///< from the command line
+};
+
 /// Every setting of a run. There is no default: the parser refuses a file in which a key is
 /// missing. Texts are bytes inside the buffer that was parsed, unescaped in place.
-struct Config : SessionOptions {
+struct Config : SessionOptions, SamplerOptions {
   Text model;  ///< "sealed", or the path of a model.bin
   uint32_t max_new_tokens;
   uint32_t prompt_bytes_max;
   uint32_t core_list[kThreadCountMax];  ///< thread i runs on processor core_list[i]
   uint32_t core_count;                  ///< 0: any; else as many as threads
   LockScope lock;
-  uint32_t accept_missing;   ///< bit i: Protection i may be missing
-  Text log;                  ///< "off", or the path of the ring in shared memory
-  bool log_text;             ///< whether prompt and answer go to the log
-  bool chat;                 ///< prompt: chat | raw
-  Text system;               ///< system message; empty for none
-  float temperature;         ///< 0 is greedy
-  uint32_t top_k;            ///< 0 is off
-  float top_p;               ///< 1 is off
-  float repetition_penalty;  ///< 1 is off
+  uint32_t accept_missing;  ///< bit i: Protection i may be missing
+  Text log;                 ///< "off", or the path of the ring in shared memory
+  bool log_text;            ///< whether prompt and answer go to the log
+  bool chat;                ///< prompt: chat | raw
+  Text system;              ///< system message; empty for none
   Text stop[kStopStringCountMax];
   uint32_t stop_count;
 };

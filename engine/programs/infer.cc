@@ -213,6 +213,7 @@ Error set_up(Program& self) {
   const std::span<uint8_t> text(self.config_text, config_bytes);
   const Digest config_digest = Sha3().add(text).digest();  // parsing resolves escapes in place
   self.config = BITNET_VALUE(format::parse_config(text));
+  self.config.seed = self.arguments.seed;
   BITNET_TRY(open_log(self, config_digest, text.size()));
   // 2. The model's bytes.
   const bool sealed = same(self.config.model, "sealed");
@@ -310,10 +311,8 @@ Error answer(Program& self, uint64_t start_ns) {
     const Text shown = prompt.first(total < kLogTextMax ? total : kLogTextMax);
     self.log.write_text(Event::kPromptText, shown, 0, total);
   }
-  const model::GenerateOptions options{config.max_new_tokens,
-                                       {config.temperature, config.top_k, config.top_p,
-                                        config.repetition_penalty, self.arguments.seed},
-                                       {config.stop, config.stop_count}};
+  const model::GenerateOptions options{
+      config.max_new_tokens, config, {config.stop, config.stop_count}};
   const model::GenerateResult result = BITNET_VALUE(self.session.generator().run(
       self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self}));
   self.log.write(Event::kAnswer, result.new_tokens, (result.end_ns - start_ns) / 1000000,

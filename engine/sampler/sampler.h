@@ -7,17 +7,12 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "format/config.h"
 #include "kernels/table.h"
 
 namespace bitnet::sampler {
 
-struct SamplerOptions {
-  float temperature = 0.0f;         ///< 0: greedy
-  uint32_t top_k = 0;               ///< 0: off
-  float top_p = 1.0f;               ///< 1: off
-  float repetition_penalty = 1.0f;  ///< 1: off
-  uint64_t seed = 0;
-};
+using format::SamplerOptions;
 
 /// What a screened head knows of the scores (logits after the penalty): those of some tokens, and
 /// of all others a bound that the score does not exceed.
