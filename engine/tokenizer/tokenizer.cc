@@ -67,17 +67,20 @@ size_t chat_text_bytes(const Tables& tables, size_t text_bytes) {
   return text_bytes + tables.chat_literal_bytes;
 }
 
-void append(const Tables& tables, Text text, std::span<uint8_t> scratch, IdWriter& out) {
+}  // namespace
+
+size_t encode(const Tables& tables, Text text, std::span<uint8_t> scratch,
+              std::span<uint32_t> ids) {
   ENGINE_CHECK(scratch.size() >= encode_scratch_bytes(tables, text.size()));
   const Workspace space(tables, text.size(), scratch);
+  IdWriter out{ids};
   if (tables.nfc.index != nullptr) text = normalize(tables, text, space.text, space.words);
   Splitter splitter(tables, text);
   for (auto piece = splitter.next(); !piece.empty(); piece = splitter.next()) {
     merge_piece(tables, piece, space.words, out);
   }
+  return out.count;
 }
-
-}  // namespace
 
 size_t encode_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
   return Workspace::words_bytes(tables, text_bytes_max) +
@@ -86,13 +89,6 @@ size_t encode_scratch_bytes(const Tables& tables, size_t text_bytes_max) {
 
 size_t encode_ids_max(const Tables& tables, size_t text_bytes) {
   return text_bytes * tables.nfc_bytes_factor;
-}
-
-size_t encode(const Tables& tables, Text text, std::span<uint8_t> scratch,
-              std::span<uint32_t> ids) {
-  IdWriter out{ids};
-  append(tables, text, scratch, out);
-  return out.count;
 }
 
 Text token_bytes(const Tables& tables, uint32_t id) {
@@ -137,7 +133,7 @@ Result<size_t> encode_prompt(const Tables& tables, bool chat, Text system, Text 
       bytes += text.size();
       continue;
     }
-    append(tables, {gathered, bytes}, rest, out);
+    out.count += encode(tables, {gathered, bytes}, rest, ids.subspan(out.count));
     bytes = 0;
     if (i < rows.size()) out.put(rows[i].value);
   }
