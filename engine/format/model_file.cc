@@ -207,10 +207,12 @@ class TensorWalk {
     const TensorEntry* entry = next(role, kNoLayer, kind, rows, cols, bytes);
     if (entry == nullptr) return {};
     const uint8_t* data = file_.data() + entry->offset;
-    if (kind == kF32Rows) return {kind, rows, cols, data, nullptr, nullptr, nullptr};
+    if (kind == kF32Rows) return {kind, rows, cols, data, nullptr, nullptr, 0.0f, nullptr};
     const auto* scales = reinterpret_cast<const float*>(data + high_bytes + low_bytes);
     check_values(scales, 2ull * pad_lanes(rows), 0.0f, kLargest);
-    return {kind, rows, cols, data, data + high_bytes, scales, scales + pad_lanes(rows)};
+    float largest = 0.0f;
+    for (uint32_t i = 0; i < rows; ++i) largest = scales[i] > largest ? scales[i] : largest;
+    return {kind, rows, cols, data, data + high_bytes, scales, largest, scales + pad_lanes(rows)};
   }
 
   /// After the last tensor: the data ends where the header says, the table's rest is zero.

@@ -113,6 +113,7 @@ struct Table {
   const uint8_t* data;
   const uint8_t* low;
   const float* row_scales;      ///< [rows_padded]
+  float scale_max;              ///< the largest of them
   const float* residual_norms;  ///< [rows_padded], of what the low plane adds to its middle
 };
 

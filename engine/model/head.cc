@@ -70,8 +70,10 @@ inline float twice(int32_t sum, int32_t offset) {
 
 }  // namespace
 
-Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode)
+Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode,
+           Context& context)
     : header_(&header),
+      context_(&context),
       hidden_padded_(pad_lanes(header.hidden_size)),
       vocab_padded_(pad_lanes(header.vocab_size)),
       code_stride_((hidden_padded_ + kLowBlockCols - 1) / kLowBlockCols * kLowBlockCols) {
@@ -94,18 +96,6 @@ Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_coun
   weights_ = arena.take<float>(vocab_padded_);
 }
 
-void Head::bind(const format::Model& model, const kernels::KernelTable& kernels,
-                runtime::ThreadTeam& team, LeafGuard& leaves) {
-  table_ = model.head;
-  norm_ = model.final_norm;
-  kernels_ = kernels;
-  team_ = &team;
-  leaves_ = &leaves;
-  for (size_t row = 0; row < upper_.size(); ++row) {
-    if (table_.row_scales[row] > scale_max_) scale_max_ = table_.row_scales[row];
-  }
-}
-
 void Head::compute(const float* x, uint32_t thread) {
   if (upper_.empty()) return compute_all(x, thread);
   prepare(x, thread);
@@ -119,13 +109,14 @@ void Head::compute(const float* x, uint32_t thread) {
 /// The final norm and the split of the state in two parts.
 void Head::prepare(const float* x, uint32_t thread) {
   float* state = states_.data() + size_t{thread} * hidden_padded_;
-  kernels_.rms_norm(x, norm_, header_->hidden_size, hidden_padded_, header_->norm_eps, state);
-  if (table_.kind == format::kF32Rows) return;
+  kernels().rms_norm(x, context_->model.final_norm, header_->hidden_size, hidden_padded_,
+                     header_->norm_eps, state);
+  if (table().kind == format::kF32Rows) return;
   int32_t hi;
   int32_t lo;
   const float scale =
-      kernels_.quantize_split(state, hidden_padded_, hi_.data() + size_t{thread} * code_stride_,
-                              lo_.data() + size_t{thread} * code_stride_, &hi, &lo);
+      kernels().quantize_split(state, hidden_padded_, hi_.data() + size_t{thread} * code_stride_,
+                               lo_.data() + size_t{thread} * code_stride_, &hi, &lo);
   bounds(thread)[kParts] = {-256 * hi, -256 * lo, 0.0f, 0.0f, scale};
 }
 
@@ -162,9 +153,9 @@ void Head::bound_parts(uint32_t thread) {
 /// Sums of the tiles from `row` on.
 void Head::multiply_high(size_t row, uint32_t tile_count, uint32_t thread,
                          const kernels::PlaneSums& sums) const {
-  const uint8_t* high = table_.data + row * hidden_padded_ / 2;
-  leaves_->need(high, size_t{tile_count} * kTileRows * hidden_padded_ / 2);
-  kernels_.int8_high({high, hidden_padded_, tile_count}, state(thread), sums);
+  const uint8_t* high = table().data + row * hidden_padded_ / 2;
+  context_->leaves.need(high, size_t{tile_count} * kTileRows * hidden_padded_ / 2);
+  kernels().int8_high({high, hidden_padded_, tile_count}, state(thread), sums);
 }
 
 /// Adds the sums of parts of some rows, which are counted from `first` on; their leaves are good.
@@ -174,16 +165,16 @@ void Head::multiply_low(size_t first, std::span<const uint32_t> rows, Step step,
   const uint32_t begin = part_cols_[step.from];
   const uint32_t blocks = (part_cols_[step.to] - begin) / kLowBlockCols;
   const bool stream = step.to - step.from == kParts || blocks % kBlockStep == 0;
-  kernels_.int8_low({table_.low + first * row_bytes + begin / 2, row_bytes, blocks,
-                     stream ? 1 : kBlockStep, rows.data(), static_cast<uint32_t>(rows.size())},
-                    state(thread, begin), sums);
+  kernels().int8_low({table().low + first * row_bytes + begin / 2, row_bytes, blocks,
+                      stream ? 1 : kBlockStep, rows.data(), static_cast<uint32_t>(rows.size())},
+                     state(thread, begin), sums);
 }
 
 /// Bounds of the logits of rows that follow each other; the logits where all parts are read.
 void Head::bound_rows(const Bound& bound, size_t first, uint32_t count,
                       const kernels::PlaneSums& sums, float* upper) const {
-  const float* norms = table_.residual_norms + first;
-  const float* scales = table_.row_scales + first;
+  const float* norms = table().residual_norms + first;
+  const float* scales = table().row_scales + first;
   const auto [hi_offset, lo_offset, norm, slack, scale] = bound;
   // Nothing where all is read, or the state is zero; whatever the norms are.
   const float most = slack == 0.0f ? 0.0f : kInfinity;
@@ -197,8 +188,8 @@ void Head::bound_rows(const Bound& bound, size_t first, uint32_t count,
 /// This thread's rows.
 void Head::compute_all(const float* x, uint32_t thread) {
   prepare(x, thread);
-  const runtime::Range tiles = team_->share(tile_count(), thread);
-  if (table_.kind == format::kF32Rows) {
+  const runtime::Range tiles = context_->team.share(tile_count(), thread);
+  if (table().kind == format::kF32Rows) {
     return multiply_f32(tiles.begin * kTileRows, tiles.end * kTileRows, thread);
   }
   alignas(64) int32_t hi[kChunkRows];
@@ -208,7 +199,7 @@ void Head::compute_all(const float* x, uint32_t thread) {
     const uint32_t count = (left < kChunkTiles ? left : kChunkTiles) * kTileRows;
     const size_t row = size_t{begin} * kTileRows;
     const size_t row_bytes = low_row_bytes(hidden_padded_);
-    leaves_->need(table_.low + row * row_bytes, count * row_bytes);
+    context_->leaves.need(table().low + row * row_bytes, count * row_bytes);
     multiply_high(row, count / kTileRows, thread, {hi, lo});
     multiply_low(row, {kChunkInOrder.data(), count}, {0, kParts}, thread, {hi, lo});
     bound_rows(bounds(thread)[kParts], row, count, {hi, lo}, logits_.data() + row);
@@ -216,20 +207,20 @@ void Head::compute_all(const float* x, uint32_t thread) {
 }
 
 void Head::multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t thread) {
-  if (row_end > table_.rows) row_end = table_.rows;
+  if (row_end > table().rows) row_end = table().rows;
   if (row_begin >= row_end) return;
   const size_t row_bytes = size_t{hidden_padded_} * 4;
-  leaves_->need(table_.data + row_begin * row_bytes, (row_end - row_begin) * row_bytes);
-  kernels_.f32_matmul(reinterpret_cast<const float*>(table_.data), hidden_padded_, row_begin,
-                      row_end, states_.data() + size_t{thread} * hidden_padded_, logits_.data());
+  context_->leaves.need(table().data + row_begin * row_bytes, (row_end - row_begin) * row_bytes);
+  kernels().f32_matmul(reinterpret_cast<const float*>(table().data), hidden_padded_, row_begin,
+                       row_end, states_.data() + size_t{thread} * hidden_padded_, logits_.data());
 }
 
 /// Takes the step with this thread's part of the listed rows.
 void Head::multiply_listed(uint32_t thread) {
-  const runtime::Range part = team_->share(listed_count_, thread);
+  const runtime::Range part = context_->team.share(listed_count_, thread);
   const std::span<const uint32_t> rows = listed_.subspan(part.begin, part.end - part.begin);
   const size_t row_bytes = low_row_bytes(hidden_padded_);
-  for (const uint32_t row : rows) leaves_->need(table_.low + row * row_bytes, row_bytes);
+  for (const uint32_t row : rows) context_->leaves.need(table().low + row * row_bytes, row_bytes);
   multiply_low(0, rows, step_, thread, {hi_sums_.data(), lo_sums_.data()});
   for (const uint32_t row : rows) {
     bound_rows(bounds(thread)[step_.to], row, 1, {&hi_sums_[row], &lo_sums_[row]}, &logits_[row]);
@@ -240,7 +231,7 @@ void Head::multiply_listed(uint32_t thread) {
 
 /// Bounds of this thread's rows from the high plane.
 void Head::screen(uint32_t thread) {
-  const runtime::Range tiles = team_->share(tile_count(), thread);
+  const runtime::Range tiles = context_->team.share(tile_count(), thread);
   bound_parts(thread);
   for (uint32_t begin = tiles.begin; begin < tiles.end; begin += kChunkTiles) {
     const uint32_t end = begin + kChunkTiles < tiles.end ? begin + kChunkTiles : tiles.end;
@@ -294,7 +285,8 @@ void Head::extend(float threshold) {
     if (listed_count_ == 0) continue;
     const bool whole = listed_count_ <= kRowsFew || threshold == -kInfinity;
     step_ = {from, whole ? kParts : from + 1};
-    team_->run([](void* self, uint32_t t) { static_cast<Head*>(self)->multiply_listed(t); }, this);
+    context_->team.run([](void* self, uint32_t t) { static_cast<Head*>(self)->multiply_listed(t); },
+                       this);
     low_bytes_ += uint64_t{listed_count_} * (part_cols_[step_.to] - part_cols_[step_.from]) / 2;
     if (step_.to < kParts) continue;
     exact_count_ += listed_count_;
@@ -314,7 +306,7 @@ bool Head::choose_screened(sampler::Sampler& sampler, uint64_t index, uint32_t* 
   best_ = {-kInfinity, header_->vocab_size};
   std::memset(unread_.data(), kParts, unread_.size());
   // Not finite, or so large that a logit might be: then there is no bound to rely on.
-  if (scale_max_ * bounds(0)[0].scale < kScaleProductMax) {
+  if (table().scale_max * bounds(0)[0].scale < kScaleProductMax) {
     penalise_bounds();
     float largest = -kInfinity;
     for (const float bound : tile_upper_) largest = bound > largest ? bound : largest;
@@ -326,8 +318,8 @@ bool Head::choose_screened(sampler::Sampler& sampler, uint64_t index, uint32_t* 
     *token = best_.token;
     if (temperature == 0.0f) return true;
     const sampler::Screened known{upper_.data(), unread_.data(), weights_.data(), best_.score};
-    for (uint32_t step = 1; step <= kStepsMax && exact_count_ < table_.rows / 2; ++step) {
-      if (sampler.choose_screened(kernels_, known, index, token)) return true;
+    for (uint32_t step = 1; step <= kStepsMax && exact_count_ < table().rows / 2; ++step) {
+      if (sampler.choose_screened(kernels(), known, index, token)) return true;
       extend(best_.score - kStep * static_cast<float>(step) * temperature);
     }
   }
@@ -336,12 +328,12 @@ bool Head::choose_screened(sampler::Sampler& sampler, uint64_t index, uint32_t* 
 }
 
 void Head::add_cost() {
-  const bool integers = table_.kind == format::kInt8Rows;
+  const bool integers = table().kind == format::kInt8Rows;
   const bool screening = !upper_.empty();
   const uint64_t all_bytes =
-      uint64_t{table_.rows} * (integers ? low_row_bytes(hidden_padded_) : 4 * hidden_padded_);
+      uint64_t{table().rows} * (integers ? low_row_bytes(hidden_padded_) : 4 * hidden_padded_);
   ++cost_.choices;
-  cost_.exact_rows += screening ? exact_count_ : table_.rows;
+  cost_.exact_rows += screening ? exact_count_ : table().rows;
   cost_.bytes += screening ? low_bytes_ : all_bytes;
   if (integers) cost_.bytes += uint64_t{vocab_padded_} * (hidden_padded_ / 2 + 4);
   if (screening) cost_.bytes += uint64_t{vocab_padded_} * 4;
@@ -351,8 +343,8 @@ Result<uint32_t> Head::choose(sampler::Sampler& sampler, uint64_t index) {
   uint32_t token = 0;
   const bool chosen = !upper_.empty() && choose_screened(sampler, index, &token);
   add_cost();
-  BITNET_TRY(leaves_->error());
-  return chosen ? Result<uint32_t>(token) : sampler.choose(kernels_, logits(), index);
+  BITNET_TRY(context_->leaves.error());
+  return chosen ? Result<uint32_t>(token) : sampler.choose(kernels(), logits(), index);
 }
 
 }  // namespace bitnet::model

@@ -19,6 +19,15 @@ namespace bitnet::model {
 
 using format::HeadMode;
 
+/// What all of a forward pass works with: each part of it knows this, and model and kernels are set
+/// before the first one.
+struct Context {
+  format::Model model{};
+  kernels::KernelTable kernels{};
+  runtime::ThreadTeam team;
+  LeafGuard leaves;
+};
+
 /// What the choices of tokens have cost so far.
 struct HeadCost {
   uint64_t choices;
@@ -29,9 +38,8 @@ struct HeadCost {
 class Head {
  public:
   Head() = default;
-  Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode);
-  void bind(const format::Model& model, const kernels::KernelTable& kernels,
-            runtime::ThreadTeam& team, LeafGuard& leaves);
+  Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode,
+       Context& context);
 
   /// On every thread: what `choose` needs, from the residual stream, float[hidden_padded].
   void compute(const float* x, uint32_t thread);
@@ -83,16 +91,14 @@ class Head {
   void add_cost();
   uint32_t tile_count() const { return vocab_padded_ / kTileRows; }
 
+  const format::Table& table() const { return context_->model.head; }
+  const kernels::KernelTable& kernels() const { return context_->kernels; }
+
   const format::ModelHeader* header_ = nullptr;
-  format::Table table_{};
-  const float* norm_ = nullptr;
-  kernels::KernelTable kernels_{};
-  runtime::ThreadTeam* team_ = nullptr;
-  LeafGuard* leaves_ = nullptr;
+  Context* context_ = nullptr;
   uint32_t hidden_padded_ = 0, vocab_padded_ = 0;
   uint32_t code_stride_ = 0;
   uint32_t part_cols_[kParts + 1] = {};  ///< where each part begins, and the end
-  float scale_max_ = 0.0f;               ///< the largest row scale
 
   const sampler::Sampler* sampler_ = nullptr;  ///< of the choice under way
   Step step_{};

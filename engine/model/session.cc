@@ -45,10 +45,10 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
   const size_t begin = arena.used();
   extra.take(extra.context, arena, true);
   arena.share_from(begin);
-  transformer_ = Transformer(arena, *header_, options, cache);
+  transformer_ = Transformer(arena, *header_, options, cache, context_);
   arena.end_sharing();
   generator_ = Generator(arena, *header_);
-  leaves_ = LeafGuard(arena, *header_, options.verify);
+  context_.leaves = LeafGuard(arena, *header_, options.verify);
   extra.take(extra.context, arena, false);
 }
 
@@ -79,16 +79,17 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   take_memory(arena, options, extra);
   arena.freeze();
 
-  BITNET_TRY(team_.start(options.threads, options.cores));
-  BITNET_TRY(leaves_.start(team_));
+  BITNET_TRY(context_.team.start(options.threads, options.cores));
+  BITNET_TRY(context_.leaves.start(context_.team));
   const Result<format::Model> model = format::load_model(file, layers_);
   if (!model.ok()) return model.error();
-  transformer_.bind(model.value(), level.value()->table(), team_, leaves_);
+  context_.model = model.value();
+  context_.kernels = level.value()->table();
   return kNoError;
 }
 
 void Session::close() {
-  team_.stop();
+  context_.team.stop();
   platform::unmap(memory_);
 }
 

@@ -40,8 +40,8 @@ class Session {
   std::span<uint8_t> arena() { return memory_; }
   /// The model's bytes that a run reads: the file's own pages, or their copy.
   std::span<const uint8_t> weights() const { return weights_; }
-  runtime::ThreadTeam& team() { return team_; }
-  const LeafGuard& leaves() const { return leaves_; }
+  runtime::ThreadTeam& team() { return context_.team; }
+  const LeafGuard& leaves() const { return context_.leaves; }
 
  private:
   void take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra);
@@ -50,10 +50,9 @@ class Session {
   std::span<uint8_t> memory_;
   std::span<const uint8_t> weights_;
   std::span<format::Layer> layers_;
-  LeafGuard leaves_;
+  Context context_;
   Transformer transformer_;
   Generator generator_;
-  runtime::ThreadTeam team_;
 };
 
 }  // namespace bitnet::model

@@ -25,8 +25,8 @@ uint32_t score_rows(uint32_t group, const SessionOptions& options, size_t row_by
 }  // namespace
 
 Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
-                         const SessionOptions& options, const KvCache& cache)
-    : header_(&header), options_(options), cache_(cache) {
+                         const SessionOptions& options, const KvCache& cache, Context& context)
+    : header_(&header), context_(&context), options_(options), cache_(cache) {
   hidden_padded_ = pad_lanes(header.hidden_size);
   q_rows_ = header.head_count * header.head_dim;
   q_rows_padded_ = pad_lanes(q_rows_);
@@ -67,18 +67,8 @@ Transformer::Transformer(Arena& arena, const format::ModelHeader& header,
   arena.share_from(of_attention);
   gate_ = arena.take<float>(chunk * intermediate_padded_);
   arena.share_from(of_layers);
-  head_ = Head(arena, header, options.threads, options.head);
+  head_ = Head(arena, header, options.threads, options.head, context);
   arena.end_sharing();
-}
-
-void Transformer::bind(const format::Model& model, const kernels::KernelTable& kernels,
-                       runtime::ThreadTeam& team, LeafGuard& leaves) {
-  model_ = model;
-  kernels_ = kernels;
-  team_ = &team;
-  leaves_ = &leaves;
-  ENGINE_CHECK(team.size() == options_.threads);
-  head_.bind(model, kernels, team, leaves);
 }
 
 Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, LogitsMode mode) {
@@ -97,17 +87,18 @@ Error Transformer::forward(std::span<const uint32_t> ids, uint32_t position, Log
   mode_ = mode;
   ids_ = ids;
   if (token_count_ == 1) embed(0);
-  team_->run([](void* self, uint32_t t) { static_cast<Transformer*>(self)->work(t); }, this);
-  return leaves_->error();
+  context_->team.run([](void* self, uint32_t t) { static_cast<Transformer*>(self)->work(t); },
+                     this);
+  return context_->leaves.error();
 }
 
 void Transformer::embed(uint32_t token_index) {
   const uint32_t id = ids_[token_index];
   float* x = x_.data() + size_t{token_index} * hidden_padded_;
-  const format::Table& table = model_.embedding;
+  const format::Table& table = context_->model.embedding;
   if (table.kind == format::kF32Rows) {
     const uint8_t* values = table.data + size_t{id} * hidden_padded_ * 4;
-    leaves_->need(values, size_t{hidden_padded_} * 4);
+    context_->leaves.need(values, size_t{hidden_padded_} * 4);
     std::memcpy(x, values, size_t{hidden_padded_} * 4);
     return;
   }
@@ -116,8 +107,8 @@ void Transformer::embed(uint32_t token_index) {
   const uint8_t* high = table.data + size_t{id / kTileRows} * kTileRows * hidden_padded_ / 2 +
                         size_t{id % kTileRows} * 4;
   const uint8_t* low = table.low + id * low_row_bytes(hidden_padded_);
-  leaves_->need(high, size_t{kTileRows} * hidden_padded_ / 2 - size_t{id % kTileRows} * 4);
-  leaves_->need(low, low_row_bytes(hidden_padded_));
+  context_->leaves.need(high, size_t{kTileRows} * hidden_padded_ / 2 - size_t{id % kTileRows} * 4);
+  context_->leaves.need(low, low_row_bytes(hidden_padded_));
   const float scale = table.row_scales[id];
   for (uint32_t i = 0; i < hidden_padded_; ++i) {
     const int upper = high[size_t{i / 8} * 64 + i % 4] >> (i / 4 % 2 * 4) & 15;
@@ -127,16 +118,16 @@ void Transformer::embed(uint32_t token_index) {
 }
 
 void Transformer::work(uint32_t thread) {
-  const Range tokens = team_->share(token_count_, thread);
+  const Range tokens = context_->team.share(token_count_, thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     // No other thread reads this token's x before the next barrier: quantize_tokens shares alike.
     if (token_count_ > 1) embed(t);
-    kernels_.rope_angles(position_ + t, model_.rope_inv_freq, angle_stride_,
-                         sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
+    kernels().rope_angles(position_ + t, context_->model.rope_inv_freq, angle_stride_,
+                          sin_.data() + t * angle_stride_, cos_.data() + t * angle_stride_);
   }
   for (uint32_t i = 0; i < header_->layer_count; ++i) {
-    attention_block(model_.layers[i], i, thread);
-    feed_forward_block(model_.layers[i], thread);
+    attention_block(context_->model.layers[i], i, thread);
+    feed_forward_block(context_->model.layers[i], thread);
   }
   if (mode_ == LogitsMode::kChoice) head_.compute(state(token_count_ - 1), thread);
 }
@@ -146,20 +137,20 @@ void Transformer::work(uint32_t thread) {
 void Transformer::quantize_tokens(const float* x, size_t stride, const float* norm, uint32_t width,
                                   uint32_t thread) {
   const bool redundant = token_count_ == 1;
-  const Range tokens = redundant ? Range{0, 1} : team_->share(token_count_, thread);
+  const Range tokens = redundant ? Range{0, 1} : context_->team.share(token_count_, thread);
   const uint32_t width_padded = pad_lanes(width);
   float* normed = scratch(thread);
   for (uint32_t t = tokens.begin; t < tokens.end; ++t) {
     const uint32_t slot = redundant ? thread : t;
     const float* source = x + t * stride;
     if (norm != nullptr) {
-      kernels_.rms_norm(source, norm, width, width_padded, header_->norm_eps, normed);
+      kernels().rms_norm(source, norm, width, width_padded, header_->norm_eps, normed);
       source = normed;
     }
-    scales_[slot] = kernels_.quantize_int8(source, width_padded,
-                                           codes_.data() + slot * code_stride_, &sums_[slot]);
+    scales_[slot] = kernels().quantize_int8(source, width_padded,
+                                            codes_.data() + slot * code_stride_, &sums_[slot]);
   }
-  if (!redundant) team_->barrier(thread);
+  if (!redundant) context_->team.barrier(thread);
 }
 
 /// Rows of `tiles` of one matrix for all tokens, from the codes of quantize_tokens; `y` is the
@@ -172,7 +163,7 @@ void Transformer::multiply(const format::Matrix& matrix, Range tiles, float* y, 
   for (uint32_t t = 0; t < token_count_; ++t) multipliers[t] = matrix.scale / scales_[slot + t];
   const kernels::Int8Tokens x{codes_.data() + slot * code_stride_, code_stride_,
                               sums_.data() + slot, multipliers, token_count_};
-  kernels_.ternary_matmul(
+  kernels().ternary_matmul(
       {matrix.weights + tiles.begin * tile_bytes, matrix.cols_padded(), 0, tiles.end - tiles.begin},
       x, y, y_stride);
 }
@@ -188,16 +179,16 @@ runtime::Range Transformer::take_piece(Range* left) const {
 /// x += matrix · codes, each thread its own rows.
 void Transformer::multiply_and_add(const format::Matrix& matrix, uint32_t thread) {
   float* delta = scratch(thread);
-  for (Range left = team_->share(matrix.tile_count(), thread); left.begin < left.end;) {
+  for (Range left = context_->team.share(matrix.tile_count(), thread); left.begin < left.end;) {
     const Range tiles = take_piece(&left);
     const uint32_t rows = (tiles.end - tiles.begin) * kTileRows;
     multiply(matrix, tiles, delta, rows, thread);
     for (uint32_t t = 0; t < token_count_; ++t) {
       float* x = x_.data() + size_t{t} * hidden_padded_ + size_t{tiles.begin} * kTileRows;
-      kernels_.add_in_place(x, delta + size_t{t} * rows, rows);
+      kernels().add_in_place(x, delta + size_t{t} * rows, rows);
     }
   }
-  team_->barrier(thread);
+  context_->team.barrier(thread);
 }
 
 void Transformer::attention_block(const format::Layer& layer, uint32_t layer_index,
@@ -205,15 +196,15 @@ void Transformer::attention_block(const format::Layer& layer, uint32_t layer_ind
   quantize_tokens(x_.data(), hidden_padded_, layer.input_norm, header_->hidden_size, thread);
   float* y = qkv_.data();
   for (const format::Matrix* matrix : {&layer.q, &layer.k, &layer.v}) {
-    const Range tiles = team_->share(matrix->tile_count(), thread);
+    const Range tiles = context_->team.share(matrix->tile_count(), thread);
     multiply(*matrix, tiles, y + size_t{tiles.begin} * kTileRows, qkv_stride_, thread);
     y += matrix->rows_padded();
   }
-  team_->barrier(thread);
+  context_->team.barrier(thread);
   rotate_and_store(layer_index, thread);
-  team_->barrier(thread);
+  context_->team.barrier(thread);
   attend(layer_index, thread);
-  team_->barrier(thread);
+  context_->team.barrier(thread);
   quantize_tokens(attended(0), q_rows_padded_, layer.attn_sub_norm, q_rows_, thread);
   multiply_and_add(layer.o, thread);
 }
@@ -222,7 +213,7 @@ void Transformer::attention_block(const format::Layer& layer, uint32_t layer_ind
 void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
   const uint32_t dim = header_->head_dim;
   const uint32_t heads = header_->head_count + header_->kv_head_count;
-  const Range items = team_->share(token_count_ * heads, thread);
+  const Range items = context_->team.share(token_count_ * heads, thread);
   float* row = scratch(thread);  // each row passes through it, padded
   for (uint32_t item = items.begin; item < items.end; ++item) {
     const uint32_t t = item / heads;
@@ -232,15 +223,15 @@ void Transformer::rotate_and_store(uint32_t layer_index, uint32_t thread) {
     const float* cos = cos_.data() + t * angle_stride_;
     if (head < header_->head_count) {
       float* q = q_rotated_.data() + (size_t{t} * header_->head_count + head) * head_dim_padded_;
-      kernels_.rope(qkv + size_t{head} * dim, sin, cos, dim, q);
+      kernels().rope(qkv + size_t{head} * dim, sin, cos, dim, q);
       continue;
     }
     const KvCache::Head place{layer_index, head - header_->head_count};
     const float* k = qkv + q_rows_padded_ + size_t{place.kv_head} * dim;
-    kernels_.rope(k, sin, cos, dim, row);
-    cache_.store(kernels_, KvCache::kKeys, place, position_ + t, row);
+    kernels().rope(k, sin, cos, dim, row);
+    cache_.store(kernels(), KvCache::kKeys, place, position_ + t, row);
     std::memcpy(row, k + kv_rows_padded_, size_t{dim} * 4);  // the padding is zero from the rope
-    cache_.store(kernels_, KvCache::kValues, place, position_ + t, row);
+    cache_.store(kernels(), KvCache::kValues, place, position_ + t, row);
   }
 }
 
@@ -253,7 +244,7 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
   const uint32_t blocks = (token_count_ + block_tokens - 1) / block_tokens;
   const kernels::AttentionRows rows{scores_.data() + size_t{thread} * score_rows_ * score_stride_,
                                     score_stride_, scratch(thread)};
-  const Range items = team_->share(header_->head_count * blocks, thread);
+  const Range items = context_->team.share(header_->head_count * blocks, thread);
   for (uint32_t item = items.begin; item < items.end;) {
     const uint32_t block = item / group % blocks;
     const uint32_t kv_head = item / group / blocks;
@@ -263,7 +254,7 @@ void Transformer::attend(uint32_t layer_index, uint32_t thread) {
     const uint32_t heads = min2(min2(group - item % group, items.end - item), score_rows_ / tokens);
     const float* q =
         q_rotated_.data() + (size_t{first} * header_->head_count + head) * head_dim_padded_;
-    cache_.attend(kernels_, {layer_index, kv_head},
+    cache_.attend(kernels(), {layer_index, kv_head},
                   {q, size_t{header_->head_count} * head_dim_padded_, heads, tokens,
                    position_ + first + 1, head_dim_padded_, header_->attention_scale},
                   rows);
@@ -283,9 +274,9 @@ void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread
   quantize_tokens(x_.data(), hidden_padded_, layer.post_attention_norm, header_->hidden_size,
                   thread);
   const kernels::Gate activation =
-      header_->activation == format::kRelu2 ? kernels_.relu2_gate : kernels_.silu_gate;
+      header_->activation == format::kRelu2 ? kernels().relu2_gate : kernels().silu_gate;
   float* up = scratch(thread);
-  for (Range left = team_->share(layer.gate.tile_count(), thread); left.begin < left.end;) {
+  for (Range left = context_->team.share(layer.gate.tile_count(), thread); left.begin < left.end;) {
     const Range tiles = take_piece(&left);
     const uint32_t rows = (tiles.end - tiles.begin) * kTileRows;
     float* gate = gate_.data() + size_t{tiles.begin} * kTileRows;
@@ -295,7 +286,7 @@ void Transformer::feed_forward_block(const format::Layer& layer, uint32_t thread
       activation(gate, up + size_t{t} * rows, rows, gate);
     }
   }
-  team_->barrier(thread);
+  context_->team.barrier(thread);
   quantize_tokens(gate_.data(), intermediate_padded_, layer.ffn_sub_norm,
                   header_->intermediate_size, thread);
   multiply_and_add(layer.down, thread);

@@ -33,9 +33,7 @@ class Transformer {
   /// Takes all memory but that of `cache`; what stands in it before the first forward is of no
   /// account. With a counting arena nothing else may be called.
   Transformer(Arena& arena, const format::ModelHeader& header, const SessionOptions& options,
-              const KvCache& cache);
-  void bind(const format::Model& model, const kernels::KernelTable& kernels,
-            runtime::ThreadTeam& team, LeafGuard& leaves);
+              const KvCache& cache, Context& context);
 
   /// Computes `ids` (1 … prefill_chunk of them) at positions position, position + 1 …, whose
   /// predecessors are in the cache. kTokenRange (where = index), kContextOverflow, kModelLeaf.
@@ -46,7 +44,7 @@ class Transformer {
   Head& head() { return head_; }
 
   const SessionOptions& options() const { return options_; }
-  const kernels::KernelTable& kernels() const { return kernels_; }
+  const kernels::KernelTable& kernels() const { return context_->kernels; }
 
  private:
   using Range = runtime::Range;
@@ -70,10 +68,7 @@ class Transformer {
   float* attended(uint32_t token) { return qkv_.data() + size_t{token} * q_rows_padded_; }
 
   const format::ModelHeader* header_ = nullptr;
-  format::Model model_{};
-  kernels::KernelTable kernels_{};
-  runtime::ThreadTeam* team_ = nullptr;
-  LeafGuard* leaves_ = nullptr;
+  Context* context_ = nullptr;
   SessionOptions options_{};
 
   uint32_t hidden_padded_ = 0;

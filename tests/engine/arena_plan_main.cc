@@ -32,7 +32,9 @@ int main(int argument_count, char** arguments) {
   Arena cache_plan;
   const model::KvCache cache(cache_plan, header, numbers[7], format::KvCacheKind::kF16);
   Arena plan;
-  const model::Transformer transformer(plan, header, {numbers[7], numbers[8], numbers[9]}, cache);
+  model::Context context;
+  const model::Transformer transformer(plan, header, {numbers[7], numbers[8], numbers[9]}, cache,
+                                       context);
   const model::Generator generator(plan, header);
   std::printf("%zu %zu\n", cache_plan.used(), plan.used());
   return 0;
