@@ -99,9 +99,7 @@ Result<GenerateResult> Generator::run(Transformer& transformer, const tokenizer:
   for (const uint32_t token : prompt) sampler_.note(token);
   uint64_t last_ns = result.start_ns;
   while (result.new_tokens < options.max_new_tokens) {
-    const Result<uint32_t> chosen = transformer.head().choose(sampler_, result.new_tokens);
-    if (!chosen.ok()) return chosen.error();
-    const uint32_t token = chosen.value();
+    const uint32_t token = BITNET_VALUE(transformer.head().choose(sampler_, result.new_tokens));
     if (result.first_ns == 0) result.first_ns = platform::clock_ns();
     if (!options.times.empty()) {
       const uint64_t now_ns = platform::clock_ns();

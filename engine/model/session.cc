@@ -54,37 +54,25 @@ void Session::take_memory(Arena& arena, const SessionOptions& options, const Ext
 
 Error Session::open(std::span<const uint8_t> given, const SessionOptions& options,
                     const ExtraMemory& extra) {
-  std::span<const uint8_t> file = given;
   const bool resident = options.weights == format::WeightsPlace::kResident;
-  if (resident) {
-    const Result<std::span<const uint8_t>> copy = platform::copy_to_huge_pages(given);
-    if (!copy.ok()) return copy.error();
-    file = copy.value();
-  }
-  weights_ = file;
-  const Result<const format::ModelHeader*> header = format::check_model_header(file);
-  if (!header.ok()) return header.error();
-  header_ = header.value();
+  weights_ = given;
+  if (resident) weights_ = BITNET_VALUE(platform::copy_to_huge_pages(given));
+  header_ = BITNET_VALUE(format::check_model_header(weights_));
   BITNET_TRY(check_options(*header_, options));
-  const Result<const kernels::KernelLevel*> level = choose_level(options.isa);
-  if (!level.ok()) return level.error();
+  const kernels::KernelLevel* level = BITNET_VALUE(choose_level(options.isa));
 
   Arena counting;
   take_memory(counting, options, extra);
   if (counting.overflowed()) return Error{Status::kNoMemory, "arena"};
-  const Result<std::span<uint8_t>> memory = platform::reserve_memory(counting.used(), resident);
-  if (!memory.ok()) return memory.error();
-  memory_ = memory.value();
+  memory_ = BITNET_VALUE(platform::reserve_memory(counting.used(), resident));
   Arena arena(memory_);
   take_memory(arena, options, extra);
   arena.freeze();
 
   BITNET_TRY(context_.team.start(options.threads, options.cores));
   BITNET_TRY(context_.leaves.start(context_.team));
-  const Result<format::Model> model = format::load_model(file, layers_);
-  if (!model.ok()) return model.error();
-  context_.model = model.value();
-  context_.kernels = level.value()->table();
+  context_.model = BITNET_VALUE(format::load_model(weights_, layers_));
+  context_.kernels = level->table();
   return kNoError;
 }
 
