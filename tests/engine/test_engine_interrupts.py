@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,14 @@ QUESTION = "extract a tar.gz archive into a directory"
 @pytest.fixture(scope="module")
 def demo() -> Engine:
     return open_engine(demo_model(), tokenizer=DEMO_TOKENIZER)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_raise() -> Iterator[None]:
+    """Python's own handler, which it leaves out where a shell started it in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def act_at_the_third_piece(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
