@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import importlib.util
+import itertools
 import shlex
 import sys
 import time
@@ -77,6 +78,12 @@ def parse_others(others: list[str]) -> list[tuple[str, list[str]]]:
             )
         found.append((name, shlex.split(command)))
     return found
+
+
+def free_record(folder: Path, stem: str) -> Path:
+    """Returns the first name of a record that is not there yet: pages cite records by name."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(path for name in names if not (path := folder / f"{name}.jsonl").exists())
 
 
 def measure_geometry(
@@ -165,7 +172,7 @@ def run(
     day = date if date is not None else dt.datetime.now(tz=dt.UTC).date().isoformat()
     begin = time.monotonic()
     for name, spec in specs.items():
-        path = REPOSITORY / "bench" / "results" / f"{day}-peers-{name}.jsonl"
+        path = free_record(REPOSITORY / "bench" / "results", f"{day}-peers-{name}")
         measure_geometry(
             name, spec, plan, split(isa), split(peers), parse_others(other or []), day,
             None if quick else path,

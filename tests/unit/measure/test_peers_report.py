@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.peers import rounds as all_rounds
-from bench.peers.__main__ import parse_others
+from bench.peers.__main__ import free_record, parse_others
 from bench.peers.engines import Engine, Goal, find_peers, other_engine
 from bench.peers.report import Comparison, make_report, records
 from bench.peers.rounds import RoundsPlan, measure_rounds, prefill_rounds
@@ -226,3 +226,14 @@ def test_find_peers_unknown_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_peers(["none"], "demo", GEOMETRIES["demo"], 1, 64, tmp_path)
     assert caught.value.message == "peer is unknown: `none`"
+
+
+def test_record_of_the_same_day_is_kept(tmp_path: Path) -> None:
+    """The README's table cites one by name: a later run once took its place."""
+    first = free_record(tmp_path, "2026-11-25-peers-x")
+    assert first == tmp_path / "2026-11-25-peers-x.jsonl"
+    first.touch()
+    second = free_record(tmp_path, "2026-11-25-peers-x")
+    assert second == tmp_path / "2026-11-25-peers-x-2.jsonl"
+    second.touch()
+    assert free_record(tmp_path, "2026-11-25-peers-x").name == "2026-11-25-peers-x-3.jsonl"
