@@ -1,9 +1,7 @@
-"""One hash for all: the logits on every instruction set, thread count, prefill chunk and
-architecture.
+"""One hash for all: the logits on every instruction set, thread count, chunk and architecture.
 
 Run as a program (`make exactness`) it takes 200 prompts × 64 positions; the test beside it takes
-the part
-that is also run under emulation, 8 prompts × 32 positions.
+the part that is also run under emulation, 8 prompts × 32 positions.
 """
 
 import argparse
