@@ -26,8 +26,8 @@ constexpr char kHelp[] =
 
 apply       verify a bundle against the installed trust root, unpack it beside, ask it for its
             known answer, and switch to it by one rename; the release before is kept
-root        install a trust root: the first by its digest, later ones by the threshold of the
-            one before
+root        install a trust root: the first, or one in place of a lost one, by its digest,
+            later ones by the threshold of the one before
 status      what is installed and kept, the floor, the log's head, and what is doubtful
 recover     finish or undo what was interrupted (each of the above but status does so first);
             run it at every start and once an hour, so that this host counts its time

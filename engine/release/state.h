@@ -57,7 +57,7 @@ struct State {
   char product[kNameBytesMax + 1] = "";  ///< set by the first release
   uint64_t floor = 0;
   uint64_t root_version = 0;  ///< 0: none installed
-  Digest root_sha384{};
+  Digest root_sha384{};       ///< of its statement
   OwnTime time;
   uint64_t log_lines = 0;
   uint64_t log_bytes = 0;
