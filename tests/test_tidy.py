@@ -77,7 +77,7 @@ FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
 LINE_COLUMNS_MAX = 100
 PROGRAM_LINES_MAX = 8000
-GAP_LINES_MAX = 9_955  # the promise is 8,000; docs/decisions/0005 says what is to be done
+GAP_LINES_MAX = 9_353  # the promise is 8,000; docs/decisions/0005 says what is to be done
 ZIG_LINES_MAX = 300
 BLOB_BYTES_MAX = 256 * 1024
 BLOBS_PERMITTED = {"models/demo/model.safetensors"}  # the bundled model
@@ -296,17 +296,13 @@ def test_repository_text_any_speaks_of_the_product_alone() -> None:
     assert found == []
 
 
-def test_kernel_operations_any_have_reference_and_contract() -> None:
-    """A kernel without `_ref` has no definition to be equal to."""
-    folder = ROOT / "engine" / "kernels"
-    suffixes = ("_avx2.cc", "_avx512vnni.cc", "_neon.cc", "_dotprod.cc", "_i8mm.cc")
-    operations = {
-        file.name.removesuffix(suffix)
-        for file in folder.iterdir()
-        for suffix in suffixes
-        if file.name.endswith(suffix)
-    } - {"float"}  # one source for all float operations, compiled per instruction set
-    assert operations
-    for operation in operations:
-        assert (folder / f"{operation}_ref.cc").is_file(), operation
-        assert (folder / f"{operation}.h").is_file(), operation
+def test_kernel_operations_any_have_a_definition() -> None:
+    """A kernel without scalar code beside it has nothing to be equal to."""
+    kernels = ROOT / "engine" / "kernels" / "kernels_simd.h"
+    definition = ROOT / "tests" / "engine" / "kernels_definition.h"
+    fields = [
+        re.findall(r"^  table\.(\w+(?:\[\d\])?) = ", file.read_text(), re.MULTILINE)
+        for file in (kernels, definition)
+    ]
+    assert len(fields[0]) > 10
+    assert sorted(fields[0]) == sorted(set(fields[1]) - {"name"})

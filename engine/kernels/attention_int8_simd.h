@@ -129,14 +129,8 @@ struct Dots {
     }
   }
   i32x16 total() const {
-    struct Halves {
-      i32x16 half[2];
-    };
-    const auto sums = __builtin_bit_cast(Halves, *this);
-    return __builtin_shufflevector(sums.half[0], sums.half[1], 0, 2, 4, 6, 8, 10, 12, 14, 16, 18,
-                                   20, 22, 24, 26, 28, 30) +
-           __builtin_shufflevector(sums.half[0], sums.half[1], 1, 3, 5, 7, 9, 11, 13, 15, 17, 19,
-                                   21, 23, 25, 27, 29, 31);
+    const auto sums = __builtin_bit_cast(i32x32, *this);
+    return even_lanes(sums) + odd_lanes(sums);
   }
 };
 

@@ -34,19 +34,6 @@ inline void read_again([[maybe_unused]] const float*& from) {
 /// Bytes ahead that keys are asked for.
 constexpr size_t kPrefetchBytes = 8192;
 
-template <uint32_t kCount>
-struct Count {
-  static constexpr uint32_t value = kCount;
-};
-
-/// Calls use(Count<n>, row) for the rows [row, count): n = kCount as often as it goes, then its
-/// half, ...
-template <uint32_t kCount, typename Use>
-inline void each_rows(uint32_t row, uint32_t count, const Use& use) {
-  for (; count - row >= kCount; row += kCount) use(Count<kCount>{}, row);
-  if constexpr (kCount > 1) each_rows<kCount / 2>(row, count, use);
-}
-
 /// Packs queries [lane][dim / 16][n] for each n rows that each_rows takes together, those after one
 /// another.
 inline void pack_queries(const AttentionQueries& queries, uint32_t row_count, float* packed) {

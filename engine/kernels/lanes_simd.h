@@ -20,6 +20,7 @@ typedef float f32x8 __attribute__((vector_size(32)));
 typedef float f32x4 __attribute__((vector_size(16)));
 typedef float f32x2 __attribute__((vector_size(8)));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x32 __attribute__((vector_size(128)));
 typedef int8_t i8x16 __attribute__((vector_size(16)));
 typedef _Float16 f16x16 __attribute__((vector_size(32)));
 static_assert(sizeof(f32x16) == kLanes * sizeof(float));
@@ -51,6 +52,14 @@ static inline f32x16 lanes_of_bits(i32x16 bits) { return __builtin_bit_cast(f32x
 /// Lane by lane: mask (all ones or zero) ? a : b.
 static inline f32x16 select_lanes(i32x16 mask, f32x16 a, f32x16 b) {
   return lanes_of_bits((bits_of_lanes(a) & mask) | (bits_of_lanes(b) & ~mask));
+}
+
+/// Lanes 0, 2, 4, ... and lanes 1, 3, 5, ...
+static inline i32x16 even_lanes(const i32x32& v) {
+  return __builtin_shufflevector(v, v, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+static inline i32x16 odd_lanes(const i32x32& v) {
+  return __builtin_shufflevector(v, v, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
 }
 
 /// The lanes' own numbers, 0 ... 15.
@@ -126,6 +135,19 @@ static inline f32x16 exp_ordered(f32x16 x) {
   const i32x16 exponent = (bits_of_lanes(t) - kRoundingMagicBits) << 23;
   const f32x16 value = lanes_of_bits((bits_of_lanes(y) + exponent) & ~below);
   return select_lanes(number, value, given);
+}
+
+template <uint32_t kCount>
+struct Count {
+  static constexpr uint32_t value = kCount;
+};
+
+/// Calls use(Count<n>, row) for the rows [row, count): n = kCount as often as it goes, then its
+/// half, ...
+template <uint32_t kCount, typename Use>
+static inline void each_rows(uint32_t row, uint32_t count, const Use& use) {
+  for (; count - row >= kCount; row += kCount) use(Count<kCount>{}, row);
+  if constexpr (kCount > 1) each_rows<kCount / 2>(row, count, use);
 }
 
 }  // namespace bitnet::kernels

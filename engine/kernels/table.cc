@@ -6,31 +6,26 @@
 #error "kernels exist for x86_64 and aarch64"
 #endif
 
-#include "kernels/int8_rows.h"
-#include "kernels/ternary_matmul.h"
-
 namespace bitnet::kernels {
 
-/// Each sets all float operations of a table (float_simd.h).
-void float_ref(KernelTable& table);
-void float_avx2(KernelTable& table);
-void float_avx512vnni(KernelTable& table);
-void float_dotprod(KernelTable& table);
+/// Each sets the operations of a table that it has (kernels_simd.h).
+void kernels_ref(KernelTable& table);
+void kernels_avx2(KernelTable& table);
+void kernels_avx512vnni(KernelTable& table);
+void kernels_dotprod(KernelTable& table);
+void kernels_i8mm(KernelTable& table);
 
 namespace {
 
 constexpr KernelLevel kLevels[] = {
-    {"ref", &Processor::ref, float_ref, ternary_matmul_ref, int8_high_ref, int8_low_ref},
+    {"ref", &Processor::ref, kernels_ref},
 #if defined(__x86_64__)
-    {"avx2", &Processor::avx2, float_avx2, ternary_matmul_avx2, int8_high_avx2, int8_low_avx2},
-    {"avx512vnni", &Processor::avx512vnni, float_avx512vnni, ternary_matmul_avx512vnni,
-     int8_high_avx512vnni, int8_low_avx512vnni},
+    {"avx2", &Processor::avx2, kernels_avx2},
+    {"avx512vnni", &Processor::avx512vnni, kernels_avx512vnni},
 #else
-    {"neon", &Processor::neon, float_ref, ternary_matmul_neon, int8_high_neon, int8_low_neon},
-    {"dotprod", &Processor::dotprod, float_dotprod, ternary_matmul_dotprod, int8_high_dotprod,
-     int8_low_dotprod},
-    {"i8mm", &Processor::i8mm, float_dotprod, ternary_matmul_i8mm, int8_high_dotprod,
-     int8_low_dotprod},
+    {"neon", &Processor::neon, kernels_ref},
+    {"dotprod", &Processor::dotprod, kernels_dotprod},
+    {"i8mm", &Processor::i8mm, kernels_i8mm},
 #endif
 };
 static_assert(std::size(kLevels) <= kKernelLevelsMax);
@@ -41,11 +36,8 @@ std::span<const KernelLevel> kernel_levels() { return kLevels; }
 
 KernelTable KernelLevel::table() const {
   KernelTable complete;
-  set_float(complete);
+  for (const KernelLevel* level = kLevels; level <= this; ++level) level->set(complete);
   complete.name = name;
-  complete.ternary_matmul = ternary_matmul;
-  complete.int8_high = int8_high;
-  complete.int8_low = int8_low;
   return complete;
 }
 

@@ -176,12 +176,9 @@ struct KernelTable {
 struct KernelLevel {
   const char* name;
   bool Processor::* available;
-  void (*set_float)(KernelTable& table);
-  TernaryMatmul ternary_matmul;
-  Int8High int8_high;
-  Int8Low int8_low;
+  void (*set)(KernelTable& table);  ///< leaves alone what is that of the level below
 
-  /// All its operations.
+  /// All its operations. Only for what kernel_levels() returns.
   KernelTable table() const;
 };
 inline constexpr uint32_t kKernelLevelsMax = 4;

@@ -1,9 +1,9 @@
-// The float operations of docs/numerics.md as plain scalar code: the definition that every kernel
-// is held against. It is not part of the engine.
+// The operations of docs/numerics.md as plain scalar code: the definition that every kernel is held
+// against. It is not part of the engine.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Written to be read beside that page: the same names, the same order of operations. The integer
-// operations have such code in the engine itself, ternary_matmul_ref.cc and int8_rows_ref.cc.
+// Written to be read beside that page: the same names, the same order of operations. Where weights
+// stand, docs/formats/model.md says.
 #pragma once
 
 #include <cstdint>
@@ -372,9 +372,66 @@ inline float store_int8(const float* x, uint32_t n_padded, int8_t* codes) {
   return largest / 127.0f;
 }
 
-/// The float operations above beside the integer ones of the table `ref`.
+/// Weight of row `row` of a tile of 16 rows: code - 1, four columns' codes in a byte.
+inline int32_t ternary_weight(const uint8_t* tile, uint32_t row, uint32_t col) {
+  const uint32_t inside = col % 16;
+  return (tile[size_t{col / 16} * 64 + 4 * row + inside % 4] >> (2 * (inside / 4)) & 3) - 1;
+}
+
+inline void ternary_matmul(const TileRange& tiles, const Int8Tokens& x, float* y, size_t y_stride) {
+  const size_t tile_bytes = size_t{tiles.cols_padded} * kTileRows / 4;
+  for (uint32_t row = tiles.tile_begin * kTileRows; row < tiles.tile_end * kTileRows; ++row) {
+    const uint8_t* tile = tiles.weights + row / kTileRows * tile_bytes;
+    for (uint32_t t = 0; t < x.token_count; ++t) {
+      int32_t sum = 0;
+      for (uint32_t col = 0; col < tiles.cols_padded; ++col) {
+        sum += ternary_weight(tile, row % kTileRows, col) * x.codes[t * x.stride + col];
+      }
+      y[t * y_stride + row] = static_cast<float>(sum) * x.multipliers[t];
+    }
+  }
+}
+
+/// High nibble of a stored byte of row `row` of a tile of 16 rows.
+inline int32_t high_nibble(const uint8_t* tile, uint32_t row, uint32_t col) {
+  const uint32_t inside = col % 8;
+  return tile[size_t{col / 8} * 64 + 4 * row + inside % 4] >> (4 * (inside / 4)) & 15;
+}
+
+inline void int8_high(const HighTiles& tiles, const SplitState& x, const PlaneSums& sums) {
+  for (size_t row = 0; row < size_t{tiles.tile_count} * kTileRows; ++row) {
+    const uint8_t* tile = tiles.high + row / kTileRows * (size_t{tiles.cols_padded} * 8);
+    sums.hi[row] = 0;
+    sums.lo[row] = 0;
+    for (uint32_t col = 0; col < tiles.cols_padded; ++col) {
+      const int32_t weight = 16 * high_nibble(tile, row % kTileRows, col);
+      sums.hi[row] += weight * x.hi[col];
+      sums.lo[row] += weight * x.lo[col];
+    }
+  }
+}
+
+/// Low nibble of a stored byte of a row; its columns stand 128 in 64 bytes.
+inline int32_t low_nibble(const uint8_t* row, uint32_t col) {
+  return row[col / 128 * 64 + col % 64] >> (4 * (col % 128 / 64)) & 15;
+}
+
+inline void int8_low(const LowRows& rows, const SplitState& x, const PlaneSums& sums) {
+  for (uint32_t i = 0; i < rows.row_count; ++i) {
+    const uint32_t row = rows.rows[i];
+    for (uint32_t col = 0; col < rows.block_count * 128; ++col) {
+      const int32_t weight = low_nibble(rows.low + row * rows.row_bytes, col);
+      sums.hi[row] += weight * x.hi[col];
+      sums.lo[row] += weight * x.lo[col];
+    }
+  }
+}
+
 inline KernelTable definition() {
-  KernelTable table = kernel_levels()[0].table();
+  KernelTable table;
+  table.ternary_matmul = ternary_matmul;
+  table.int8_high = int8_high;
+  table.int8_low = int8_low;
   table.f32_matmul = f32_matmul;
   table.rms_norm = rms_norm;
   table.quantize_int8 = quantize_int8;

@@ -1,4 +1,4 @@
-"""How the kernels' objects are built: symbols, flags, no fused operations, the README's table."""
+"""How the kernels' objects are built: symbols, flags, no fused operations."""
 
 import re
 from pathlib import Path
@@ -13,10 +13,6 @@ from tests.support import kernel_driver as driver
 
 ARCHITECTURES = tuple(driver.TABLES)
 KERNELS = engine_root() / "kernels"
-HANDED_DOWN = {"ternary_matmul_dotprod"}
-# Objects with one symbol of their own, a function that sets all operations but these.
-FLOAT = "float"
-INTEGER_OPERATIONS = ("ternary_matmul", "int8_high", "int8_low")
 # Of the compiler's own library, where the processor has no instruction for binary16.
 HALF_CONVERSIONS = {"__extendhfsf2", "__truncsfhf2"}
 
@@ -55,26 +51,20 @@ def kernel_name(symbol: str) -> str:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_objects_export_kernels_of_their_instruction_set_alone(arch: str) -> None:
+def test_objects_export_nothing_but_their_part_of_a_table(arch: str) -> None:
     """The linker could keep a copy of a shared function that needs AVX, for a program without."""
     for name, step in kernel_steps(arch).items():
         exported, undefined, weak = object_symbols(step.output)
         assert not weak, name
         if name == "table.cc":
             continue
-        isa = Path(name).stem.rpartition("_")[2]
+        isa = Path(name).stem.removeprefix("kernels_")
         assert isa in driver.TABLES[arch]
-        for symbol in exported:
-            operation, _, suffix = kernel_name(symbol).rpartition("_")
-            assert operation in (FLOAT, *INTEGER_OPERATIONS), symbol
-            assert suffix == isa, f"{symbol} in {name}"
+        assert [kernel_name(symbol) for symbol in exported] == [f"kernels_{isa}"], name
         allowed = {"memset", "memcpy", "__stack_chk_fail", "__stack_chk_guard"}
-        # A kernel may leave a case to the level below, which every such processor has too.
-        handed_down = {symbol for symbol in undefined if kernel_name(symbol) in HANDED_DOWN}
-        if name == "float_ref.cc":
+        if isa == "ref":
             allowed |= HALF_CONVERSIONS
-        assert undefined - handed_down <= allowed | {"_GLOBAL_OFFSET_TABLE_"}, name
-        assert not handed_down or isa == "i8mm", name
+        assert undefined <= allowed | {"_GLOBAL_OFFSET_TABLE_"}, name
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -107,9 +97,9 @@ def test_objects_have_no_fused_multiply_add(arch: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arch", "name"),
     [
-        ("x86_64", "float_avx512vnni.cc"),
-        ("aarch64", "float_ref.cc"),
-        ("aarch64", "float_dotprod.cc"),
+        ("x86_64", "kernels_avx512vnni.cc"),
+        ("aarch64", "kernels_ref.cc"),
+        ("aarch64", "kernels_dotprod.cc"),
     ],
 )
 def test_fused_multiply_add_is_recognised_where_allowed(
@@ -126,31 +116,3 @@ def test_baseline_objects_use_no_wider_registers(tmp_path: Path) -> None:
         if name == "table.cc" or name.endswith("_ref.cc"):
             text = driver.assembly(step, tmp_path)
             assert re.search(r"%[yz]mm|^\s+v[a-z]+ps", text, re.MULTILINE) is None, name
-
-
-def readme_table() -> str:
-    """The op x ISA table of engine/kernels/README.md, made from what the objects export."""
-    found: dict[str, set[str]] = {operation: set() for operation in driver.OPERATIONS}
-    for arch in ARCHITECTURES:
-        for name, step in kernel_steps(arch).items():
-            if name != "table.cc":
-                for symbol in object_symbols(step.output)[0]:
-                    operation, _, isa = kernel_name(symbol).rpartition("_")
-                    floats = [each for each in found if each not in INTEGER_OPERATIONS]
-                    for each in floats if operation == FLOAT else [operation]:
-                        found[each].add(isa)
-    columns = ["ref", "avx2", "avx512vnni", "neon", "dotprod", "i8mm"]
-    lines = [
-        f"| operation | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for operation, isas in found.items():
-        marks = ["yes" if isa in isas else "below" for isa in columns]
-        lines.append(f"| `{operation}` | {' | '.join(marks)} |")
-    return "\n".join(lines)
-
-
-def test_readme_table_matches_objects() -> None:
-    """The README would promise a kernel that is not there, or keep quiet about one that is."""
-    expected = readme_table()
-    assert expected in (KERNELS / "README.md").read_text(encoding="utf-8"), f"expected\n{expected}"

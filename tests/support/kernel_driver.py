@@ -113,7 +113,7 @@ def _with_traps(step: Command) -> Command:
 
 
 def _fused(step: Command) -> Command:
-    if "float_ref" not in step.label:
+    if "kernels_ref" not in step.label:
         return step
     argv = ["-ffp-contract=fast" if word == "-ffp-contract=off" else word for word in step.argv]
     return replace(step, argv=tuple(argv))
