@@ -36,7 +36,7 @@ from bitnet.checkpoint import open_checkpoint
 from bitnet.cli import render
 from bitnet.measure.geometry import GEOMETRIES, find_geometry
 from bitnet.measure.random_model import find_model
-from bitnet.measure.summary import summarize
+from bitnet.measure.summary import median_interval, summarize
 from bitnet.quantize import open_model, write_model
 from bitnet.seal.executable import build_engine
 from bitnet.seal.run_config import default_values, emit_config
@@ -219,16 +219,24 @@ def record_of(
     case: dict[str, Any], variant: str, rows: dict[str, list[dict[str, Any]]],
     facts: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
-    """Returns medians over the rounds, the ratio to plain of the same round, and each tail."""
+    """Returns medians over the rounds, ratios to plain of the same round, and each tail.
+
+    `spread_to_plain` is the median ratio of the cv, `spread_interval` what holds it with 95 %
+    confidence; None where the rounds are too few to say.
+    """
     own, plain = rows[variant], rows["plain"]
     ratios = sorted(a["token_ms"] / b["token_ms"] for a, b in zip(own, plain, strict=True))
+    spreads = [a["cv"] / b["cv"] for a, b in zip(own, plain, strict=True)]
+    interval = median_interval(spreads)
     middle = {
         name: statistics.median(row[name] for row in own) for name in own[0] if name != "tail"
     }
     return {
         "bench": "hardening", **case, "variant": variant, "rounds": len(own), **middle,
         "ratio_to_plain": statistics.median(ratios), "ratio_min": ratios[0],
-        "ratio_max": ratios[-1], "tails": [row["tail"] for row in own],
+        "ratio_max": ratios[-1], "spread_to_plain": statistics.median(spreads),
+        "spread_interval": interval if math.isfinite(interval[0]) else None,
+        "tails": [row["tail"] for row in own],
         "buckets_per_octave": BUCKETS_PER_OCTAVE, **facts,
     }  # fmt: skip
 
@@ -238,18 +246,29 @@ def words_of(record: dict[str, Any]) -> str:
     return f"{record['threads']}{', fixed' if record['placement'] == 'fixed' else ''}"
 
 
+def spread_words(record: dict[str, Any]) -> str:
+    """Returns the ratio of the spread to that of plain, with what holds it, for people."""
+    ratio = f"{record['spread_to_plain']:.2f}"
+    interval = record["spread_interval"]
+    return f"{ratio} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ratio
+
+
 def print_table(records: list[dict[str, Any]]) -> None:
     """Shows the records to a person."""
     columns = ("model", "threads", "build", "ms/token", "against plain", "p99", "spread (cv)")
+    against = "spread against plain (95 %)"
     start = "start, prompt of 16 and first token, ms"
-    table = Table(*columns, "slowest token, ms", start, "resident MB", "core after a crash")
+    table = Table(
+        *columns, against, "slowest token, ms", start, "resident MB", "core after a crash"
+    )
     for record in records:
         core = record["core_bytes"]
         table.add_row(
             record["model"], words_of(record), TITLES[record["variant"]],
             f"{record['token_ms']:.4f}",
             f"{100 * (record['ratio_to_plain'] - 1):+.2f} %", f"{record['p99_ms']:.4f}",
-            f"{record['cv']:.3f}", f"{max(each['max_ns'] for each in record['tails']) / 1e6:.3f}",
+            f"{record['cv']:.3f}", spread_words(record),
+            f"{max(each['max_ns'] for each in record['tails']) / 1e6:.3f}",
             f"{record['start_ms']:.1f}",
             f"{record['resident_bytes'] / 1e6:.1f}", f"{core} bytes" if core else "none",
         )  # fmt: skip

@@ -5,7 +5,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-__all__ = ["LatencySummary", "percentile", "summarize"]
+__all__ = ["LatencySummary", "median_interval", "percentile", "summarize"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,3 +46,22 @@ def summarize(values: Sequence[float]) -> LatencySummary:
         p99=percentile(values, 0.99),
         max=max(values),
     )
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Returns two of the values that hold the median of their population between them.
+
+    Nothing is assumed of its distribution: that k or fewer of n values lie below its median is as
+    likely as k or fewer heads of n coins. Infinite where there are too few values to say.
+    """
+    ordered = sorted(values)
+    outside = 0.0  # of the interval from value number `below` to its mirror image, on either side
+    below = -1
+    for heads in range(len(ordered) // 2):
+        outside += math.comb(len(ordered), heads) / 2 ** len(ordered)
+        if outside > (1 - confidence) / 2:
+            break
+        below = heads
+    if below < 0:
+        return -math.inf, math.inf
+    return ordered[below], ordered[-1 - below]

@@ -71,6 +71,12 @@ def test_round_tells_its_tail_and_a_record_keeps_that_of_each() -> None:
     assert record["tails"] == [row["tail"] for row in rows["full"]]
     assert (record["model"], record["cpu"], record["rounds"]) == ("demo", "none", 4)
     assert math.isfinite(record["ratio_to_plain"])
+    ratios = [a["cv"] / b["cv"] for a, b in zip(rows["full"], rows["plain"], strict=True)]
+    assert record["spread_to_plain"] == pytest.approx(np.median(ratios))
+    assert record["spread_interval"] is None, "four rounds do not say"
+    rows = {variant: (own * 2) for variant, own in rows.items()}
+    record = record_of({"model": "demo"}, "full", rows, {"cpu": "none"})
+    assert record["spread_interval"] == pytest.approx((min(ratios), max(ratios)))
 
 
 def test_settings_keep_threads_on_processors_only_where_asked(tmp_path: Path) -> None:
