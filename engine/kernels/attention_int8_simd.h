@@ -13,13 +13,8 @@
 // Measured    docs/performance.md, "Long context".
 #pragma once
 
-#if defined(__aarch64__)
-#include <arm_neon.h>
-#else
-#include <immintrin.h>
-#endif
-
 #include "kernels/attention_simd.h"
+#include "kernels/bytes_simd.h"
 #include "kernels/quantize_simd.h"
 
 namespace bitnet::kernels {
