@@ -250,13 +250,15 @@ def spread_words(record: dict[str, Any]) -> str:
     """Returns the ratio of the spread to that of plain, with what holds it, for people."""
     ratio = f"{record['spread_to_plain']:.2f}"
     interval = record["spread_interval"]
-    return f"{ratio} ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ratio
+    if interval is None or record["variant"] == "plain":
+        return ratio
+    return f"{ratio} ({interval[0]:.2f} … {interval[1]:.2f})"
 
 
 def print_table(records: list[dict[str, Any]]) -> None:
     """Shows the records to a person."""
     columns = ("model", "threads", "build", "ms/token", "against plain", "p99", "spread (cv)")
-    against = "spread against plain (95 %)"
+    against = "against plain (95 %)"
     start = "start, prompt of 16 and first token, ms"
     table = Table(
         *columns, against, "slowest token, ms", start, "resident MB", "core after a crash"
@@ -272,7 +274,7 @@ def print_table(records: list[dict[str, Any]]) -> None:
             f"{record['start_ms']:.1f}",
             f"{record['resident_bytes'] / 1e6:.1f}", f"{core} bytes" if core else "none",
         )  # fmt: skip
-    Console(highlight=False, width=140).print(table)
+    Console(highlight=False, width=170).print(table)
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
