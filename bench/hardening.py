@@ -258,7 +258,7 @@ def spread_words(record: dict[str, Any]) -> str:
 def print_table(records: list[dict[str, Any]]) -> None:
     """Shows the records to a person."""
     columns = ("model", "threads", "build", "ms/token", "against plain", "p99", "spread (cv)")
-    against = "against plain (95 %)"
+    against = "spread to plain (95 %)"
     start = "start, prompt of 16 and first token, ms"
     table = Table(
         *columns, against, "slowest token, ms", start, "resident MB", "core after a crash"

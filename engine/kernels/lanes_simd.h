@@ -1,8 +1,8 @@
-// Sixteen lanes as one value: the building blocks of docs/numerics.md for the SIMD float kernels.
+// Sixteen lanes as one value: the building blocks of docs/numerics.md for the kernels.
 // SPDX-License-Identifier: Apache-2.0
 //
 // Written once with the compiler's vector extensions and compiled for each instruction set by
-// float_<isa>.cc: a f32x16 is one zmm, two ymm or four q registers, and every operation below is
+// kernels_<isa>.cc: a f32x16 is one zmm, two ymm or four q registers, and every operation below is
 // the same IEEE operation in the same order on each, because -ffp-contract=off forbids fusing.
 // Everything is `static`, so each object keeps its own copy and exports nothing from here.
 #pragma once

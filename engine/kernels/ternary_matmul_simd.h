@@ -30,7 +30,7 @@ static_assert(TernaryCodes::kBlockBytes * 4 == kTileRows * kTernaryBlockCols);
 // Tokens for which a block is unpacked at once, where it is used. With AVX-512 that is four masks
 // beside sixteen multiplications; elsewhere masks and shifts take the units that multiply.
 #if defined(__AVX512VNNI__)
-constexpr uint32_t kTokensUnpacking = 4;
+constexpr uint32_t kTokensUnpacking = kTokensAside;
 #else
 constexpr uint32_t kTokensUnpacking = 1;
 #endif

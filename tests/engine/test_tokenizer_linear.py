@@ -99,7 +99,7 @@ def test_encode_of_a_long_run_grows_linearly(attack: str) -> None:
 
 @pytest.mark.parametrize("nfc", [False, True], ids=["plain", "nfc"])
 def test_encode_of_a_mebibyte_ends_soon(nfc: bool) -> None:
-    """The same at full size: a million squared would take an hour and more."""
+    """The same at full size: a quadratic step would take a million squared."""
     driver = build_driver(tables(nfc=nfc))
     texts = [attack(MEBIBYTE) for attack in ATTACKS.values()]
     begin = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
