@@ -140,6 +140,7 @@ Result<ElfFile> parse_elf(std::span<const uint8_t> file) {
     elf.loads[elf.load_count++] = header;
     if (!is_payload_shaped(header)) continue;
     if (!elf.payload.empty()) return wrong("second model", header.offset);
+    if (header.offset % kPayloadAlignBytes != 0) return wrong("place of the model", header.offset);
     elf.payload = file.subspan(header.offset, header.file_bytes);
   }
   BITNET_TRY(find_note(elf));

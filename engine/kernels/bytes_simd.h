@@ -73,7 +73,7 @@ inline Sums multiply_add(Sums sums, u8x64 codes, u8x64 x) {
 typedef i32x16 Sums;
 constexpr uint64_t kSumMax = INT32_MAX;
 constexpr uint32_t kSumProducts = 4;
-constexpr uint32_t kBitsInPlace = 0;
+constexpr uint32_t kBitsInPlace = 6;
 constexpr uint32_t kTokensAside = 4;
 constexpr uint32_t kRowsAside = 1;
 
@@ -144,7 +144,7 @@ struct WeightCodes {
   /// What a block adds to a lane of Sums, and after how many of them it is full; a lane of 32 bits
   /// holds all that there can be.
   static constexpr uint64_t kBlockMax =
-      kFields / kInPlace * kSumProducts * (kMax << shift(kInPlace - 1)) * 127;
+      (kFields + kInPlace - 1) / kInPlace * kSumProducts * (kMax << shift(kInPlace - 1)) * 127;
   static constexpr uint64_t kBlocksMax = std::bit_floor(kSumMax / kBlockMax);
   static bool full(size_t blocks) {
     return kBlocksMax * 4 * kFields < kColsMax && blocks % kBlocksMax == 0;

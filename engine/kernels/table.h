@@ -68,7 +68,7 @@ struct LowRows {
   const uint8_t* low;    ///< the first block of row 0, 64-byte aligned
   size_t row_bytes;      ///< from one row to the next
   uint32_t block_count;  ///< blocks of each row, one after the other
-  uint32_t block_step;   ///< the order to read them in: i * step mod count; no common divisor
+  uint32_t block_step;   ///< order: i * step mod count; coprime, and <= count + 1 where count > 1
   const uint32_t* rows;  ///< [row_count], no row twice
   uint32_t row_count;
 };

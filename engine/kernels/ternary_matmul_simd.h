@@ -9,7 +9,8 @@
 //           activations of columns 4p ... 4p + 3 are the same for every lane (one broadcast).
 // Exact     Kernels sum code * activation, code = weight + 1, and subtract the sum of the
 //           activations of the token once a row. Both stay in int32 (base/limits.h asserts it), and
-//           the difference is below 2^24, so its conversion to float does not round.
+//           the difference is below 2^24, so its conversion to float does not round. Partial sums
+//           are widened before a lane is full (WeightCodes in bytes_simd.h).
 // Requires  activations in [-127, 127], as `quantize_int8` makes them; code 3 does not occur.
 // Padding   Columns at and after `cols` have code 1 and activation 0. Padded rows have code 1
 //           everywhere: their integer sum is 0 and they get +0.
@@ -39,6 +40,11 @@ constexpr uint32_t kGroupTokens = 64;  // tokens that share an unpacked part
 constexpr uint32_t kPartBlocks = 32;   // 8 KiB as bytes: stays in the nearest cache
 constexpr uint32_t kUnpackedBytes = kTileRows * kTernaryBlockCols;
 
+/// Codes p of a block, a byte for each.
+inline u8x64 unpack(const uint8_t* block, uint32_t p) {
+  return load_bytes(block) >> static_cast<uint8_t>(2 * p) & uint8_t{3};
+}
+
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 // smmla does twice the work of sdot, on eight columns of two rows and two tokens. A block is
 // unpacked to two times [row][eight columns]. One token would waste half of it.
@@ -46,8 +52,8 @@ constexpr uint32_t kTokensTogether = 4;
 
 inline void unpack_block(const uint8_t* block, uint8_t* to) {
   for (uint32_t half = 0; half < 2; ++half) {
-    const auto left = __builtin_bit_cast(i32x16, TernaryCodes::load(block, 2 * half));
-    const auto right = __builtin_bit_cast(i32x16, TernaryCodes::load(block, 2 * half + 1));
+    const auto left = __builtin_bit_cast(i32x16, unpack(block, 2 * half));
+    const auto right = __builtin_bit_cast(i32x16, unpack(block, 2 * half + 1));
     store_lanes(
         to + half * sizeof(i32x32),
         __builtin_shufflevector(left, right, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23,
@@ -87,9 +93,7 @@ inline void multiply_part(const uint8_t* part, uint32_t blocks, const int8_t* co
 constexpr uint32_t kTokensTogether = kTokensAside;
 
 inline void unpack_block(const uint8_t* block, uint8_t* to) {
-  for (uint32_t p = 0; p < 4; ++p) {
-    store_lanes(to + 64 * p, load_bytes(block) >> static_cast<uint8_t>(2 * p) & uint8_t{3});
-  }
+  for (uint32_t p = 0; p < 4; ++p) store_lanes(to + 64 * p, unpack(block, p));
 }
 
 template <uint32_t kTokens>

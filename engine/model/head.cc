@@ -99,10 +99,6 @@ Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_coun
 void Head::compute(const float* x, uint32_t thread) {
   if (upper_.empty()) return compute_all(x, thread);
   prepare(x, thread);
-  // The layers have had this memory: the padding of the codes is zero again.
-  const size_t padding = code_stride_ - hidden_padded_;
-  std::memset(hi_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
-  std::memset(lo_.data() + thread * code_stride_ + hidden_padded_, 0, padding);
   screen(thread);
 }
 
@@ -112,11 +108,14 @@ void Head::prepare(const float* x, uint32_t thread) {
   kernels().rms_norm(x, context_->model.final_norm, header_->hidden_size, hidden_padded_,
                      header_->norm_eps, state);
   if (table().kind == format::kF32Rows) return;
+  int8_t* hi_codes = hi_.data() + size_t{thread} * code_stride_;
+  int8_t* lo_codes = lo_.data() + size_t{thread} * code_stride_;
   int32_t hi;
   int32_t lo;
-  const float scale =
-      kernels().quantize_split(state, hidden_padded_, hi_.data() + size_t{thread} * code_stride_,
-                               lo_.data() + size_t{thread} * code_stride_, &hi, &lo);
+  const float scale = kernels().quantize_split(state, hidden_padded_, hi_codes, lo_codes, &hi, &lo);
+  // The layers have had this memory: the padding of the codes is zero again.
+  std::memset(hi_codes + hidden_padded_, 0, code_stride_ - hidden_padded_);
+  std::memset(lo_codes + hidden_padded_, 0, code_stride_ - hidden_padded_);
   bounds(thread)[kParts] = {-256 * hi, -256 * lo, 0.0f, 0.0f, scale};
 }
 

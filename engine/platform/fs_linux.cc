@@ -196,7 +196,7 @@ namespace {
 Error log_error() { return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(errno)}; }
 
 /// Locks, checks or sizes the file, and maps it. The caller closes the descriptor.
-Result<LogFile> take_log(int descriptor, bool made, size_t bytes) {
+Result<uint8_t*> take_log(int descriptor, size_t bytes) {
   // The lock belongs to the open file, and the mapping keeps that open: so it outlives the
   // descriptor and ends with the process.
   const Error lock = lock_file(descriptor);
@@ -212,27 +212,25 @@ Result<LogFile> take_log(int descriptor, bool made, size_t bytes) {
     return Error{Status::kLogForeign, "log", 0, digits};
   }
   const auto found = static_cast<uint64_t>(facts.st_size);
-  if (!made && found != bytes) return Error{Status::kLogFormat, "size", found};
+  if (found != 0 && found != bytes) return Error{Status::kLogFormat, "size", found};
   // Memory for every page now: later a full file system would be a fault at a store.
-  const int full = made ? posix_fallocate(descriptor, 0, static_cast<off_t>(bytes)) : 0;
+  const int full = posix_fallocate(descriptor, 0, static_cast<off_t>(bytes));
+  if (full != 0) (void)set_length(descriptor, found);
   if (full != 0) return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(full)};
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
   if (memory == MAP_FAILED) return log_error();
-  return LogFile{static_cast<uint8_t*>(memory), made};
+  return static_cast<uint8_t*>(memory);
 }
 
 }  // namespace
 
-Result<LogFile> open_log_file(const char* path, size_t bytes) {
-  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-  int descriptor = open(path, kFlags | O_CREAT | O_EXCL, 0640);
-  const bool made = descriptor >= 0;
-  if (!made && errno == EEXIST) descriptor = open(path, kFlags);
+Result<uint8_t*> open_log_file(const char* path, size_t bytes) {
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  const int descriptor = open(path, kFlags, 0640);
   if (descriptor < 0) return log_error();
-  const Result<LogFile> file = take_log(descriptor, made, bytes);
+  const Result<uint8_t*> memory = take_log(descriptor, bytes);
   close(descriptor);
-  if (!file.ok() && made) unlink(path);
-  return file;
+  return memory;
 }
 
 bool log_has_writer(int descriptor) {

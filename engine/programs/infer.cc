@@ -121,6 +121,18 @@ Result<std::span<const uint8_t>> find_model(Text model) {
   return platform::map_file(BITNET_VALUE(as_path(model, "model")));
 }
 
+/// Code, constants and tokenizer, as the pages of the file that runs hold them: the model's part is
+/// checked by its leaves.
+Error check_image() {
+  const char* path = "/proc/self/exe";
+  const auto file = platform::map_file(path);
+  if (!file.ok()) return Error{Status::kOwnFileHidden, path, 0, file.error().value};
+  const auto elf = format::parse_elf(file.value());
+  const bool good = elf.ok() && same(format::image_digest(elf.value()), elf.value().sealed_image());
+  platform::unmap(file.value());
+  return good ? kNoError : Error{Status::kSealBroken, "image", elf.value().note_offset};
+}
+
 /// The payload must be the model that the executable was sealed with, and every model must have
 /// been made with the tokenizer that is compiled in.
 Error check_belonging(const format::ModelHeader& header, bool sealed) {
@@ -215,8 +227,9 @@ Error set_up(Program& self) {
   self.config = BITNET_VALUE(format::parse_config(text));
   self.config.seed = self.arguments.seed;
   BITNET_TRY(open_log(self, config_digest, text.size()));
-  // 2. The model's bytes.
+  // 2. The program's own bytes; the model's.
   const bool sealed = same(self.config.model, "sealed");
+  if (sealed && self.config.verify != format::VerifyMode::kOff) BITNET_TRY(check_image());
   const std::span<const uint8_t> file = BITNET_VALUE(find_model(self.config.model));
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {

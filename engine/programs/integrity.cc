@@ -47,7 +47,8 @@ void tell(const char* name, Text value) {
 void tell_digest(const char* name, Text digest) { tell(name, Line().hex(digest).written()); }
 
 void tell_region(const programs::Region& region) {
-  Line line;
+  uint8_t place[6 * platform::kPathBytesMax + 256];  // a byte of a path is six as JSON
+  Writer line(place);
   line.text(json ? "{\"region\": \"" : "region  ").hex_number(region.begin).text("-");
   line.hex_number(region.end).text(json ? "\", \"rights\": \"" : " ").bytes(region.rights);
   line.text(json ? "\", \"locked_kb\": " : " locked ").number(region.locked_kb);
@@ -60,8 +61,8 @@ void tell_region(const programs::Region& region) {
 
 /// Note, image, model. An error inside a sealed file is one of trust.
 Error check_file(const format::ElfFile& elf) {
-  const Text root = elf.file.subspan(elf.note_offset, kDigestBytes);
-  const Text image = elf.file.subspan(elf.note_offset + kDigestBytes, kDigestBytes);
+  const Text root = elf.sealed_root();
+  const Text image = elf.sealed_image();
   constexpr Digest kZero{};
   if (same(root, kZero) && same(image, kZero) && elf.payload.empty()) {
     tell("model", text_of("none: not sealed"));

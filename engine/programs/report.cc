@@ -8,7 +8,8 @@ namespace bitnet::programs {
 static Error output_error;
 
 bool print(int descriptor, Writer& line) {
-  const Error error = platform::write_all(descriptor, line.written());
+  const Error error = line.cut() ? Error{Status::kWriteFailed, "a line that is too long"}
+                                 : platform::write_all(descriptor, line.written());
   if (failed(error)) output_error = error;
   line.clear();
   return !failed(error);

@@ -75,17 +75,19 @@ Result<LogRange> check_log(Text ring, uint64_t head_after, bool writing) {
 }
 
 Error LogWriter::open(const char* path) {
-  const platform::LogFile file = BITNET_VALUE(platform::open_log_file(path, kLogBytes));
-  const Text ring(file.memory, kLogBytes);
-  auto& header = *reinterpret_cast<LogHeader*>(file.memory);
-  if (file.made) {
+  uint8_t* const memory = BITNET_VALUE(platform::open_log_file(path, kLogBytes));
+  const Text ring(memory, kLogBytes);
+  auto& header = *reinterpret_cast<LogHeader*>(memory);
+  // A file without a header is new, or its first writer died before it had written one.
+  constexpr LogHeader kNone{};
+  if (std::memcmp(&header, &kNone, sizeof header) == 0) {
     LogHeader made = kNewLogHeader;
     made.made_unix_ns = platform::unix_ns();
     header = made;
   }
   (void)BITNET_VALUE(check_log(ring, header.head, true));
   chain_ = header.head == 0 ? log_chain_start(header) : log_record(ring, header.head - 1).chain;
-  ring_ = file.memory;
+  ring_ = memory;
   return kNoError;
 }
 

@@ -319,13 +319,15 @@ inline void shape_blocks(Case& c, Random& random) {
   c.size[5] = count % 3 != 0 && random.below(2) ? 3 : count % 2 != 0 && random.below(2) ? 2 : 1;
 }
 
-/// Sizes of a matmul: minimum sizes first, then every token count, then random ones.
+/// Sizes of a matmul: minimum sizes first, then every token count, then random ones. More tokens
+/// than 64 are a second group of those that share an unpacked part.
+constexpr uint32_t kMatmulSized = 22;
 inline void shape_matmul(Case& c, uint32_t index, Random& random) {
-  static const uint32_t kTokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 64};
+  static const uint32_t kTokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 64, 65, 130};
   static const uint32_t kCols[] = {16, 32, 48, 240, 256, 272, 496, 512, 528, 1040};
   const bool first = index < 10;
   c.size[0] = first ? kCols[index] : pick(random, kCols, 10);
-  c.size[3] = first ? 1 : index < 20 ? kTokens[index - 10] : pick(random, kTokens, 9);
+  c.size[3] = first ? 1 : index < kMatmulSized ? kTokens[index - 10] : pick(random, kTokens, 9);
   c.size[1] = first ? 0 : random.below(4);
   c.size[2] = c.size[1] + (first ? 1 : random.between(1, 3));
   if (c.operation == Operation::kF32Matmul) {
@@ -338,10 +340,11 @@ inline void shape_matmul(Case& c, uint32_t index, Random& random) {
   if (c.operation == Operation::kInt8Low) shape_blocks(c, random);
 }
 
-/// The widest matrices that the limits allow, with the largest sums.
-inline void shape_widest(Case& c) {
+/// The widest matrices that the limits allow, with the largest sums; several tokens go another way
+/// than a single one.
+inline void shape_widest(Case& c, uint32_t token_count) {
   const uint32_t cols = c.operation == Operation::kTernaryMatmul ? 131072 : 65536;
-  const uint32_t size[6] = {cols, 0, 1, 2, cols, 16};
+  const uint32_t size[6] = {cols, 0, 1, token_count, cols, 16};
   const uint32_t low_size[6] = {cols, 0, 1, 0, cols / 128, 1};
   std::memcpy(c.size, c.operation == Operation::kInt8Low ? low_size : size, sizeof size);
 }
@@ -389,10 +392,16 @@ inline bool is_integer_matmul(Operation operation) {
          operation == Operation::kInt8Low;
 }
 
+/// Nine extremes of weights and activations, of a single token as well where that matters.
+inline uint32_t widest_count(Operation operation) {
+  return operation == Operation::kTernaryMatmul ? 18 : is_integer_matmul(operation) ? 9 : 0;
+}
+
 /// Cases of an operation: index 0 ... case_count - 1. The same index and seed give the same bytes.
 inline uint32_t case_count(Operation operation, uint32_t random_count) {
-  const bool integer = is_integer_matmul(operation);
-  return (integer ? 29 : operation == Operation::kF32Matmul ? 20 : 34) + random_count;
+  const uint32_t sized =
+      is_integer_matmul(operation) || operation == Operation::kF32Matmul ? kMatmulSized : 34;
+  return widest_count(operation) + sized + random_count;
 }
 
 inline void make_case(Case& c, uint32_t index) {
@@ -400,11 +409,12 @@ inline void make_case(Case& c, uint32_t index) {
   const bool integer = is_integer_matmul(c.operation);
   std::memset(c.size, 0, sizeof c.size);
   c.scalar = 0.0f;
-  if (integer && index < 9) {
-    shape_widest(c);
-    fill_case(c, random, index, false);
+  const uint32_t widest = widest_count(c.operation);
+  if (index < widest) {
+    shape_widest(c, index < 9 ? 2 : 1);
+    fill_case(c, random, index % 9, false);
   } else if (integer || c.operation == Operation::kF32Matmul) {
-    shape_matmul(c, integer ? index - 9 : index, random);
+    shape_matmul(c, index - widest, random);
     fill_case(c, random, random.below(3) == 0 ? random.below(9) : 0, false);
   } else {
     shape_vector(c, index, random);

@@ -12,6 +12,7 @@ import pytest
 
 from bitnet.engine import library
 from bitnet.seal import toolchain
+from bitnet.seal.elf import PT_LOAD, read_elf
 from bitnet.seal.sources import PROGRAMS, Program, build_root, engine_root
 from tests.support.engine import (
     Failure,
@@ -23,12 +24,21 @@ from tests.support.engine import (
     small_model_parts,
     status_name,
 )
-from tests.support.infer import ask, assert_refused, sealed_program, unsealed_program, write_config
+from tests.support.host import root_only
+from tests.support.infer import (
+    ANSWER,
+    ask,
+    assert_refused,
+    sealed_program,
+    unsealed_program,
+    write_config,
+)
 from tests.support.status_table import told
 
 LEAF_BYTES = 65536
 FLIPS = 10_000
 STARTS = 50
+IMAGE_STARTS = 12
 
 
 class Copy:
@@ -228,6 +238,55 @@ def test_any_flipped_bit_of_50_starts_stops_the_program(tmp_path: Path) -> None:
         where = data_offset + leaf * LEAF_BYTES
         count = -(-(leaves_offset - data_offset) // LEAF_BYTES)
         assert_refused(ask(config, program=program), "kModelLeaf", "leaf", where, leaf, count)
+
+
+def test_flipped_bit_in_the_tokenizer_stops_the_program(tmp_path: Path) -> None:
+    """The answer would be another text, and nothing would say so: the tables are no leaf's."""
+    program = tmp_path / "bitnet-infer"
+    content = bytearray(sealed_program().read_bytes())
+    content[content.index(b"/directory") + 1] ^= 1
+    program.write_bytes(content)
+    program.chmod(0o755)
+    changed = ask(write_config(tmp_path, verify="off"), program=program)
+    assert (changed.returncode, changed.stdout) == (0, ANSWER.replace(b"/di", b"/ei"))
+    for mode in ("full", "lazy"):
+        result = ask(write_config(tmp_path, verify=mode), program=program)
+        assert_refused(result, "kSealBroken", "image", note_of(content))
+
+
+def note_of(content: bytes) -> int:
+    """Where the two digests of a sealed executable begin (docs/formats/executable.md, The note)."""
+    return content.index(struct.pack("<III8s", 8, 96, 1, b"bitnet\0\0")) + 20
+
+
+@pytest.mark.parametrize("segment", [0, 1, 2, 3])
+def test_flipped_bit_in_any_segment_of_the_program_never_passes(
+    tmp_path: Path, segment: int
+) -> None:
+    """Code and constants, wherever the damage lets the program come as far as its check."""
+    program = tmp_path / "bitnet-infer"
+    original = sealed_program().read_bytes()
+    load = [each for each in read_elf(sealed_program()).segments if each.type == PT_LOAD][segment]
+    config = write_config(tmp_path, verify="full")
+    rng = random.Random(segment)
+    for _ in range(IMAGE_STARTS):
+        content = bytearray(original)
+        place = load.offset + rng.randrange(0 if segment else 1024, load.filesz)
+        content[place] ^= 1 << rng.randrange(8)
+        program.write_bytes(content)
+        program.chmod(0o755)
+        result = ask(config, program=program)
+        assert result.returncode != 0, place
+        assert result.stdout == b"", place
+
+
+@root_only
+def test_start_without_proc_tells_the_file_and_the_way_out(tmp_path: Path) -> None:
+    """A check that cannot be made must not pass for one that was."""
+    wrapper = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+    result = ask(write_config(tmp_path, verify="full"), wrapper=wrapper)
+    assert_refused(result, "kOwnFileHidden", "/proc/self/exe", 0, 2)
+    assert ask(write_config(tmp_path, verify="off"), wrapper=wrapper).stdout == ANSWER
 
 
 def test_lazy_change_in_a_matrix_stops_before_any_output(tmp_path: Path) -> None:

@@ -249,6 +249,32 @@ def test_headers_that_leave_the_file_are_refused(
     assert result.stderr.startswith("error: not an executable of this product")
 
 
+def test_model_at_an_odd_place_is_refused(tmp_path: Path) -> None:
+    """Its header would be read where no header of a model can be: the reader holds that for sure."""
+    content = bytearray(sealed_program().read_bytes())
+    place = next(
+        at for at in range(64, 1024, 56) if struct.unpack_from("<I44xQ", content, at) == (1, 2 << 20)
+    )
+    (offset,) = struct.unpack_from("<Q", content, place + 8)
+    struct.pack_into("<Q", content, place + 8, offset - 300)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert_told(integrity("--binary", path), "kElf", "place of the model", offset - 300)
+
+
+def test_regions_of_long_names_are_whole_lines(tmp_path: Path) -> None:
+    """A line that is cut would run into the next one, and be no JSON."""
+    folder = tmp_path / ("é" * 120) / ("é" * 120) / ("é" * 120) / ("é" * 120)
+    folder.mkdir(parents=True)
+    program = folder / "bitnet-integrity"
+    shutil.copy(integrity_program(), program)
+    result = integrity("--self", "--json", program=program)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    path = str(program).encode().decode("latin-1")
+    assert {line["name"] for line in lines if line.get("of_executable")} == {path}
+    assert lines[-1] == {"result": "matches"}
+
+
 def test_unsealed_program_is_told_as_such() -> None:
     """No model is not a broken model."""
     found = facts(integrity("--binary", unsealed_program(), "--json"))

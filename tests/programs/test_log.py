@@ -240,7 +240,9 @@ def test_truncated_ring_is_told_by_its_size(tmp_path: Path, size: int) -> None:
     write(path, 50)
     os.truncate(path, size)
     assert_told(show(path), "kLogFormat", "size", size)
-    assert write(path, 1) == f"{status_rows()['kLogFormat'].number} {size} 0\n"
+    # A writer takes an empty file for a new one: nobody can tell it from none.
+    told = f"{status_rows()['kLogFormat'].number} {size} 0\n"
+    assert write(path, 1) == (told if size > 0 else "ready\n")
 
 
 def test_writer_refuses_a_ring_that_was_changed(tmp_path: Path) -> None:
@@ -293,6 +295,18 @@ def test_writer_follows_no_link_and_takes_no_foreign_file(tmp_path: Path) -> Non
     refused(numbers["kLogFormat"], 0, 0)
     missing = tmp_path / "none" / "ring"
     assert write(missing, 1) == f"{numbers['kLogFile']} 0 2\n"
+
+
+@pytest.mark.parametrize("zeros", [0, RING_BYTES])
+def test_writer_begins_where_one_before_it_died_before_it_had_begun(
+    tmp_path: Path, zeros: int
+) -> None:
+    """Ended between making the file and its header, a writer would leave what nobody takes."""
+    path = tmp_path / "ring"
+    path.write_bytes(bytes(zeros))
+    path.chmod(0o640)
+    assert write(path, 2) == "ready\n"
+    assert [each.sequence for each in read_ring(path.read_bytes())] == [0, 1]
 
 
 def test_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ _COMPILE_ZIG: Final = (
     "-fdata-sections",
 )
 # Stacks of threads are 128 KiB, the least that the C library gives; it takes the size from the
-# stack header. They are locked in memory whole. No frame of what threads run exceeds 13 KB.
+# stack header. They are locked in memory whole. No frame of what threads run exceeds 14 KB.
 _LINK: Final = (
     "-s",
     "-Wl,-z,relro,-z,now",
