@@ -234,10 +234,10 @@ constexpr Loop kLoops[] = {
 #elif defined(__aarch64__)
 #define SDOT(i) "sdot v" #i ".4s, v30.16b, v31.16b\n\t"
 #define SMMLA(i) "smmla v" #i ".4s, v30.16b, v31.16b\n\t"
-#define SMULL(i)                        \
-  "smull v28.8h, v30.8b, v31.8b\n\t"    \
-  "smlal2 v28.8h, v30.16b, v31.16b\n\t" \
-  "sadalp v" #i ".4s, v28.8h\n\t"
+#define SMLAL(i)            \
+  "smlal v" #i              \
+  ".8h, v30.8b, v31.8b\n\t" \
+  "smlal2 v" #i ".8h, v30.16b, v31.16b\n\t"
 
 __attribute__((target("dotprod"))) void sdot(uint64_t count) {
   __asm__ volatile(
@@ -259,20 +259,20 @@ __attribute__((target("i8mm"))) void smmla(uint64_t count) {
         "v31");
 }
 
-void smull(uint64_t count) {
+void smlal(uint64_t count) {
   __asm__ volatile(
       "movi v30.16b, #255\n\tmovi v31.16b, #1\n\t"
-      "1:\n\t" TWELVE(SMULL) "subs %0, %0, #1\n\tb.ne 1b"
+      "1:\n\t" TWELVE(SMLAL) "subs %0, %0, #1\n\tb.ne 1b"
       : "+r"(count)
       :
-      : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v28",
-        "v30", "v31");
+      : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v30",
+        "v31");
 }
 
 constexpr Loop kLoops[] = {
     {"smmla", "i8mm", 32, smmla},
     {"sdot", "dotprod", 16, sdot},
-    {"smull_smlal", "neon", 16, smull},
+    {"smlal", "neon", 16, smlal},
 };
 #endif
 

@@ -47,7 +47,7 @@ StepProgress = Callable[[str, int, int], None]
 _LOOPS_OF_TABLE: Final = {
     "avx2": ("vpmaddubsw_256",),
     "avx512vnni": ("vpdpbusd_512", "vpdpbusd_256"),
-    "neon": ("smull_smlal",),
+    "neon": ("smlal",),
     "dotprod": ("sdot",),
     "i8mm": ("smmla", "sdot"),  # one token alone goes the way of dotprod
 }
