@@ -83,7 +83,6 @@ struct ElfFile {
   std::span<const uint8_t> payload;  ///< empty where there is none
   uint64_t note_offset;              ///< of the root and the image digest, 48 bytes each
 
-  std::span<const uint8_t> sealed_root() const { return file.subspan(note_offset, kDigestBytes); }
   std::span<const uint8_t> sealed_image() const {
     return file.subspan(note_offset + kDigestBytes, kDigestBytes);
   }

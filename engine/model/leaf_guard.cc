@@ -70,18 +70,11 @@ void LeafGuard::check_group(uint64_t group) {
     const uint64_t rest = leaves_.count() - begin;
     const uint64_t end = begin + (rest < kGroupLeaves ? rest : kGroupLeaves);
     const uint64_t changed = leaves_.first_changed(begin, end);
-    if (changed != end) note_changed(changed);
+    if (changed != end) __atomic_fetch_min(&changed_, changed, __ATOMIC_RELEASE);
     __atomic_store_n(state, uint8_t{kChecked}, __ATOMIC_RELEASE);
   }
   // Another thread is at it, where the shares of two threads meet: well under a millisecond.
   while (__atomic_load_n(state, __ATOMIC_ACQUIRE) != kChecked) {
-  }
-}
-
-void LeafGuard::note_changed(uint64_t leaf) {
-  uint64_t seen = __atomic_load_n(&changed_, __ATOMIC_RELAXED);
-  while (leaf < seen && !__atomic_compare_exchange_n(&changed_, &seen, leaf, true, __ATOMIC_RELEASE,
-                                                     __ATOMIC_RELAXED)) {
   }
 }
 

@@ -45,7 +45,6 @@ class LeafGuard {
   void check(format::Leaves::Range range, uint32_t share);
   void check_group(uint64_t group);
   void check_at_start(uint32_t share);
-  void note_changed(uint64_t leaf);
 
   const format::ModelHeader* header_ = nullptr;
   format::VerifyMode mode_ = format::VerifyMode::kOff;

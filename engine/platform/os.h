@@ -14,8 +14,9 @@ inline constexpr int kStdin = 0;
 inline constexpr int kStdout = 1;
 inline constexpr int kStderr = 2;
 
-/// Maps a regular file read-only. kModelMissing (value = errno) if it cannot be opened or mapped.
-Result<std::span<const uint8_t>> map_file(const char* path);
+/// Maps a regular file read-only; of an empty one there is nothing. `missing` (value = errno) if it
+/// cannot be opened or mapped.
+Result<std::span<const uint8_t>> map_file(const char* path, Status missing = Status::kModelMissing);
 /// Gives a mapping, or memory that was reserved, back.
 void unmap(std::span<const uint8_t> memory);
 

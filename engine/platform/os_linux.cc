@@ -29,13 +29,13 @@ uint64_t now_ns(clockid_t clock) {
 
 }  // namespace
 
-Result<std::span<const uint8_t>> map_file(const char* path) {
+Result<std::span<const uint8_t>> map_file(const char* path, Status missing) {
   const Handle file(open_file(kAnywhere, path));
-  if (failed(file.error())) return Error{Status::kModelMissing, path, 0, file.error().value};
+  if (failed(file.error())) return Error{missing, path, 0, file.error().value};
   const uint64_t bytes = file_facts(file).value().bytes;
-  if (bytes == 0) return Error{Status::kModelTruncated, path, 0, 0, 512};
+  if (bytes == 0) return std::span<const uint8_t>();
   void* memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
-  if (memory == MAP_FAILED) return system_error(Status::kModelMissing, path);
+  if (memory == MAP_FAILED) return system_error(missing, path);
   return std::span<const uint8_t>(static_cast<const uint8_t*>(memory), bytes);
 }
 

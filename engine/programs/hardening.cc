@@ -55,8 +55,7 @@ int print_hardening(const runtime::Lockdown& lockdown, bool json) {
     line.text("\n");
   }
   if (json) line.text("}, \"starts\": ").text(starts ? "true" : "false").text("}\n");
-  const Error error = platform::write_all(platform::kStdout, line.written());
-  if (failed(error)) return report(error);
+  if (!print(platform::kStdout, line)) return report(kNoError);
   return starts ? 0 : status_text(Status::kProtectionRefused).exit_code;
 }
 

@@ -100,8 +100,7 @@ Error parse_arguments(int count, char** values, Arguments* out) {
   };
   BITNET_TRY(programs::parse_arguments(count, values, options, kHelp));
   if (out->json && !out->report) return Error{Status::kOptionMissing, "--hardening-report"};
-  const bool seed_given = options[1].given;
-  if (!seed_given && !out->report) return Error{Status::kOptionMissing, "--seed"};
+  if (!options[1].given && !out->report) return Error{Status::kOptionMissing, "--seed"};
   return kNoError;
 }
 
@@ -124,12 +123,10 @@ Result<std::span<const uint8_t>> find_model(Text model) {
 /// Code, constants and tokenizer, as the pages of the file that runs hold them: the model's part is
 /// checked by its leaves.
 Error check_image() {
-  const char* path = "/proc/self/exe";
-  const auto file = platform::map_file(path);
-  if (!file.ok()) return Error{Status::kOwnFileHidden, path, 0, file.error().value};
-  const auto elf = format::parse_elf(file.value());
+  const Text file = BITNET_VALUE(platform::map_file("/proc/self/exe", Status::kOwnFileHidden));
+  const auto elf = format::parse_elf(file);
   const bool good = elf.ok() && same(format::image_digest(elf.value()), elf.value().sealed_image());
-  platform::unmap(file.value());
+  platform::unmap(file);
   return good ? kNoError : Error{Status::kSealBroken, "image", elf.value().note_offset};
 }
 
@@ -166,12 +163,7 @@ void take_memory(void* context, Arena& arena, bool input) {
 
 /// Holds FILE against the compiled vocabulary: line i is token i, escaped as Line::escaped does.
 Error check_vocabulary_file(const char* path) {
-  const Result<std::span<const uint8_t>> file = platform::map_file(path);
-  if (!file.ok() && file.error().status == Status::kModelMissing) {
-    return Error{Status::kReadFailed, path, 0, file.error().value};
-  }
-  // An empty file cannot be mapped; it differs from the first line on.
-  Text rest = file.value();
+  Text rest = BITNET_VALUE(platform::map_file(path, Status::kReadFailed));
   const uint32_t count = kTokenizerTables.vocab_size;
   Line line;
   for (uint32_t id = 0; id < count; ++id, line.clear()) {

@@ -61,7 +61,7 @@ void tell_region(const programs::Region& region) {
 
 /// Note, image, model. An error inside a sealed file is one of trust.
 Error check_file(const format::ElfFile& elf) {
-  const Text root = elf.sealed_root();
+  const Text root = elf.file.subspan(elf.note_offset, kDigestBytes);
   const Text image = elf.sealed_image();
   constexpr Digest kZero{};
   if (same(root, kZero) && same(image, kZero) && elf.payload.empty()) {
@@ -99,17 +99,14 @@ void tell_lockdown() {
 }
 
 Error check(const char* binary, const char* pid, bool self) {
-  uint8_t path[programs::kProcessPathBytes];
+  static uint8_t path[programs::kProcessPathBytes];  // an error may name it
   if (binary == nullptr && !programs::is_process(pid)) return Error{Status::kOptionValue, "--pid"};
-  const auto file =
-      platform::map_file(binary != nullptr ? binary : programs::process_path(pid, "exe", path));
-  const uint64_t reason = file.error().value;
-  if (!file.ok() && binary == nullptr) return Error{Status::kProcessHidden, "exe", 0, reason};
-  // An empty file cannot be mapped; nor is it an executable.
-  if (file.error().status == Status::kModelMissing)
-    return Error{Status::kReadFailed, binary, 0, reason};
-  const format::ElfFile elf = BITNET_VALUE(format::parse_elf(file.value()));
-  tell_digest("sha3_384", Sha3().add(file.value()).digest());
+  const Text file =
+      BITNET_VALUE(binary != nullptr ? platform::map_file(binary, Status::kReadFailed)
+                                     : platform::map_file(programs::process_path(pid, "exe", path),
+                                                          Status::kProcessHidden));
+  const format::ElfFile elf = BITNET_VALUE(format::parse_elf(file));
+  tell_digest("sha3_384", Sha3().add(file).digest());
   BITNET_TRY(check_file(elf));
   if (binary != nullptr) return kNoError;
   BITNET_TRY(programs::check_process(pid, elf, tell_region));

@@ -46,14 +46,13 @@ Error ThreadTeam::start(uint32_t thread_count, std::span<const uint32_t> cores) 
   }
   // All workers have begun their loop when this returns, so what the C library does at the start
   // of a thread is over before steady state.
-  run([](void* team, uint32_t i) { static_cast<ThreadTeam*>(team)->pin(i); }, this);
+  const auto pin = [](void* self, uint32_t i) {
+    ThreadTeam& team = *static_cast<ThreadTeam*>(self);
+    if (!team.cores_.empty()) team.core_errors_[i] = platform::pin_to_core(team.cores_[i]);
+  };
+  run(pin, this);
   for (uint32_t i = 0; i < thread_count; ++i) BITNET_TRY(core_errors_[i]);
   return kNoError;
-}
-
-void ThreadTeam::pin(uint32_t thread_index) {
-  core_errors_[thread_index] =
-      cores_.empty() ? kNoError : platform::pin_to_core(cores_[thread_index]);
 }
 
 void ThreadTeam::stop() {

@@ -60,7 +60,6 @@ class ThreadTeam {
   };
 
   static void* worker_main(void* argument);
-  void pin(uint32_t thread_index);
   void wait_for_change(const uint32_t* counter, uint32_t seen, uint32_t thread_index);
   void wake_all(uint32_t except);
 

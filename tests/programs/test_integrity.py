@@ -253,7 +253,9 @@ def test_model_at_an_odd_place_is_refused(tmp_path: Path) -> None:
     """Its header would be read where no header of a model can be: the reader holds that for sure."""
     content = bytearray(sealed_program().read_bytes())
     place = next(
-        at for at in range(64, 1024, 56) if struct.unpack_from("<I44xQ", content, at) == (1, 2 << 20)
+        at
+        for at in range(64, 1024, 56)
+        if struct.unpack_from("<I44xQ", content, at) == (1, 2 << 20)
     )
     (offset,) = struct.unpack_from("<Q", content, place + 8)
     struct.pack_into("<Q", content, place + 8, offset - 300)
