@@ -244,7 +244,7 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
 _STATUS_ERRORS: Final[tuple[tuple[Collection[int], type[ToolkitError]], ...]] = (
     (range(1, 20), UsageError),
     ((27, 31, 33, 34, 35, 73, 74), IntegrityError),
-    ((36,), ToolchainError),
+    ((36, 37), ToolchainError),
     (range(20, 40), FormatError),
     (range(40, 60), EvaluationError),
     (range(60, 80), ToolchainError),
