@@ -43,7 +43,7 @@ struct Pages {
 };
 
 Pages pages_of(std::span<const uint8_t> memory) {
-  const uintptr_t mask = getauxval(AT_PAGESZ) - 1;
+  const uintptr_t mask = page_bytes() - 1;
   const uintptr_t first = reinterpret_cast<uintptr_t>(memory.data());
   const uintptr_t begin = first & ~mask;
   return {reinterpret_cast<void*>(begin), ((first + memory.size() + mask) & ~mask) - begin};
@@ -106,8 +106,13 @@ struct FilterProgram {
   /// Installs it on the calling thread (flags 0) or on all threads.
   Reason install(unsigned flags) {
     const sock_fprog program{count, code};
-    const long result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
-    // A positive result is the id of a thread that could not be brought along.
+    long result = 0;
+    // A positive result is the id of a thread that could not be brought along. Before Linux 6.11
+    // that may be the one that tried the clock: joined, and still on its way out.
+    for (int tries = 0; tries < 100; ++tries, sleep_ms(1)) {
+      result = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+      if (result <= 0) break;
+    }
     return result > 0 ? Reason{ESRCH} : reason_of(result);
   }
 };
@@ -205,7 +210,10 @@ Reason forbid_files_and_network(uint32_t* version) {
 }
 
 Reason close_descriptors_from(int first) {
-  return reason_of(syscall(SYS_close_range, static_cast<unsigned>(first), ~0u, 0));
+  const Reason reason = reason_of(syscall(SYS_close_range, static_cast<unsigned>(first), ~0u, 0));
+  // The layer is missing then, and yet the pipes need the lowest numbers.
+  for (int each = first; reason != 0 && each < 1024; ++each) close(each);
+  return reason;
 }
 
 bool is_open(int descriptor) { return fcntl(descriptor, F_GETFD) >= 0; }
@@ -219,6 +227,10 @@ bool clock_needs_system_call() {
 }
 
 Reason install_filter(uint32_t pipe_count, bool clock) {
+  // Before Linux 4.14 the action would be taken for the one that kills a thread and no more.
+  const uint32_t action = SECCOMP_RET_KILL_PROCESS;
+  const long known = syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
+  if (known != 0) return reason_of(known);
   // Everything that is allowed; of a pipe the end for reading comes first.
   const Rule rules[] = {
       {SYS_read, kStderr + 1, pipe_count, 2},

@@ -31,8 +31,11 @@ Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages = false)
 /// lives as long as the program; the pages of the file are given back. kNoMemory (value = bytes).
 Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes);
 
-/// Makes `memory` read-only, from the page of its first byte to its last whole page. kSystem (value
-/// = errno).
+/// Of a page of memory: 4096, or on AArch64 perhaps 16384 or 65536.
+size_t page_bytes();
+
+/// Makes `memory` read-only, from the page of its first byte on. kSystem (value = errno), also
+/// where it does not end with a page.
 Error protect_read_only(std::span<const uint8_t> memory);
 
 /// Reads until end of input or until `buffer` is full; returns the count. kReadFailed (value =

@@ -81,10 +81,11 @@ Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> byt
 }
 
 Error protect_read_only(std::span<const uint8_t> memory) {
-  const uintptr_t page = getauxval(AT_PAGESZ);
+  const uintptr_t page = page_bytes();
   const uintptr_t begin = reinterpret_cast<uintptr_t>(memory.data()) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(memory.data()) + memory.size()) / page * page;
-  if (begin >= end) return kNoError;
+  const uintptr_t end = reinterpret_cast<uintptr_t>(memory.data()) + memory.size();
+  // Linked for smaller pages than the kernel's: the last part would stay writable.
+  if (end % page != 0) return Error{Status::kSystem, "page size", 0, EINVAL};
   if (mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ) != 0) {
     return system_error(Status::kSystem, "mprotect");
   }
@@ -125,6 +126,8 @@ void sleep_ms(uint32_t milliseconds) {
                                 static_cast<long>(milliseconds % 1000) * 1000000};
   nanosleep(&time, nullptr);
 }
+
+size_t page_bytes() { return getauxval(AT_PAGESZ); }
 
 uint64_t process_id() { return static_cast<uint64_t>(getpid()); }
 

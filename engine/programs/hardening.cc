@@ -22,7 +22,7 @@ constexpr Row kRows[format::kProtectionCount] = {
     {"bytes", "use Linux 6.10 or newer"},
     {"abi", "use Linux 5.13 or newer, with landlock in the boot parameter lsm="},
     {"open", "use Linux 5.9 or newer"},
-    {"calls", "use Linux 3.17 or newer, built with CONFIG_SECCOMP_FILTER"},
+    {"calls", "use Linux 4.14 or newer, built with CONFIG_SECCOMP_FILTER"},
 };
 
 void pad(Line& line, const char* words, size_t width) {

@@ -2,6 +2,7 @@
 #include "programs/regions.h"
 
 #include "platform/fs.h"
+#include "platform/os.h"
 
 namespace bitnet::programs {
 namespace {
@@ -94,10 +95,11 @@ Error check_own(Process& process, const Region& region) {
   const bool writable = region.rights[1] == 'w';
   const bool executable = region.rights[2] == 'x';
   const uint64_t apart = region.begin - region.offset;
+  const uint64_t page = platform::page_bytes();
   for (size_t i = 0; i < process.elf.load_count; ++i) {
     const format::ProgramHeader& load = process.elf.loads[i];
     const uint64_t file_end = load.offset + load.file_bytes;
-    if (region.offset < load.offset / 4096 * 4096 || region.offset >= file_end) continue;
+    if (region.offset < load.offset / page * page || region.offset >= file_end) continue;
     const uint64_t bias = apart - (load.virtual_address - load.offset);
     if (process.bias_known && process.bias != bias) continue;
     const bool may_write = (load.flags & format::kFlagWrite) != 0;

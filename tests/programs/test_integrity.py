@@ -1,6 +1,5 @@
 """bitnet-integrity: a sealed executable and a process held against their digests, from outside."""
 
-import ctypes
 import functools
 import hashlib
 import json
@@ -20,11 +19,13 @@ import pytest
 
 from bitnet.seal import toolchain
 from bitnet.seal.elf import PT_LOAD, read_elf
+from bitnet.seal.embed import seal
 from bitnet.seal.sources import PROGRAMS, Program, build_root, engine_root
 from bitnet.seal.toolchain import Target, build_program, host_arch
 from tests.support.engine import demo_model
 from tests.support.host import root_only
 from tests.support.infer import sealed_program, unsealed_program, write_config
+from tests.support.sealing import build_probe
 from tests.support.status_table import status_rows, told
 
 LEAF_BYTES = 65536
@@ -348,10 +349,49 @@ def test_process_whose_memory_was_changed_is_found(tmp_path: Path, part: str) ->
     assert_told(result, "kMappingDiffers", "memory", address, offset)
 
 
-def test_process_with_foreign_code_is_found() -> None:
-    """A library in a program that has none is somebody else's."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc is not None
+@contextmanager
+def changed_by_itself(folder: Path, how: str) -> Iterator[tuple[int, int, int]]:
+    """A sealed program that changes its own memory: process, first address, and what it changed."""
+    executable = folder / "probe"
+    seal(build_probe(host_arch()), demo_model(), executable)
+    process = subprocess.Popen(
+        [executable, "wait", how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        words = next(line for line in process.stdout if line.startswith(b"changed"))
+        begin = Path(f"/proc/{process.pid}/maps").read_text().split("-")[0]
+        yield process.pid, int(begin, 16), int(words.split()[1], 16)
+    finally:
+        process.communicate(b"x")
+
+
+@root_only
+def test_process_that_changed_nothing_matches(tmp_path: Path) -> None:
+    """If this fails, the tests below find something else than what was changed."""
+    with changed_by_itself(tmp_path, "nothing") as (pid, _, _):
+        assert facts(integrity("--pid", pid, "--json"))["result"] == "matches"
+
+
+@pytest.mark.parametrize("how", ["code", "copy", "writable"])
+@root_only
+def test_process_with_foreign_memory_is_found(tmp_path: Path, how: str) -> None:
+    """Code that the executable does not ask for, its own at another place too, is somebody's; so is
+    the right to write what it holds constant."""
+    with changed_by_itself(tmp_path, how) as (pid, _, place):
+        assert_told(integrity("--pid", pid), "kRegionForeign", "region", place)
+
+
+@root_only
+def test_process_without_a_segment_is_found(tmp_path: Path) -> None:
+    """What was unmapped was compared with nothing, and must not count as equal."""
+    with changed_by_itself(tmp_path, "gone") as (pid, begin, _):
+        subject = "segment is not there"
+        assert_told(integrity("--pid", pid), "kRegionForeign", subject, begin)
+
+
+def test_process_of_another_program_is_refused() -> None:
+    """A program without our note has nothing that its memory could be held against."""
     sleeper = subprocess.Popen(["sleep", "60"])
     try:
         result = integrity("--pid", sleeper.pid)

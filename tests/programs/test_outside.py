@@ -24,6 +24,7 @@ from tests.support.host import absent_layers, root_only
 from tests.support.infer import ANSWER, sealed_program, write_config
 from tests.support.lockdown import Paused, become_nobody, mappings_of, paused_run, public_folder
 from tests.support.refused_calls import Refused, lacking
+from tests.support.status_table import status_rows
 
 pytestmark = root_only
 
@@ -134,6 +135,17 @@ def test_same_user_cannot_look_inside(folder: Path) -> None:
     with start(folder, NO_DUMPABLE, accept=("not_dumpable",), nobody=True) as paused:
         seen = look_as_same_user(paused)
     assert set(seen.values()) == {0}, seen
+
+
+def test_executable_that_is_not_readable_hides_the_run_from_its_first_instruction(
+    folder: Path,
+) -> None:
+    """If this fails, docs/threat_model.md gives advice that does not close the time before main."""
+    (folder / "bitnet-infer").chmod(0o711)  # of root: another user runs it without reading it
+    with start(folder, NO_DUMPABLE, accept=("not_dumpable",), nobody=True) as paused:
+        seen = look_as_same_user(paused)
+        paused.finish()
+    assert set(seen.values()) <= {errno.EACCES, errno.EPERM}, seen
 
 
 # A crash.
@@ -261,20 +273,27 @@ def test_no_page_can_be_swapped_out(folder: Path) -> None:
 # The end.
 
 
-def test_memory_is_wiped_before_the_process_ends(folder: Path) -> None:
+@pytest.mark.parametrize("end", ["answer", "error"])
+def test_memory_is_wiped_before_the_process_ends(folder: Path, end: str) -> None:
     """If this fails, a prompt stays in pages that the process gives back."""
+    failing = end == "error"  # standard output takes nothing: the run ends at its first token
     config = write_config(folder)
     trace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=exit_group"]
     # Not on the way in: strace holds the process before the call is made.
     trace += ["-e", "inject=exit_group:delay_enter=3000000"]
     command = [*trace, folder / "bitnet-infer", "--config", config, "--seed", "1"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with open("/dev/full", "wb") as full:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=full if failing else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+    told = process.stderr if failing else process.stdout
     assert process.stdin is not None
-    assert process.stdout is not None
+    assert told is not None
     process.stdin.write(PROMPT)
     process.stdin.close()
     process.stdin = None
-    assert process.stdout.readline()
+    assert told.readline().startswith(b"error: " if failing else b"")
     time.sleep(0.5)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     proc = Path(f"/proc/{children[0]}")
@@ -294,7 +313,7 @@ def test_memory_is_wiped_before_the_process_ends(folder: Path) -> None:
             found += [each] if holds_prompt(data) else []
     assert found == []
     process.communicate(timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == (status_rows()["kWriteFailed"].exit_code if failing else 0)
 
 
 def test_hold_is_a_real_run(folder: Path) -> None:

@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.support.engine import PROTECTIONS
 __all__ = [
     "absent_layers",
     "absent_mask",
+    "clock_needs_call",
     "fixed_addresses",
     "installed",
     "landlock_abi",
@@ -73,6 +75,18 @@ def absent_layers() -> tuple[str, ...]:
 def absent_mask() -> int:
     """Returns `absent_layers` as the bits of `accept_missing`."""
     return sum(1 << PROTECTIONS.index(name) for name in absent_layers())
+
+
+def clock_needs_call() -> bool | None:
+    """Returns whether reading the clock takes a system call here; None where it is not known.
+
+    Source: arch/x86/kernel/tsc.c, kvmclock.c and drivers/clocksource/arm_arch_timer.c of Linux name
+    the sources that the vDSO reads, hpet.c and acpi_pm.c those that it cannot.
+    """
+    path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    name = path.read_text(encoding="ascii").strip() if path.exists() else ""
+    served = dict.fromkeys(("tsc", "kvm-clock", "arch_sys_counter"), False)
+    return (served | dict.fromkeys(("hpet", "acpi_pm", "jiffies"), True)).get(name)
 
 
 def fixed_addresses() -> bool:

@@ -97,6 +97,12 @@ _LINK: Final = (
     "-Wl,--gc-sections",
     "-Wl,--build-id=none",
 )
+# Kernels of AArch64 have pages of 4, 16 or 64 KiB; relocated pointers can be made read-only only
+# where they end with a page of the largest.
+_LINK_PAGES: Final[dict[str, tuple[str, ...]]] = {
+    "x86_64": (),
+    "aarch64": ("-Wl,-z,common-page-size=65536",),
+}
 
 
 @dataclass(frozen=True)
@@ -244,11 +250,12 @@ def _link_arguments(target: Target) -> tuple[str, ...]:
     if target.sanitize:
         shape = "-shared" if target.library else "-pie"
         return ("-fsanitize=address,undefined", shape, "-pthread")
+    link = (*_LINK, *_LINK_PAGES[target.arch])
     if target.library:
         # glibc 2.28 still has threads in a library of their own.
-        return ("cc", "-target", target.triple, "-shared", *_LINK, "-Wl,-Bsymbolic", "-lpthread")
+        return ("cc", "-target", target.triple, "-shared", *link, "-Wl,-Bsymbolic", "-lpthread")
     shape = "-pie" if target.pie else "-no-pie"
-    return ("cc", "-target", target.triple, "-static", shape, *_LINK)
+    return ("cc", "-target", target.triple, "-static", shape, *link)
 
 
 def _digest(arguments: Sequence[str], *inputs: str) -> str:

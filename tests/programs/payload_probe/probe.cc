@@ -1,5 +1,6 @@
 // Prints what the engine's payload code and digests find: black-box tests compare it with others.
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,9 +46,24 @@ bool protect_relro(std::span<const uint8_t> relro) {
   return relro.empty() || mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ) == 0;
 }
 
+/// Makes the memory of this process another than the executable asks for; returns where.
+const void* change(const char* how, std::span<const uint8_t> payload) {
+  const size_t page = getauxval(AT_PAGESZ);
+  void* const first = const_cast<uint8_t*>(payload.data());
+  if (strcmp(how, "code") == 0)
+    return mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (strcmp(how, "copy") == 0)
+    return mmap(nullptr, page, PROT_READ | PROT_EXEC, MAP_PRIVATE,
+                open("/proc/self/exe", O_RDONLY | O_CLOEXEC), 0);
+  if (strcmp(how, "writable") == 0 && mprotect(first, page, PROT_READ | PROT_WRITE) == 0)
+    return first;
+  if (strcmp(how, "gone") == 0 && munmap(first, payload.size()) == 0) return first;
+  return nullptr;
+}
+
 // Size, digest and both ends of the payload. `ends` leaves out the digest, for payloads of
-// gigabytes.
-int print_payload(bool ends_only, bool wait) {
+// gigabytes. With `how` the memory is changed at last; `wait` waits for a byte.
+int print_payload(bool ends_only, bool wait, const char* how) {
   const auto* headers = reinterpret_cast<const uint8_t*>(getauxval(AT_PHDR));
   const auto image = bitnet::format::read_image({headers, getauxval(AT_PHNUM) * 56});
   if (!protect_relro(image.relro)) return 2;
@@ -66,6 +82,7 @@ int print_payload(bool ends_only, bool wait) {
   printf("bytes %zu\naddress %p\n", payload.size(), static_cast<const void*>(payload.data()));
   print_hex("last", payload.last(8));
   if (!ends_only) print_hex("sha384", bitnet::Sha384().add(payload).digest());
+  if (how != nullptr) printf("changed %p\n", change(how, payload));
   fflush(stdout);
   char byte;
   if (wait && read(0, &byte, 1) < 0) return 1;
@@ -77,5 +94,6 @@ int print_payload(bool ends_only, bool wait) {
 int main(int argc, char** argv) {
   const char* mode = argc > 1 ? argv[1] : "payload";
   if (strcmp(mode, "digest") == 0) return print_digests(strtoul(argv[2], nullptr, 10));
-  return print_payload(strcmp(mode, "ends") == 0, strcmp(mode, "wait") == 0);
+  const char* how = argc > 2 ? argv[2] : nullptr;
+  return print_payload(strcmp(mode, "ends") == 0, strcmp(mode, "wait") == 0, how);
 }
