@@ -229,8 +229,7 @@ bool clock_needs_system_call() {
 Reason install_filter(uint32_t pipe_count, bool clock) {
   // Before Linux 4.14 the action would be taken for the one that kills a thread and no more.
   const uint32_t action = SECCOMP_RET_KILL_PROCESS;
-  const long known = syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action);
-  if (known != 0) return reason_of(known);
+  if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &action) != 0) return reason_of(-1);
   // Everything that is allowed; of a pipe the end for reading comes first.
   const Rule rules[] = {
       {SYS_read, kStderr + 1, pipe_count, 2},

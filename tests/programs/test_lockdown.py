@@ -131,7 +131,10 @@ def test_relocated_memory_that_ends_within_a_page_stops_the_start(tmp_path: Path
     """If this fails, on a kernel with larger pages than the linker took relocated pointers stay
     writable, and nobody is told."""
     content = bytearray(unsealed_program().read_bytes())
-    table, count = struct.unpack_from("<Q", content, 32)[0], struct.unpack_from("<H", content, 56)[0]
+    table, count = (
+        struct.unpack_from("<Q", content, 32)[0],
+        struct.unpack_from("<H", content, 56)[0],
+    )
     places = range(table, table + 56 * count, 56)
     relro = next(at for at in places if content[at : at + 4] == PT_GNU_RELRO)
     memory_bytes = struct.unpack_from("<Q", content, relro + 40)[0]

@@ -13,8 +13,9 @@ from bitnet.cli import render
 from bitnet.cli.app import create
 from bitnet.errors import FormatError, IntegrityError, ToolkitError
 from bitnet.quantize import write_model
+from bitnet.seal.elf import read_elf
 from bitnet.seal.elf_checks import check_executable
-from bitnet.seal.executable import check_belonging, seal_model
+from bitnet.seal.executable import build_engine, check_belonging, seal_model
 from bitnet.seal.toolchain import Target, host_arch
 from tests.support import model_bin
 from tests.support.infer import missing_layers
@@ -23,6 +24,7 @@ DEMO = Path(__file__).parents[2] / "models" / "demo"
 
 QUESTION = b"show failed systemd units\n"
 ANSWER = b"systemctl list-units --failed\n"
+PT_GNU_RELRO = 0x6474E552
 TARGETS = [("x86_64", True), ("x86_64", False), ("aarch64", True), ("aarch64", False)]
 
 
@@ -74,6 +76,17 @@ def test_sealed_demo_answers_on_every_target(
         subprocess.run(["strip", "--strip-all", executable], check=True)
         check_executable(executable, sealed=True)
         assert ask(arch, executable, config) == ANSWER
+
+
+@pytest.mark.parametrize(("arch", "pie"), TARGETS)
+def test_relocated_pointers_end_with_a_page_of_any_kernel(arch: str, pie: bool) -> None:
+    """If this fails, the program does not start on a kernel of AArch64 with pages of 16 or 64 KiB,
+    where these pointers could not be made read-only."""
+    elf = read_elf(build_engine(DEMO / "tokenizer.json", Target(arch, pie=pie)))
+    (relro,) = (segment for segment in elf.segments if segment.type == PT_GNU_RELRO)
+    page_bytes_max = {"x86_64": 4096, "aarch64": 65536}[arch]
+    assert relro.memsz > 0
+    assert (relro.vaddr + relro.memsz) % page_bytes_max == 0
 
 
 def test_check_belonging_other_tokenizer_names_both(folder: Path, tmp_path: Path) -> None:
