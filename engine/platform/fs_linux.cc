@@ -195,15 +195,19 @@ namespace {
 
 Error log_error() { return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(errno)}; }
 
-/// Locks, checks or sizes the file, and maps it. The caller closes the descriptor.
-Result<uint8_t*> take_log(int descriptor, size_t bytes) {
+}  // namespace
+
+Result<uint8_t*> open_log_file(const char* path, size_t bytes) {
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  const Handle file(open(path, kFlags, 0640));
+  if (file < 0) return log_error();
   // The lock belongs to the open file, and the mapping keeps that open: so it outlives the
   // descriptor and ends with the process.
-  const Error lock = lock_file(descriptor);
-  if (lock.status == Status::kBusy) return Error{Status::kLogBusy, "log"};
-  if (failed(lock)) return log_error();
+  const Error lock = lock_file(file);
+  if (failed(lock))
+    return lock.status == Status::kBusy ? Error{Status::kLogBusy, "log"} : log_error();
   struct stat facts;
-  if (fstat(descriptor, &facts) != 0) return log_error();
+  if (fstat(file, &facts) != 0) return log_error();
   const bool ours = S_ISREG(facts.st_mode) && facts.st_uid == geteuid() && facts.st_nlink == 1 &&
                     (facts.st_mode & 027) == 0;
   const uint64_t mode = facts.st_mode;  // told with the digits that `ls` and `chmod` know
@@ -214,23 +218,12 @@ Result<uint8_t*> take_log(int descriptor, size_t bytes) {
   const auto found = static_cast<uint64_t>(facts.st_size);
   if (found != 0 && found != bytes) return Error{Status::kLogFormat, "size", found};
   // Memory for every page now: later a full file system would be a fault at a store.
-  const int full = posix_fallocate(descriptor, 0, static_cast<off_t>(bytes));
-  if (full != 0) (void)set_length(descriptor, found);
+  const int full = posix_fallocate(file, 0, static_cast<off_t>(bytes));
+  if (full != 0) (void)set_length(file, found);
   if (full != 0) return Error{Status::kLogFile, "log", 0, static_cast<uint64_t>(full)};
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (memory == MAP_FAILED) return log_error();
   return static_cast<uint8_t*>(memory);
-}
-
-}  // namespace
-
-Result<uint8_t*> open_log_file(const char* path, size_t bytes) {
-  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
-  const int descriptor = open(path, kFlags, 0640);
-  if (descriptor < 0) return log_error();
-  const Result<uint8_t*> memory = take_log(descriptor, bytes);
-  close(descriptor);
-  return memory;
 }
 
 bool log_has_writer(int descriptor) {

@@ -83,11 +83,9 @@ Error run_apply() {
   if (failed(error) && !host.changed) return error;
   const release::Manifest& manifest = host.release.update.manifest;
   Line line;
-  line.text(host.changed ? "verified   " : "signed     ")
-      .escaped(manifest.product)
-      .text(" ")
-      .escaped(manifest.version);
-  print(platform::kStdout, line.text(", counter ").number(manifest.counter).text("\n"));
+  line.text(host.changed ? "verified   " : "signed     ").escaped(manifest.product).text(" ");
+  line.escaped(manifest.version).text(", counter ").number(manifest.counter);
+  print(platform::kStdout, line.text("\n"));
   programs::tell_signers(platform::kStdout, host.root, host.release.approvals, false);
   line.text(host.changed ? "installed  " : "installed already  ").text(host.state.current.text);
   if (host.changed && !host.state.old.none()) line.text("\nbefore     ").text(host.state.old.text);
