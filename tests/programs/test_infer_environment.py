@@ -201,15 +201,19 @@ def test_infer_debug_vocabulary_incomplete_or_longer_is_refused(
 # System calls.
 
 OPENING = {"open", "openat", "openat2", "creat"}
+OWN_FILE = "/proc/self/exe"
 STEADY = {"read", "write", "exit_group", "clock_gettime"}
 
 
-def test_infer_opens_its_configuration_and_nothing_else(tmp_path: Path) -> None:
+def test_infer_opens_its_configuration_and_itself_and_nothing_else(tmp_path: Path) -> None:
     """If this fails, the program reads something that no argument and no setting names."""
     config = write_config(tmp_path, threads=2)
     opened = [call for call in traced(config) if call.name in OPENING]
-    assert len(opened) == 1
+    assert len(opened) == 2
     assert f'"{config}", O_RDONLY' in opened[0]
+    assert f'"{OWN_FILE}", O_RDONLY' in opened[1]
+    calls = traced(write_config(tmp_path, threads=2, verify="off"))
+    assert len([call for call in calls if call.name in OPENING]) == 1
     model = tmp_path / "m.bin"
     shutil.copy(demo_model(), model)
     calls = traced(write_config(tmp_path, model=str(model)), program=unsealed_program())
@@ -224,8 +228,8 @@ def test_infer_opens_a_vocabulary_only_when_asked(
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"".join(line + b"\n" for line in vocabulary))
     calls = traced(config, "--debug-vocab", str(path))
-    opened = [call for call in calls if call.name in OPENING]
-    assert [re.findall(r'"([^"]*)"', call)[0] for call in opened] == [str(config), str(path)]
+    opened = [re.findall(r'"([^"]*)"', call)[0] for call in calls if call.name in OPENING]
+    assert opened == [str(config), OWN_FILE, str(path)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -251,7 +251,7 @@ def test_headers_that_leave_the_file_are_refused(
 
 
 def test_model_at_an_odd_place_is_refused(tmp_path: Path) -> None:
-    """Its header would be read where no header of a model can be: the reader holds that for sure."""
+    """Its header would be read where no header of a model can be, and the reader stops."""
     content = bytearray(sealed_program().read_bytes())
     place = next(
         at
