@@ -1,15 +1,15 @@
 """Every fuzz harness: what is linked into it, and what it starts from."""
 
-import functools
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import zstandard
 
-from bitnet.seal.sources import build_root
-from bitnet.tokenizer import compile_tokenizer, emit_cpp
-from tests.support.engine import DEMO_TOKENIZER, small_model, small_model_parts
+from bitnet.seal.run_config import KEYS
+from tests.support.engine import PROTECTIONS, small_model, small_model_parts
+from tests.support.fuzz_tables import fuzz_tables
 from tests.support.fuzzing import Harness
 from tests.support.infer import demo_config
 from tests.support.publisher import (
@@ -27,17 +27,6 @@ _CRYPTO = ("base", "crypto")
 _RELEASE = ("base", "crypto/crypto.zig", "release/text.cc", "release/trust.cc")
 
 
-@functools.cache
-def demo_tables() -> Path:
-    """Returns a folder with the demo's tokenizer.inc."""
-    text = emit_cpp(compile_tokenizer(DEMO_TOKENIZER))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder = build_root() / "tests" / "tokenizer" / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.inc").write_text(text, encoding="utf-8")
-    return folder
-
-
 def model_seeds() -> Iterator[bytes]:
     for flags in (0, 7):
         for kind in (3, 4):
@@ -46,9 +35,22 @@ def model_seeds() -> Iterator[bytes]:
 
 
 def text_seeds() -> Iterator[bytes]:
-    for mode in (b"\0", b"\2", b"\3"):
-        yield mode + b"extract a tar.gz archive into a directory"
-        yield mode + "<|user|>\u017f\U0001f999\u3000 e\u0323\u0301 1234's".encode()
+    """What each rule of the tokenizer turns on, for each set of tables and each question."""
+    texts = (
+        "extract a tar.gz archive into a directory",
+        "<|user|>\u017f\U0001f999\u3000 e\u0323\u0301 1234's",
+        "I'LL they've 'S 'Re hello\r\n\n  world \t x",
+        "\u1100\u1161\u11a8 \uac00\u11a8 \uac01 \u0344\u0390\ufb2c",
+        "\U0001d160\U0001d160\U0001d160",  # no text grows more
+        "a\u0315\u0300\u05ae\u0301b\u0327\u0323\u0307 \u0958\u212b",
+        "\U00011099\U000110ba \U0001d7d8\u0301\uac00\u11c2\ud7a3\u11a7",
+        "\u0967\u0968 12 \u00bd\u2167 \u4e00\u4e8c 3",
+        "\u2003 \u3000\x1c\x85 qZ q~Z \x00 \x7f\xa0",
+    )
+    for table in range(5):
+        for asked, text in itertools.product(range(3), texts):
+            yield bytes([table + 5 * asked, 7 * (len(text) & 1), 0]) + text.encode()
+        yield bytes([table, 0, 0]) + b"\xc3a\xe2\x82\xf0\x9f\xa6 \xed\xa0\x80\xff1\xc0\xaf'\xcc"
 
 
 def manifest_seeds() -> Iterator[bytes]:
@@ -109,9 +111,28 @@ def state_seeds() -> Iterator[bytes]:
 
 
 def argument_seeds() -> Iterator[bytes]:
-    yield b"--config\0c\0--seed\00042\0--stats\0--few\0007\0x"
-    yield b"--help"
-    yield b"--version"
+    """Lines of each program's kind: words that stand alone, a verb with more, joined values."""
+    needed = ("--config", "c", "--seed", "00042")
+    lines = (
+        (*needed, "--stats", "--few", "7", "x"),
+        (*needed, "--keep-old=3d", "--limit=100", "--keep-old", "--help"),
+        ("root", "--stats", "install", *needed, "file", "", "--keep-old="),
+        ("x", "y", *needed),
+        (*needed, "--few", "18446744073709551617"),
+        ("--seed", "18446744073709551615", "--config"),
+        ("--seed", "1", "--seed", "1"),
+        ("--few", "10"),
+        ("--limit=101",),
+        ("--help",),
+        ("--config", "--version", "--version"),
+        ("--nothing\x1b\u00e9" + 300 * "n",),
+        (),
+    )
+    for number, line in enumerate(lines):
+        yield b"\0".join(word.encode() for word in ("\1program", *line))
+        if number < 4:
+            yield b"\0".join(word.encode() for word in ("\2program", *line))
+    yield b""
 
 
 def log_seeds() -> Iterator[bytes]:
@@ -146,28 +167,138 @@ def executable_seeds() -> Iterator[bytes]:
 
 
 def region_seeds() -> Iterator[bytes]:
-    yield Path("/proc/self/smaps").read_bytes()[:3000]
+    """Fixed texts: what the kernel shows, what it may show, and what the harness's own process has.
+
+    The two texts of a process that matches stand in regions.cc, too.
+    """
+    path = b"/opt/bitnet/bitnet-infer"
+    names = (
+        b"", b"[stack]", b"[vdso]", b"[anon:a b]", b"/dev/shm/bitnet.log", path + b" (deleted)",
+        b"/srv/caf\xc3\xa9/\xff\\012b", b"/" + b"long/" * 700, b" two  spaces ",
+    )  # fmt: skip
+    text = b"".join(
+        b"%x-%x %s %08x fe:00 260131                     %s\n"
+        b"Size:                 20 kB\nLocked:            %7d kB\nVmFlags: rd ex mr mw me \n"
+        % (number << 12, number + 1 << 12, rights, number << 12, name, 4 * number)
+        for number, (name, rights) in enumerate(
+            zip(names, 3 * (b"r--p", b"r-xp", b"rw-s"), strict=True), 1
+        )
+    )
+    yield b"\0" + text
+    yield b"\0" + b"ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0 [vsyscall]"
+    for number in (b"10000000000000000", b"0", b"ffffffffffffffff"):
+        yield b"\0" + number + b"-ffffffffffffffff rwxs 0 0:0 0 \nLocked: 18446744073709551616 kB"
+    parts = {
+        "read": b"7f0000400000-7f0000402000 r--p 00000000 fe:00 7 \1\n",
+        "run": b"7f0000402000-7f0000403000 r-xp 00001000 fe:00 7 \1\n",
+        "write": b"7f0000403000-7f0000405000 rw-p 00001000 fe:00 7 \1\n",
+        "payload": b"7f0000600000-7f0000601000 r--p 00003000 fe:00 7 \1\n",
+    }
+    whole = (
+        parts["read"] + b"Rss: 8 kB\nLocked:   8 kB\n" + parts["run"] + b"Locked: 0 kB\n"
+        + parts["write"] + parts["payload"]
+        + b"7ffc00000000-7ffc00001000 rw-p 00000000 00:00 0 [stack]\n"
+        b"7ffc00002000-7ffc00003000 r-xp 00000000 00:00 0 [vdso]\n"
+    )  # fmt: skip
+    relocated = (
+        b"7f0000403000-7f0000404000 r--p 00001000 fe:00 7 \1\n"
+        b"7f0000404000-7f0000405000 rw-p 00002000 fe:00 7 \1\n"
+    )
+    sealed = parts["read"] + parts["run"] + relocated + parts["payload"]
+    for kind in range(4):
+        for told in (whole, sealed):
+            yield bytes([1, kind, 0]) + bytes(9) + told
+    for call in range(1, 6):
+        yield bytes([1, 0, call]) + bytes(9) + whole
+    for place in (0, 0x15FF, 0x1600, 0x2600, 0x3F00, 0x5000, 0x54FF, 0x5500):
+        yield bytes([1, 0, 0]) + place.to_bytes(2, "little") + b"\x80" + bytes(6) + sealed
+    for part in parts.values():
+        yield bytes([1, 0, 0]) + bytes(9) + whole.replace(part, b"")
+        yield bytes([1, 0, 0]) + bytes(9) + whole.replace(part, part + part)
+    for line in (
+        b"rwxp 0 0:0 0 [vdso]",
+        b"r-xp 0 0:0 0 /b.so",
+        b"rwxp 0 0:0 0 \1",
+        b"r-xs 0 0:0 0 \1",
+    ):
+        yield bytes([1, 0, 0]) + bytes(9) + whole + b"7ffc00004000-7ffc00005000 " + line
+    for name in (b"self", b"1", b"4194304", b"0123456789", b"01234567890", b"1/../1", b"", b"me"):
+        yield b"\2" + name
+
+
+def config_seeds() -> Iterator[bytes]:
+    """The demo's file; then every form and every word that docs/formats/config.md knows."""
+    yield demo_config().encode()
+    layers = ", ".join(f'"{name}"' for name in PROTECTIONS)
+    letters = "".join(map(chr, range(97, 105)))
+    forms = (
+        ("sealed", '"m \\"q\\" \\\\ \\n\\t\\x00\\x7f \u00e9 #"', "/a/b-c_d+e.f"),  # model
+        ("16", "1048576", "512 # positions"),  # context
+        ("f32", "f16", "int8"),  # kv_cache
+        ("1", "16", "512"),  # max_new_tokens
+        ("1", "67108864", "8192"),  # prompt_bytes_max
+        ("1", "512", "64"),  # prefill_chunk
+        ("1", "64", "3"),  # threads
+        ("[1023]", f"[{', '.join(map(str, range(64)))}]", "any"),  # cores
+        ("mapped", "resident", "mapped"),  # weights
+        ("all", "arena", "all"),  # lock
+        ("[]", f"[{layers}]", '[ "filter" ,"mseal" ]'),  # accept_missing
+        ("full", "lazy", "off"),  # verify
+        ("off", "/dev/shm/bitnet.log", '"off"'),  # log
+        ("no", "yes", "no"),  # log_text
+        ("auto", "avx512vnni", "i8mm"),  # isa
+        ("chat", "raw", "chat"),  # prompt
+        ('""', '"You are\\na \\"tool\\".\\x1b"', '"\u3000 \U0001f999"'),  # system
+        ("0", "100", "0.70000000"),  # temperature
+        ("0", "1048576", "40"),  # top_k
+        ("1", "0.00000001", "0.95"),  # top_p
+        ("1", "10", "1.12345678"),  # repetition_penalty
+        ("[]", "[" + ",".join(f'"{letter}"' for letter in 2 * letters) + "]",
+         '[ "' + 256 * "s" + '" , "\\n" ]  # two'),  # stop
+    )  # fmt: skip
+    for number in range(3):
+        lines = [f"{key.name}: {form[number]}" for key, form in zip(KEYS, forms, strict=True)]
+        ending = ("", "\n", "  # a comment\n\n# and a line of one")[number]
+        yield ("\n".join(lines[::-1] if number == 1 else lines) + ending).encode()
+    # One step past each limit: refused, as long as the limit is where it must be.
+    past = {
+        "model": '""', "context": "15", "max_new_tokens": "0", "prompt_bytes_max": "0",
+        "prefill_chunk": "0", "threads": "0", "cores": "[1024]", "log": '""',
+        "system": '"\\x80"', "temperature": "100.000001", "top_k": "1048577", "top_p": "0",
+        "repetition_penalty": "0.0", "stop": '[""]',
+    }  # fmt: skip
+    over = {
+        "context": "1048577", "prompt_bytes_max": "67108865", "prefill_chunk": "513",
+        "threads": "65", "top_p": "1.0000001", "repetition_penalty": "10.000001",
+        "temperature": "0.000000001", "stop": f'["{257 * "s"}"]', "accept_missing": '["filters"]',
+    }  # fmt: skip
+    for key, value in [*past.items(), *over.items()]:
+        lines = [
+            f"{each.name}: {value if each.name == key else form[0]}"
+            for each, form in zip(KEYS, forms, strict=True)
+        ]
+        yield "\n".join(lines).encode()
 
 
 # A further harness is one more row.
 HARNESSES = (
     Harness("archive", ("base", "crypto/crypto.zig", "release/archive.cc", "release/text.cc"),
             archive_seeds, edges_min=400, bytes_max=8192),
-    Harness("arguments", ("base", "platform", "programs/arguments.cc", "programs/report.cc"),
-            argument_seeds),
-    Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],
-            edges_min=100),
+    Harness("arguments", ("base", "programs/arguments.cc", "programs/report.cc"), argument_seeds,
+            edges_min=115),
+    Harness("config", ("base", "format/config.cc"), config_seeds, edges_min=275),
     Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
     Harness("executable", (*_CRYPTO, "format/executable.cc"), executable_seeds),
     Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
     Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
     Harness("model", (*_CRYPTO, "format/leaves.cc", "format/model_file.cc"), model_seeds,
             edges_min=50, bytes_max=32768),
-    Harness("regions", (*_CRYPTO, "platform", "format/executable.cc", "programs/regions.cc"),
-            region_seeds),
+    Harness("regions", ("base", "programs/regions.cc"), region_seeds, edges_min=215,
+            bytes_max=8192),
     Harness("state", ("base", "crypto/crypto.zig", "release/state.cc", "release/text.cc"),
             state_seeds, edges_min=100),
     Harness("trust_root", _RELEASE, root_seeds, edges_min=100,
             bytes_max=20000),
-    Harness("tokenizer", ("base", "tokenizer"), text_seeds, include=demo_tables, edges_min=100),
+    Harness("tokenizer", ("base", "tokenizer"), text_seeds, include=fuzz_tables, edges_min=265,
+            bytes_max=2048),
 )  # fmt: skip
