@@ -13,6 +13,7 @@
 #include <cstdio>
 
 #include "platform/fs.h"
+#include "platform/os.h"
 #include "walk.h"
 
 using namespace bitnet;
@@ -123,6 +124,7 @@ void check_text(Text text) {
 
 constexpr uint64_t kBias = 0x7f0000000000;
 constexpr size_t kFileBytes = 0x3500;
+constexpr uint64_t kPageBytes = 4096;
 constexpr format::ProgramHeader segment(uint32_t flags, uint64_t offset, uint64_t address,
                                         uint64_t bytes) {
   return {format::kTypeLoad, flags, offset, address, address, bytes, bytes, 4096};
@@ -265,6 +267,7 @@ Result<int> open_file(int folder, const char* name) {
   open_count += 1;
   return is_memory ? kMem : kSmaps;
 }
+uint64_t page_bytes() { return kPageBytes; }
 void close_file(int descriptor) { open_count -= descriptor >= 0; }
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
   if (fails()) return Error{Status::kFileSystem, "read", 0, 5};
