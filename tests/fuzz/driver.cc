@@ -84,24 +84,26 @@ uint32_t compared_count = 0;
 
 volatile bool noting = false;  // only while the harness runs, or the hooks would call themselves
 
-void note(const void* a, const void* b, size_t count, bool number = false) {
+void note(const void* a, const void* b, size_t count) {
   if (!noting || count == 0 || count > sizeof compared[0].bytes[0]) return;
   Compared& row = compared[compared_count++ % 256];
-  if (number) std::memset(row.bytes, 0, sizeof row.bytes);
   std::memcpy(row.bytes[0], a, count);
   std::memcpy(row.bytes[1], b, count);
   row.count = static_cast<uint8_t>(count);
-  row.number = number;
+  row.number = false;
 }
 
 /// Of the program, its heap or its stack, as they lie without chance.
 bool is_address(uint64_t value) { return value >> 44 >= 5 && value >> 44 <= 7; }
 
 /// Equal numbers, and the pointers of loops, have nothing to tell and would fill the ring.
-template <typename T>
-void note_numbers(T a, T b) {
-  if (a == b || (sizeof(T) == 8 && is_address(a) && is_address(b))) return;
-  note(&a, &b, sizeof(T), true);
+void note_numbers(uint64_t a, uint64_t b, uint8_t count) {
+  if (!noting || a == b || (is_address(a) && is_address(b))) return;
+  Compared& row = compared[compared_count++ % 256];
+  std::memcpy(row.bytes[0], &a, sizeof a);
+  std::memcpy(row.bytes[1], &b, sizeof b);
+  row.count = count;
+  row.number = true;
 }
 
 }  // namespace
@@ -121,16 +123,16 @@ void __sanitizer_cov_trace_pc_guard(uint32_t* guard) {
   counter = static_cast<uint8_t>(counter + (counter != 255));
 }
 void __sanitizer_cov_trace_cmp1(uint8_t, uint8_t) {}
-void __sanitizer_cov_trace_cmp2(uint16_t a, uint16_t b) { note_numbers(a, b); }
-void __sanitizer_cov_trace_cmp4(uint32_t a, uint32_t b) { note_numbers(a, b); }
-void __sanitizer_cov_trace_cmp8(uint64_t a, uint64_t b) { note_numbers(a, b); }
+void __sanitizer_cov_trace_cmp2(uint16_t a, uint16_t b) { note_numbers(a, b, 2); }
+void __sanitizer_cov_trace_cmp4(uint32_t a, uint32_t b) { note_numbers(a, b, 4); }
+void __sanitizer_cov_trace_cmp8(uint64_t a, uint64_t b) { note_numbers(a, b, 8); }
 void __sanitizer_cov_trace_const_cmp1(uint8_t, uint8_t) {}
-void __sanitizer_cov_trace_const_cmp2(uint16_t a, uint16_t b) { note_numbers(a, b); }
-void __sanitizer_cov_trace_const_cmp4(uint32_t a, uint32_t b) { note_numbers(a, b); }
-void __sanitizer_cov_trace_const_cmp8(uint64_t a, uint64_t b) { note_numbers(a, b); }
+void __sanitizer_cov_trace_const_cmp2(uint16_t a, uint16_t b) { note_numbers(a, b, 2); }
+void __sanitizer_cov_trace_const_cmp4(uint32_t a, uint32_t b) { note_numbers(a, b, 4); }
+void __sanitizer_cov_trace_const_cmp8(uint64_t a, uint64_t b) { note_numbers(a, b, 8); }
 void __sanitizer_cov_trace_switch(uint64_t value, uint64_t* cases) {
   for (uint64_t i = 0; i < cases[0] && i < 16; ++i) {
-    note(&value, &cases[2 + i], cases[1] / 8, true);
+    note_numbers(value, cases[2 + i], static_cast<uint8_t>(cases[1] / 8));
   }
 }
 void __sanitizer_weak_hook_memcmp(void*, const void* a, const void* b, size_t count, int) {
@@ -176,14 +178,14 @@ void put_number(Random& random, Bytes& input, uint64_t value) {
 size_t width_of(Random& random, const Compared& row) {
   const size_t width = size_t{1} << random.below(4);
   if (!row.number) return row.count;
-  for (size_t i = width; i < row.count; ++i) {
+  for (size_t i = width; i < 8; ++i) {
     if (row.bytes[0][i] != 0 || row.bytes[1][i] != 0) return row.count;
   }
   return width;
 }
 
 /// One side of a comparison stands in the input: put the other there; else put it anywhere.
-void put_compared(Random& random, Bytes& input) {
+void put_compared(Random& random, Bytes& input, bool steady) {
   if (compared_count == 0) return;
   const Compared& row = compared[random.below(std::min<size_t>(compared_count, 256))];
   const size_t side = random.below(2);
@@ -196,19 +198,22 @@ void put_compared(Random& random, Bytes& input) {
   auto place = std::search(begin, input.end(), from, from + count);
   if (place != input.end() && random.below(8) != 0) {
     std::copy(to, to + count, place);
-  } else if (random.below(2) == 0 || input.size() < count) {
+  } else if (!steady && (random.below(2) == 0 || input.size() < count)) {
     insert(input, random.below(input.size() + 1), to, count);
-  } else {
+  } else if (input.size() >= count) {
     std::memcpy(input.data() + random.below(input.size() - count + 1), to, count);
   }
 }
 
-void mutate_once(Random& random, Bytes& input, const std::vector<Bytes>& corpus) {
+// The mutations after which every other byte is where it was.
+constexpr size_t kSteady[] = {0, 1, 2, 3, 8};
+
+void mutate_once(Random& random, Bytes& input, const std::vector<Bytes>& corpus, bool steady) {
   const size_t size = input.size();
   const size_t at = random.below(size);
   const size_t count = random.below(std::min<size_t>(size - at, 64) + 1);
   const auto place = input.begin() + static_cast<ptrdiff_t>(at);
-  switch (random.below(10)) {
+  switch (steady ? kSteady[random.below(std::size(kSteady))] : random.below(10)) {
     case 0:
       if (size > 0) input[at] = static_cast<uint8_t>(input[at] ^ 1u << random.below(8));
       break;
@@ -249,7 +254,7 @@ void mutate_once(Random& random, Bytes& input, const std::vector<Bytes>& corpus)
       break;
     }
     default:
-      put_compared(random, input);
+      put_compared(random, input, steady);
   }
 }
 
@@ -260,7 +265,11 @@ Bytes mutate(Random& random, const std::vector<Bytes>& corpus) {
   const size_t index =
       recent ? corpus.size() - 1 - random.below(newest) : random.below(corpus.size());
   Bytes input = corpus[index];
-  for (size_t i = size_t{1} << random.below(4); i > 0; --i) mutate_once(random, input, corpus);
+  // And half of the time nothing moves, as a file of fixed places wants it.
+  const bool steady = random.below(2) == 0;
+  for (size_t i = size_t{1} << random.below(steady ? 3 : 4); i > 0; --i) {
+    mutate_once(random, input, corpus, steady);
+  }
   if (input.size() > options.bytes_max) input.resize(options.bytes_max);
   return input;
 }

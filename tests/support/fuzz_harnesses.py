@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +39,34 @@ def demo_tables() -> Path:
     return folder
 
 
+def model_recipe(model: bytes, mode: int, *, pages: int = 0, patches: bytes = b"") -> bytes:
+    """Returns an input of model.cc with the header and the table of a model."""
+    entries = int.from_bytes(model[120:124], "little")
+    return bytes([mode, pages, 0, entries]) + model[: 512 + 64 * entries] + patches
+
+
+def patch(page: int, offset: int, value: int, *, late: bool = False) -> bytes:
+    return struct.pack("<HHI", page | late << 15, offset, value)
+
+
 def model_seeds() -> Iterator[bytes]:
-    for flags in (0, 7):
+    """Every flag, kind and length of lists; all fields written for it, or nothing but digests."""
+    everything, digests, leaves = 63, 4 | 8 | 32, 64
+    for flags in (0, 1, 2, 4, 7):
         for kind in (3, 4):
-            yield b"\1" + small_model_parts(flags=flags, kind=kind)
-    yield b"\0" + small_model()
+            yield model_recipe(small_model_parts(flags=flags, kind=kind), everything)
+    other = {"layer_count": 2, "bos_id": 0xFFFFFFFF, "eos_ids": tuple(range(8))}
+    large = small_model_parts(flags=6, **other)
+    # Head of another kind than the embedding.
+    mixed = large[:76] + (4).to_bytes(4, "little") + large[80:]
+    yield model_recipe(mixed, everything | leaves)
+    yield model_recipe(large, everything | leaves, patches=patch(1, 8, 7))
+    yield model_recipe(large, digests | leaves, patches=patch(20, 0, 7, late=True))
+    yield model_recipe(large, digests | leaves, patches=patch(3, 0, 7, late=True))
+    yield model_recipe(large, 4 | 8, pages=(len(large) - 4096) // 4096)
+    yield model_recipe(small_model(), digests, patches=patch(0, 512 + 20, 1))
+    # Tensors that fill their pages to the last byte.
+    yield model_recipe(small_model_parts(vocab_size=64, hidden_size=16, kind=4, flags=0), everything)
 
 
 def text_seeds() -> Iterator[bytes]:
@@ -161,8 +185,9 @@ HARNESSES = (
     Harness("executable", (*_CRYPTO, "format/executable.cc"), executable_seeds),
     Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
     Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
-    Harness("model", (*_CRYPTO, "format/leaves.cc", "format/model_file.cc"), model_seeds,
-            edges_min=50, bytes_max=32768),
+    Harness("model", ("base", "format/leaves.cc", "format/model_file.cc", "model/leaf_guard.cc",
+                      "platform", "runtime/threads.cc"),
+            model_seeds, edges_min=50),
     Harness("regions", (*_CRYPTO, "platform", "format/executable.cc", "programs/regions.cc"),
             region_seeds),
     Harness("state", ("base", "crypto/crypto.zig", "release/state.cc", "release/text.cc"),

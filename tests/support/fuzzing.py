@@ -123,7 +123,7 @@ def replay(harness: Harness, *inputs: Path) -> subprocess.CompletedProcess[bytes
 
 def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[bytes]:
     options = "detect_leaks=0:abort_on_error=1:handle_abort=1:handle_sigill=1"
-    options += ":max_allocation_size_mb=512"
+    options += ":max_allocation_size_mb=512:quarantine_size_mb=4"
     environment = {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": "print_stacktrace=1"}
     return subprocess.run(
         command, env=dict(os.environ) | environment, capture_output=True, timeout=seconds,
