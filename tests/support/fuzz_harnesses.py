@@ -65,6 +65,10 @@ def model_seeds() -> Iterator[bytes]:
     yield model_recipe(large, digests | leaves, patches=patch(3, 0, 7, late=True))
     yield model_recipe(large, 4 | 8, pages=(len(large) - 4096) // 4096)
     yield model_recipe(small_model(), digests, patches=patch(0, 512 + 20, 1))
+    # Values at the ends of row scales, residual norms, frequencies and a norm.
+    places = ((1, 2560), (1, 2812), (2, 0), (2, 60), (3, 124))
+    ones = b"".join(patch(page, offset, 0x3F800000) for page, offset in places)
+    yield model_recipe(small_model(), everything, patches=ones)
     # Tensors that fill their pages to the last byte.
     yield model_recipe(small_model_parts(vocab_size=64, hidden_size=16, kind=4, flags=0), everything)
 
@@ -139,15 +143,22 @@ def argument_seeds() -> Iterator[bytes]:
 
 
 def log_seeds() -> Iterator[bytes]:
-    yield bytes([0, 20]) + bytes(range(1, 41)) + bytes([4]) + bytes(8)
-    yield (
-        bytes([1])
-        + (5000).to_bytes(8, "little")
-        + bytes([30])
-        + bytes(range(60))
-        + bytes([4])
-        + bytes(8)
-    )
+    """Heads about the ends of the ring; nothing changed, one place, one with its chains made right.
+
+    As log.cc reads them: mode, base, delta, ahead, after; changes; then what the mode wants.
+    """
+    for mode in (0, 4, 2, 2 + 64, 3, 3 + 64, 3 + 128):
+        for base, delta in ((0, 0), (0, 40), (1, -1), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)):
+            place = bytes([mode, base, delta % 256])
+            yield place + bytes([0, 0, 0, 3, 90, 65, 0, 20, 66, 1, 4])
+            if mode < 2:
+                yield place + bytes([0, 2, 0])  # the writer went on while it was read
+                yield place + bytes([1, 0, 0]) + place + bytes([2, 1, 0])
+    for chains in (0, 8):
+        for back in (1, 2, 4093, 4094, 4095, 4096):
+            yield bytes([chains, 1, 5, 0, 0, 1]) + struct.pack("<hBB", -back, 24, 1)
+    yield bytes([16, 1, 0, 0, 0, 0]) + (2**63 - 1).to_bytes(8, "little") * 2
+    yield bytes([32, 0, 9, 0, 0, 0]) + (0xFFFF).to_bytes(2, "little")
 
 
 def executable_seeds() -> Iterator[bytes]:
@@ -183,7 +194,8 @@ HARNESSES = (
             edges_min=100),
     Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
     Harness("executable", (*_CRYPTO, "format/executable.cc"), executable_seeds),
-    Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
+    Harness("log", ("base", "programs/arguments.cc", "programs/report.cc", "runtime/log_ring.cc"),
+            log_seeds),
     Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
     Harness("model", ("base", "format/leaves.cc", "format/model_file.cc", "model/leaf_guard.cc",
                       "platform", "runtime/threads.cc"),
