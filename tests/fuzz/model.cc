@@ -7,6 +7,7 @@
 //
 //   mode, pages, cut, entries (a byte each); header (512); entries x 64 of the table; patches
 //
+// An even cut, signed, makes the data longer, an odd one the file after its last digest.
 // The data is zero, which is right everywhere. The mode says what the harness writes over the
 // recipe's own, as somebody would who makes a file; what it leaves may be wrong in one place. A
 // patch (u16 page, u16 byte, u32 value) goes into the file before the digests are written, or, with
@@ -45,7 +46,8 @@ void leaf_digest(const uint8_t* data, uint64_t bytes, uint64_t leaf, bool zeros,
   constexpr uint64_t kLeafPages = recipe::kLeaf / recipe::kPage;
   static uint8_t known[recipe::kLeavesMax][kLeafPages + 1][48];
   static bool there[recipe::kLeavesMax][kLeafPages + 1];
-  if (!zeros) return quick::leaf_digests(data, bytes, leaf, 1, digest);
+  if (!zeros || bytes % recipe::kPage != 0)
+    return quick::leaf_digests(data, bytes, leaf, 1, digest);
   uint8_t* place = known[leaf][bytes / recipe::kPage];
   bool& found = there[leaf][bytes / recipe::kPage];
   if (!found) quick::leaf_digests(data, bytes, leaf, 1, place);
@@ -56,13 +58,13 @@ void leaf_digest(const uint8_t* data, uint64_t bytes, uint64_t leaf, bool zeros,
 struct File {
   uint8_t* data;
   uint64_t size;
-  uint64_t header_bytes, pages;
+  uint64_t header_bytes, data_bytes;
   uint32_t dirty = 0;  // leaves that are not zeros, a bit each
 
-  uint64_t leaf_count() const { return recipe::rounded(pages * recipe::kPage, 65536) / 65536; }
-  uint64_t leaves_offset() const { return header_bytes + pages * recipe::kPage; }
+  uint64_t leaf_count() const { return recipe::rounded(data_bytes, 65536) / 65536; }
+  uint64_t leaves_offset() const { return header_bytes + data_bytes; }
   uint64_t leaf_bytes(uint64_t leaf) const {
-    const uint64_t rest = pages * recipe::kPage - leaf * 65536;
+    const uint64_t rest = data_bytes - leaf * 65536;
     return rest < 65536 ? rest : 65536;
   }
   void digest(uint64_t leaf, uint8_t* out) const {
@@ -84,13 +86,16 @@ File make_file(const format::ModelHeader& header, const Shapes& shapes, const Re
   File file{};
   file.header_bytes = shapes.count > 0 ? shapes.header_bytes()
                                        : recipe::rounded(512 + 64 * recipe.entries, recipe::kPage);
-  file.pages = recipe.pages;
-  if (recipe.mode & kFit)
-    file.pages = shapes.pages + static_cast<uint64_t>(static_cast<int8_t>(recipe.pages));
-  if (file.pages > recipe::kPagesMax) file.pages = recipe::kPagesMax;
-  file.size = file.leaves_offset() + 48 * file.leaf_count();
+  uint64_t pages = recipe.pages;
+  const auto more = static_cast<uint64_t>(static_cast<int8_t>(recipe.pages));
+  if (recipe.mode & kFit) pages = shapes.pages + more;
+  if (pages > recipe::kPagesMax - 1) pages = recipe::kPagesMax - 1;
+  file.data_bytes = pages * recipe::kPage;
   const auto cut = static_cast<uint64_t>(static_cast<int8_t>(recipe.cut));
-  if (file.size + cut >= file.leaves_offset()) file.size += cut;
+  if (cut % 2 == 0 && file.data_bytes + cut < recipe::kPagesMax * recipe::kPage)
+    file.data_bytes += cut;
+  file.size = file.leaves_offset() + 48 * file.leaf_count();
+  if (cut % 2 != 0 && file.size + cut >= file.leaves_offset()) file.size += cut;
   void* block = nullptr;
   must(posix_memalign(&block, 64, file.size) == 0);
   file.data = static_cast<uint8_t*>(block);
@@ -266,7 +271,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   recipe::find_shapes(header, &shapes);
   File file = make_file(header, shapes, recipe);
   if (recipe.mode & kSizes) {
-    recipe::fill_sizes(reinterpret_cast<format::ModelHeader*>(file.data), shapes, file.pages);
+    recipe::fill_sizes(reinterpret_cast<format::ModelHeader*>(file.data), shapes, file.data_bytes);
   }
   write_table(file, shapes, recipe.mode);
   patch(&file, recipe.patches, false);

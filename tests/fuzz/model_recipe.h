@@ -85,7 +85,7 @@ inline bool find_shapes(const ModelHeader& h, Shapes* out) {
 }
 
 /// What follows from the geometry, and what is the same in every file.
-inline void fill_sizes(ModelHeader* h, const Shapes& shapes, uint64_t pages) {
+inline void fill_sizes(ModelHeader* h, const Shapes& shapes, uint64_t data_bytes) {
   std::memcpy(h->magic, "BNAGMODL", 8);
   h->version = 1;
   h->leaf_bytes = kLeaf;
@@ -93,7 +93,7 @@ inline void fill_sizes(ModelHeader* h, const Shapes& shapes, uint64_t pages) {
   h->tensor_count = shapes.count;
   h->header_bytes = static_cast<uint32_t>(shapes.header_bytes());
   h->data_offset = h->header_bytes;
-  h->data_bytes = pages * kPage;
+  h->data_bytes = data_bytes;
   h->leaves_offset = h->data_offset + h->data_bytes;
   h->leaf_count = rounded(h->data_bytes, kLeaf) / kLeaf;
   h->file_bytes = h->leaves_offset + 48 * h->leaf_count;
@@ -146,7 +146,7 @@ inline bool header_right(const uint8_t* file, uint64_t size, const Shapes& shape
   if (shapes.count == 0 || !geometry_right(h) || h.data_bytes % kPage != 0) return false;
   if (h.data_bytes > size) return false;
   ModelHeader expected = h;
-  fill_sizes(&expected, shapes, h.data_bytes / kPage);
+  fill_sizes(&expected, shapes, h.data_bytes);
   if (expected.file_bytes != size) return false;
   std::memset(expected.reserved_a, 0, sizeof expected.reserved_a);
   std::memset(expected.reserved_b, 0, sizeof expected.reserved_b);

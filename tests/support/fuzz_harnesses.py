@@ -161,23 +161,41 @@ def log_seeds() -> Iterator[bytes]:
     yield bytes([32, 0, 9, 0, 0, 0]) + (0xFFFF).to_bytes(2, "little")
 
 
-def executable_seeds() -> Iterator[bytes]:
-    """A small file with the form of a program: header, two load segments, the note."""
-    note = (8).to_bytes(4, "little") + (96).to_bytes(4, "little") + (1).to_bytes(4, "little")
-    note += b"bitnet\0\0" + bytes(96)
+def elf_head(note_place: int, *loads: tuple[int, int, int, int, int]) -> bytes:
+    """Returns a file header, one program header a load (flags, offset, bytes, align, bytes in
+    memory), and the note."""
     head = bytearray(64)
     head[:7] = b"\x7fELF\2\1\1"
     head[32:40] = (64).to_bytes(8, "little")
-    head[54:58] = (56).to_bytes(2, "little") + (2).to_bytes(2, "little")
+    head[54:58] = struct.pack("<HH", 56, len(loads))
+    for flags, offset, size, align, memory in loads:
+        head += struct.pack("<IIQQQQQQ", 1, flags, offset, offset, offset, size, memory, align)
+    note = struct.pack("<III8s96x", 8, 96, 1, b"bitnet")
+    return bytes(head).ljust(note_place, b"\0") + note + bytes(16)
 
-    def load(flags: int, offset: int, size: int, align: int) -> bytes:
-        numbers = (offset, offset, offset, size, size, align)
-        return (1).to_bytes(4, "little") + flags.to_bytes(4, "little") + b"".join(
-            number.to_bytes(8, "little") for number in numbers
-        )  # fmt: skip
 
-    body = bytes(head) + load(4, 0, 64 + 112 + len(note), 4096) + load(4, 292, 64, 2 << 20)
-    yield body + note + b"BNAGMODL" + bytes(56)
+def executable_seeds() -> Iterator[bytes]:
+    """What linkers and sealing make, and what is refused, as executable.cc puts it together."""
+    page, place, size = 4096, 2 << 20, 13 * 4096 + 48  # of the harness's model
+
+    def recipe(mode: int, head: bytes, end: int = 0, patches: bytes = b"") -> bytes:
+        return struct.pack("<BhH", mode, end, len(head)) + head + patches
+
+    first, model = (4, 0, 420, page, 420), (4, place, size, place, size)
+    sealed = elf_head(300, first, model)
+    yield recipe(7, sealed)
+    yield recipe(7, sealed, 100)
+    yield recipe(7, sealed, -1)
+    yield recipe(7, sealed, 0, struct.pack("<II", 1 << 31 | 4096, 1))  # a weight
+    yield recipe(7, sealed, 0, struct.pack("<II", 1 << 30 | 410, 1))  # the image, late
+    yield recipe(0, elf_head(300, first))
+    yield recipe(6, elf_head(300, first))
+    yield recipe(7, elf_head(300, first, model, model))
+    code, data = (5, 0, 240, page, 240), (6, 440, 8, page, 64)
+    yield recipe(7, elf_head(300, code, (4, 300, 120, page, 120), data, model))
+    yield recipe(7, elf_head(300, (7, 0, 420, page, 420), data, model))
+    yield recipe(7, elf_head(300, first, (4, 300, 116, page, 116), model))  # two notes
+    yield recipe(7, elf_head(1200, (5, 1200, 120, page, 120), *[data] * 14, model))
 
 
 def region_seeds() -> Iterator[bytes]:
@@ -193,7 +211,11 @@ HARNESSES = (
     Harness("config", ("base", "format/config.cc"), lambda: [demo_config().encode()],
             edges_min=100),
     Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
-    Harness("executable", (*_CRYPTO, "format/executable.cc"), executable_seeds),
+    Harness("executable",
+            ("base", "platform", "format/executable.cc", "format/leaves.cc",
+             "format/model_file.cc", "programs/arguments.cc", "programs/regions.cc",
+             "programs/report.cc"),
+            executable_seeds),
     Harness("log", ("base", "programs/arguments.cc", "programs/report.cc", "runtime/log_ring.cc"),
             log_seeds),
     Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
