@@ -103,7 +103,7 @@ FUZZ_UNSEEN void make_history() {
     record.sequence = i;
     record.monotonic_ns = i * 1000;
     record.event = static_cast<uint32_t>(i % 12);
-    record.data_bytes = static_cast<uint32_t>(i % 49);
+    record.data_bytes = static_cast<uint32_t>(i % 3 == 0 ? 48 : i % 49);
     for (size_t k = 0; k < record.data_bytes; ++k) {
       random = random * 6364136223846793005u + 1442695040888963407u;
       record.data[k] = static_cast<uint8_t>(random >> 56);
