@@ -27,7 +27,6 @@ def test_driver_finds_an_index_beyond_a_span_that_no_sanitizer_sees(tmp_path: Pa
     """If this fails, what is fuzzed is compiled without the library's checks."""
     result = fuzz(PLANTED_SPAN, tmp_path, seconds=60)
     assert result["crashes"] == 1
-    assert result["accepted"] > 0
     assert "AddressSanitizer: ILL" in result["report"]
 
 

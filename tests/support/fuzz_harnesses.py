@@ -188,6 +188,7 @@ def elf_head(note_place: int, *loads: tuple[int, int, int, int, int]) -> bytes:
     head[:7] = b"\x7fELF\2\1\1"
     head[32:40] = (64).to_bytes(8, "little")
     head[54:58] = struct.pack("<HH", 56, len(loads))
+    head[40:48], head[58:64] = b"\7" * 8, b"\7" * 6  # what `strip` writes again
     for flags, offset, size, align, memory in loads:
         head += struct.pack("<IIQQQQQQ", 1, flags, offset, offset, offset, size, memory, align)
     note = struct.pack("<III8s96x", 8, 96, 1, b"bitnet")
