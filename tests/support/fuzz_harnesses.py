@@ -69,6 +69,8 @@ def model_seeds() -> Iterator[bytes]:
     places = ((1, 2560), (1, 2812), (2, 0), (2, 60), (3, 124))
     ones = b"".join(patch(page, offset, 0x3F800000) for page, offset in places)
     yield model_recipe(small_model(), everything, patches=ones)
+    for page, offset in places:
+        yield model_recipe(small_model(), everything, patches=patch(page, offset, 0x7FC00000))
     # Tensors that fill their pages to the last byte.
     yield model_recipe(
         small_model_parts(vocab_size=64, hidden_size=16, kind=4, flags=0), everything
@@ -176,7 +178,7 @@ def log_seeds() -> Iterator[bytes]:
             yield bytes([chains, 1, 5, 0, 0, 1]) + struct.pack("<hBB", -back, 24, 1)
     # More data than a record has room for: record 4098 of 4101 has 48 bytes.
     for mode in (8, 8 + 3):
-        yield bytes([mode, 1, 5, 0, 0, 1]) + struct.pack("<hBB", -3, 20, 2) + b"\6\1"
+        yield bytes([mode, 1, 5, 0, 0, 1]) + struct.pack("<hBB", -3, 20, 1) + b"\6\1"
     yield bytes([16, 1, 0, 0, 0, 0]) + (2**63 - 1).to_bytes(8, "little") * 2
     yield bytes([32, 0, 9, 0, 0, 0]) + (0xFFFF).to_bytes(2, "little")
 
