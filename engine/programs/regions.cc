@@ -138,7 +138,7 @@ bool is_process(const char* pid) {
   Text digits = text_of(pid);
   uint64_t number;
   const bool numbered = digits.size() <= 10 && take_number(&digits, 10, &number) && digits.empty();
-  return numbered || same(digits, "self");
+  return numbered || same(text_of(pid), "self");
 }
 
 const char* process_path(const char* pid, const char* name, std::span<uint8_t> place) {

@@ -11,6 +11,10 @@
 
 using namespace bitnet;
 
+extern "C" {
+uint64_t fuzz_accepted = 0;
+}
+
 namespace {
 
 void must(bool condition) {
@@ -172,6 +176,7 @@ bool unpack() {
   if (!failed(error)) error = release::unpack_archive(&reader, 3);
   must(created <= 2 && feed.at <= feed.count);
   must(failed(error) || (created == 2 && right));
+  fuzz_accepted += !failed(error);
   return !failed(error);
 }
 
@@ -183,6 +188,7 @@ void decompress() {
     got = bitnet_zstd_read(stream, buffer, sizeof buffer);
     must(got <= static_cast<int64_t>(sizeof buffer));
   }
+  fuzz_accepted += stream != nullptr && got == 0;
 }
 
 }  // namespace

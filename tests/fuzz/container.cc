@@ -5,12 +5,17 @@
 
 using namespace bitnet;
 
+extern "C" {
+uint64_t fuzz_accepted = 0;
+}
+
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static release::Container container;
   auto* buffer = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
   std::memcpy(buffer, data, bytes);
   const Text input(buffer, bytes);
   if (!failed(release::parse_container(input, "fuzz", &container))) {
+    fuzz_accepted += 1;
     must(container.signature_count <= release::kSignaturesMax);
     must(container.statement.size() <= release::kStatementBytesMax);
     Walk walk(input);

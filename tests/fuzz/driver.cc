@@ -12,9 +12,13 @@
 // do the same. Numbers and texts that the code compares with (trace-cmp, memcmp) are put into
 // inputs, so that magic numbers and keys are found. What the compiler instruments of Zig counts by
 // itself, in a section of bytes. This file itself is not instrumented: g++ compiles it.
+//
+// A harness may define `uint64_t fuzz_accepted` and add 1 for each input that the code under test
+// accepted: a harness of which every mutation is refused at the door tests the door alone.
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -30,6 +34,7 @@
 #include <vector>
 
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes);
+extern "C" uint64_t fuzz_accepted __attribute__((weak));
 
 namespace {
 
@@ -43,6 +48,8 @@ constexpr uint64_t kHangSecondsWall = 1800;  // a low priority may leave a harne
 /// What child and parent share: the input under way, and how far the child is.
 struct Shared {
   uint64_t executions, edges, features, corpus;
+  uint64_t accepted;    // of the mutations, not of what was loaded
+  uint64_t slowest_ns;  // processor time of one execution
   uint64_t bytes;
   uint8_t input[kInputMax];
 };
@@ -67,8 +74,10 @@ Options options;
 
 // Comparisons of the last runs: either side may be what the input should hold. A ring.
 struct Compared {
-  uint8_t bytes[2][32];
+  uint8_t bytes[2][64];
   uint8_t count;
+  bool number;  // little-endian, and 0 beyond `count` bytes: it may stand in the input with a width
+                // of its own
 };
 Compared compared[256];
 uint32_t compared_count = 0;
@@ -81,6 +90,20 @@ void note(const void* a, const void* b, size_t count) {
   std::memcpy(row.bytes[0], a, count);
   std::memcpy(row.bytes[1], b, count);
   row.count = static_cast<uint8_t>(count);
+  row.number = false;
+}
+
+/// Of the program, its heap or its stack, as they lie without chance.
+bool is_address(uint64_t value) { return value >> 44 >= 5 && value >> 44 <= 7; }
+
+/// Equal numbers, and the pointers of loops, have nothing to tell and would fill the ring.
+void note_numbers(uint64_t a, uint64_t b, uint8_t count) {
+  if (!noting || a == b || (is_address(a) && is_address(b))) return;
+  Compared& row = compared[compared_count++ % 256];
+  std::memcpy(row.bytes[0], &a, sizeof a);
+  std::memcpy(row.bytes[1], &b, sizeof b);
+  row.count = count;
+  row.number = true;
 }
 
 }  // namespace
@@ -100,15 +123,17 @@ void __sanitizer_cov_trace_pc_guard(uint32_t* guard) {
   counter = static_cast<uint8_t>(counter + (counter != 255));
 }
 void __sanitizer_cov_trace_cmp1(uint8_t, uint8_t) {}
-void __sanitizer_cov_trace_cmp2(uint16_t a, uint16_t b) { note(&a, &b, 2); }
-void __sanitizer_cov_trace_cmp4(uint32_t a, uint32_t b) { note(&a, &b, 4); }
-void __sanitizer_cov_trace_cmp8(uint64_t a, uint64_t b) { note(&a, &b, 8); }
+void __sanitizer_cov_trace_cmp2(uint16_t a, uint16_t b) { note_numbers(a, b, 2); }
+void __sanitizer_cov_trace_cmp4(uint32_t a, uint32_t b) { note_numbers(a, b, 4); }
+void __sanitizer_cov_trace_cmp8(uint64_t a, uint64_t b) { note_numbers(a, b, 8); }
 void __sanitizer_cov_trace_const_cmp1(uint8_t, uint8_t) {}
-void __sanitizer_cov_trace_const_cmp2(uint16_t a, uint16_t b) { note(&a, &b, 2); }
-void __sanitizer_cov_trace_const_cmp4(uint32_t a, uint32_t b) { note(&a, &b, 4); }
-void __sanitizer_cov_trace_const_cmp8(uint64_t a, uint64_t b) { note(&a, &b, 8); }
+void __sanitizer_cov_trace_const_cmp2(uint16_t a, uint16_t b) { note_numbers(a, b, 2); }
+void __sanitizer_cov_trace_const_cmp4(uint32_t a, uint32_t b) { note_numbers(a, b, 4); }
+void __sanitizer_cov_trace_const_cmp8(uint64_t a, uint64_t b) { note_numbers(a, b, 8); }
 void __sanitizer_cov_trace_switch(uint64_t value, uint64_t* cases) {
-  for (uint64_t i = 0; i < cases[0] && i < 16; ++i) note(&value, &cases[2 + i], cases[1] / 8);
+  for (uint64_t i = 0; i < cases[0] && i < 16; ++i) {
+    note_numbers(value, cases[2 + i], static_cast<uint8_t>(cases[1] / 8));
+  }
 }
 void __sanitizer_weak_hook_memcmp(void*, const void* a, const void* b, size_t count, int) {
   note(a, b, count);
@@ -148,29 +173,47 @@ void put_number(Random& random, Bytes& input, uint64_t value) {
   std::memcpy(input.data() + random.below(input.size() - width + 1), &value, width);
 }
 
+/// How many bytes of a comparison to look for: a number may stand in the input in any width that
+/// holds both sides, whatever the width that it was compared in.
+size_t width_of(Random& random, const Compared& row) {
+  const size_t width = size_t{1} << random.below(4);
+  if (!row.number) return row.count;
+  for (size_t i = width; i < 8; ++i) {
+    if (row.bytes[0][i] != 0 || row.bytes[1][i] != 0) return row.count;
+  }
+  return width;
+}
+
 /// One side of a comparison stands in the input: put the other there; else put it anywhere.
-void put_compared(Random& random, Bytes& input) {
+void put_compared(Random& random, Bytes& input, bool steady) {
   if (compared_count == 0) return;
   const Compared& row = compared[random.below(std::min<size_t>(compared_count, 256))];
   const size_t side = random.below(2);
+  const size_t count = width_of(random, row);
   const auto* from = row.bytes[side];
   const auto* to = row.bytes[1 - side];
-  auto place = std::search(input.begin(), input.end(), from, from + row.count);
+  // Not always the first of several places.
+  const auto begin =
+      input.begin() + static_cast<ptrdiff_t>(random.below(2) == 0 ? 0 : random.below(input.size()));
+  auto place = std::search(begin, input.end(), from, from + count);
   if (place != input.end() && random.below(8) != 0) {
-    std::copy(to, to + row.count, place);
-  } else if (random.below(2) == 0 || input.size() < row.count) {
-    insert(input, random.below(input.size() + 1), to, row.count);
-  } else {
-    std::memcpy(input.data() + random.below(input.size() - row.count + 1), to, row.count);
+    std::copy(to, to + count, place);
+  } else if (!steady && (random.below(2) == 0 || input.size() < count)) {
+    insert(input, random.below(input.size() + 1), to, count);
+  } else if (input.size() >= count) {
+    std::memcpy(input.data() + random.below(input.size() - count + 1), to, count);
   }
 }
 
-void mutate_once(Random& random, Bytes& input, const std::vector<Bytes>& corpus) {
+// The mutations after which every other byte is where it was.
+constexpr size_t kSteady[] = {0, 1, 2, 3, 8};
+
+void mutate_once(Random& random, Bytes& input, const std::vector<Bytes>& corpus, bool steady) {
   const size_t size = input.size();
   const size_t at = random.below(size);
   const size_t count = random.below(std::min<size_t>(size - at, 64) + 1);
   const auto place = input.begin() + static_cast<ptrdiff_t>(at);
-  switch (random.below(10)) {
+  switch (steady ? kSteady[random.below(std::size(kSteady))] : random.below(10)) {
     case 0:
       if (size > 0) input[at] = static_cast<uint8_t>(input[at] ^ 1u << random.below(8));
       break;
@@ -211,7 +254,7 @@ void mutate_once(Random& random, Bytes& input, const std::vector<Bytes>& corpus)
       break;
     }
     default:
-      put_compared(random, input);
+      put_compared(random, input, steady);
   }
 }
 
@@ -222,7 +265,11 @@ Bytes mutate(Random& random, const std::vector<Bytes>& corpus) {
   const size_t index =
       recent ? corpus.size() - 1 - random.below(newest) : random.below(corpus.size());
   Bytes input = corpus[index];
-  for (size_t i = size_t{1} << random.below(4); i > 0; --i) mutate_once(random, input, corpus);
+  // And half of the time nothing moves, as a file of fixed places wants it.
+  const bool steady = random.below(2) == 0;
+  for (size_t i = size_t{1} << random.below(steady ? 3 : 4); i > 0; --i) {
+    mutate_once(random, input, corpus, steady);
+  }
   if (input.size() > options.bytes_max) input.resize(options.bytes_max);
   return input;
 }
@@ -251,17 +298,34 @@ bool note_new(Edges& edges) {
   return found;
 }
 
-/// Runs the harness; returns whether it did anything new.
-bool execute(const Bytes& input) {
+/// Nanoseconds of a clock; 0 where it does not exist, as that of a process which has ended.
+uint64_t nanoseconds_of(clockid_t clock) {
+  struct timespec now;
+  if (clock_gettime(clock, &now) != 0) return 0;
+  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
+}
+uint64_t seconds_of(clockid_t clock) { return nanoseconds_of(clock) / 1000000000u; }
+
+/// Only a run of the harness that took longer than the slowest one is worth a call of the kernel.
+void note_time(uint64_t used, uint64_t wall) {
+  if (nanoseconds_of(CLOCK_MONOTONIC) - wall <= shared->slowest_ns) return;
+  const uint64_t took = nanoseconds_of(CLOCK_PROCESS_CPUTIME_ID) - used;
+  shared->slowest_ns = std::max(shared->slowest_ns, took);
+}
+
+/// Runs the harness; returns whether it did anything new. `used` is the processor time before.
+bool execute(const Bytes& input, uint64_t used) {
   shared->bytes = input.size();
   std::copy(input.begin(), input.end(), shared->input);
   for (Edges& edges : all_edges) std::fill_n(edges.counts, edges.count, 0);
   // A block of its own and of the exact size, so that a sanitizer sees a read past its end.
   auto* data = static_cast<uint8_t*>(std::malloc(input.empty() ? 1 : input.size()));
   std::copy(input.begin(), input.end(), data);
+  const uint64_t wall = nanoseconds_of(CLOCK_MONOTONIC);
   noting = true;
   if (fuzz_one(data, input.size()) != 0) std::abort();
   noting = false;
+  note_time(used, wall);
   std::free(data);
   ++shared->executions;
   bool found = false;
@@ -296,6 +360,7 @@ Bytes load(const std::string& path) {
   return input;
 }
 
+/// What the corpus holds, the shortest first: of two inputs that reach the same the first is kept.
 std::vector<Bytes> load_corpus() {
   std::vector<std::string> paths;
   std::error_code missing;
@@ -303,30 +368,35 @@ std::vector<Bytes> load_corpus() {
     paths.push_back(entry.path().string());
   }
   std::sort(paths.begin(), paths.end());
-  std::vector<Bytes> inputs;
-  for (const std::string& path : paths) inputs.push_back(load(path));
-  inputs.emplace_back();
+  std::vector<Bytes> inputs(1);
+  for (const std::string& path : paths) {
+    Bytes input = load(path);
+    if (input.size() <= options.bytes_max) inputs.push_back(std::move(input));
+  }
+  const auto shorter = [](const Bytes& a, const Bytes& b) { return a.size() < b.size(); };
+  std::stable_sort(inputs.begin(), inputs.end(), shorter);
   return inputs;
 }
 
-/// Seconds of a clock; 0 where it does not exist, as that of a process which has ended.
-uint64_t seconds_of(clockid_t clock) {
-  struct timespec now;
-  return clock_gettime(clock, &now) == 0 ? static_cast<uint64_t>(now.tv_sec) : 0;
-}
+uint64_t accepted() { return &fuzz_accepted == nullptr ? 0 : fuzz_accepted; }
 
 /// The child: what is in the corpus, then mutations until time or runs are over.
 void explore() {
   Random random{options.seed};
   std::vector<Bytes> corpus;
   for (Bytes& input : load_corpus()) {
-    if (execute(input) || corpus.empty()) corpus.push_back(std::move(input));
+    const bool found = execute(input, nanoseconds_of(CLOCK_PROCESS_CPUTIME_ID));
+    if (found || corpus.empty()) corpus.push_back(std::move(input));
   }
   shared->corpus = corpus.size();
-  while (shared->executions < options.runs &&
-         seconds_of(CLOCK_PROCESS_CPUTIME_ID) < options.seconds) {
+  const uint64_t loaded = accepted();
+  while (shared->executions < options.runs) {
+    const uint64_t used = nanoseconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    if (used / 1000000000u >= options.seconds) break;
     const Bytes input = mutate(random, corpus);
-    if (!execute(input)) continue;
+    const bool found = execute(input, used);
+    shared->accepted = accepted() - loaded;
+    if (!found) continue;
     corpus.push_back(input);
     shared->corpus = corpus.size();
     if (!options.corpus.empty() && !save(options.corpus, "", input.data(), input.size())) {
@@ -360,9 +430,33 @@ int watch(pid_t child) {
   return state;
 }
 
+void print_result(bool clean) {
+  struct rusage used;
+  getrusage(RUSAGE_CHILDREN, &used);
+  std::printf(
+      "{\"seconds\": %llu, \"executions\": %llu, \"edges\": %llu, \"edges_in_all\": %zu, "
+      "\"features\": %llu, \"corpus\": %llu, \"slowest_ms\": %.1f, ",
+      static_cast<unsigned long long>(used.ru_utime.tv_sec + used.ru_stime.tv_sec),
+      static_cast<unsigned long long>(shared->executions),
+      static_cast<unsigned long long>(shared->edges), all_edges[0].count - 1 + all_edges[1].count,
+      static_cast<unsigned long long>(shared->features),
+      static_cast<unsigned long long>(shared->corpus),
+      static_cast<double>(shared->slowest_ns) / 1e6);
+  if (&fuzz_accepted == nullptr) {
+    std::printf("\"accepted\": null, ");
+  } else {
+    std::printf("\"accepted\": %llu, ", static_cast<unsigned long long>(shared->accepted));
+  }
+  std::printf("\"crashes\": %d}\n", clean ? 0 : 1);
+}
+
 int fuzz() {
+  const pid_t parent = getpid();
   const pid_t child = fork();
   if (child == 0) {
+    // Nobody would take up what a child without parent finds.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) std::_Exit(2);
     // What a harness writes is not ours to tell.
     if (std::freopen("/dev/null", "w", stdout) == nullptr) std::_Exit(2);
     explore();
@@ -370,16 +464,7 @@ int fuzz() {
   const int state = watch(child);
   const bool clean = WIFEXITED(state) && WEXITSTATUS(state) == 0;
   if (!clean && !save(options.crashes, "crash-", shared->input, shared->bytes)) return 2;
-  struct rusage used;
-  getrusage(RUSAGE_CHILDREN, &used);
-  std::printf(
-      "{\"seconds\": %llu, \"executions\": %llu, \"edges\": %llu, \"edges_in_all\": %zu, "
-      "\"features\": %llu, \"corpus\": %llu, \"crashes\": %d}\n",
-      static_cast<unsigned long long>(used.ru_utime.tv_sec + used.ru_stime.tv_sec),
-      static_cast<unsigned long long>(shared->executions),
-      static_cast<unsigned long long>(shared->edges), all_edges[0].count - 1 + all_edges[1].count,
-      static_cast<unsigned long long>(shared->features),
-      static_cast<unsigned long long>(shared->corpus), clean ? 0 : 1);
+  print_result(clean);
   return clean ? 0 : 1;
 }
 
@@ -428,6 +513,6 @@ int main(int count, char** values) {
   shared = static_cast<Shared*>(memory);
   find_edges();
   if (first_file == count) return fuzz();
-  for (int i = first_file; i < count; ++i) execute(load(values[i]));
+  for (int i = first_file; i < count; ++i) execute(load(values[i]), 0);
   return 0;
 }

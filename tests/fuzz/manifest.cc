@@ -33,6 +33,10 @@ void walk_manifest(Walk& walk, const release::Manifest& manifest) {
 
 }  // namespace
 
+extern "C" {
+uint64_t fuzz_accepted = 0;
+}
+
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static release::UpdateStatement update;
   auto* buffer = static_cast<uint8_t*>(std::malloc(bytes + (bytes == 0)));
@@ -57,6 +61,7 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
     walk.text("\nreason ").bytes(order.reason).text("\n").end();
     must(order.to < order.from);
   }
+  fuzz_accepted += walk.done();
   std::free(buffer);
   return 0;
 }

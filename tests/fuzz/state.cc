@@ -19,6 +19,10 @@ bool listed(release::State* state, const release::ReleaseName& name) {
 
 }  // namespace
 
+extern "C" {
+uint64_t fuzz_accepted = 0;
+}
+
 extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   static release::State state;
   static uint8_t buffer[release::kStateBytesMax];
@@ -27,12 +31,14 @@ extern "C" int fuzz_one(const uint8_t* data, size_t bytes) {
   std::memcpy(copy, data, bytes);
   const Text text(copy, bytes);
   if (!failed(release::parse_state(text, &state))) {
+    fuzz_accepted += 1;
     must(same(release::emit_state(state, buffer), text));
     must(listed(&state, state.current) && listed(&state, state.old) && listed(&state, state.trial));
     must(state.release_count <= release::kReleasesMax);
   }
   Digest head{};
   const size_t line = release::check_log_line(text, 1, &head);
+  fuzz_accepted += line != 0;
   must(line <= bytes && line <= release::kLogLineBytesMax);
   must(line == 0 || copy[line - 1] == '\n');
   release::ReleaseName name;

@@ -43,8 +43,14 @@ class Walk {
     }
     return *this;
   }
-  void end() { must(rest_.empty()); }
+  void end() {
+    must(rest_.empty());
+    done_ = true;
+  }
+  /// Whether a parser accepted the input.
+  bool done() const { return done_; }
 
  private:
+  bool done_ = false;
   std::span<const uint8_t> rest_;
 };

@@ -1,7 +1,9 @@
 """Every fuzz harness: what is linked into it, and what it starts from."""
 
+import base64
 import hashlib
 import itertools
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from tests.support.publisher import (
     container,
     rollback_order,
     tar_header,
-    trust_root,
 )
 
 __all__ = ["HARNESSES"]
@@ -27,11 +28,42 @@ _CRYPTO = ("base", "crypto")
 _RELEASE = ("base", "crypto/crypto.zig", "release/text.cc", "release/trust.cc")
 
 
+def model_recipe(model: bytes, mode: int, *, pages: int = 0, patches: bytes = b"") -> bytes:
+    """Returns an input of model.cc with the header and the table of a model."""
+    entries = int.from_bytes(model[120:124], "little")
+    return bytes([mode, pages, 0, entries]) + model[: 512 + 64 * entries] + patches
+
+
+def patch(page: int, offset: int, value: int, *, late: bool = False) -> bytes:
+    return struct.pack("<HHI", page | late << 15, offset, value)
+
+
 def model_seeds() -> Iterator[bytes]:
-    for flags in (0, 7):
+    """Every flag, kind and length of lists; all fields written for it, or nothing but digests."""
+    everything, digests, leaves = 63, 4 | 8 | 32, 64
+    for flags in (0, 1, 2, 4, 7):
         for kind in (3, 4):
-            yield b"\1" + small_model_parts(flags=flags, kind=kind)
-    yield b"\0" + small_model()
+            yield model_recipe(small_model_parts(flags=flags, kind=kind), everything)
+    other = {"layer_count": 2, "bos_id": 0xFFFFFFFF, "eos_ids": tuple(range(8))}
+    large = small_model_parts(flags=6, **other)
+    # Head of another kind than the embedding.
+    mixed = large[:76] + (4).to_bytes(4, "little") + large[80:]
+    yield model_recipe(mixed, everything | leaves)
+    yield model_recipe(large, everything | leaves, patches=patch(1, 8, 7))
+    yield model_recipe(large, digests | leaves, patches=patch(20, 0, 7, late=True))
+    yield model_recipe(large, digests | leaves, patches=patch(3, 0, 7, late=True))
+    yield model_recipe(large, 4 | 8, pages=(len(large) - 4096) // 4096)
+    yield model_recipe(small_model(), digests, patches=patch(0, 512 + 20, 1))
+    # Values at the ends of row scales, residual norms, frequencies and a norm.
+    places = ((1, 2560), (1, 2812), (2, 0), (2, 60), (3, 124))
+    ones = b"".join(patch(page, offset, 0x3F800000) for page, offset in places)
+    yield model_recipe(small_model(), everything, patches=ones)
+    for page, offset in places:
+        yield model_recipe(small_model(), everything, patches=patch(page, offset, 0x7FC00000))
+    # Tensors that fill their pages to the last byte.
+    yield model_recipe(
+        small_model_parts(vocab_size=64, hidden_size=16, kind=4, flags=0), everything
+    )
 
 
 def text_seeds() -> Iterator[bytes]:
@@ -65,10 +97,25 @@ def container_seeds() -> Iterator[bytes]:
 
 
 def root_seeds() -> Iterator[bytes]:
-    ann, ben = Signer("ann"), Signer("ben")
-    roles = {"root": (1, [ann]), "release": (2, [ann, ben]), "site": (1, [ben])}
-    yield trust_root(1, {"root": (1, [ann]), "release": (1, [ann])})
-    yield trust_root(9, roles, [Signer("old")])
+    """Roots with the keys that trust_root.cc puts in, and a public key with its own."""
+    head = b"bitnet-trust-root v1\nversion 1\n"
+    lines = b"".join(
+        b"key %c n%d p%d %c %c\n" % (0x80 + k, k, k, 0x88 + k, 0x90 + k) for k in range(2)
+    )
+    yield head + b"role root 1 \x80\nrole release 2 \x80 \x81\n" + lines
+    yield (
+        head
+        + b"role root 1 \x80\nrole release 1 \x80\nrole site 1 \x81\n"
+        + b"revoked \x82\nrevoked \x83\n"
+        + lines
+    )
+    name = b"bitnet-public-key v1\nname ann\ncustodian ben\n"
+    yield name + b"ed25519 \x88\nml-dsa-87 \x90\n"
+    ed25519, mldsa = Signer("ann").publics
+    yield name + b"ed25519 %s\nml-dsa-87 %s\n" % (
+        ed25519.hex().encode(),
+        base64.b64encode(mldsa),
+    )
 
 
 def archive_seeds() -> Iterator[bytes]:
@@ -136,34 +183,63 @@ def argument_seeds() -> Iterator[bytes]:
 
 
 def log_seeds() -> Iterator[bytes]:
-    yield bytes([0, 20]) + bytes(range(1, 41)) + bytes([4]) + bytes(8)
-    yield (
-        bytes([1])
-        + (5000).to_bytes(8, "little")
-        + bytes([30])
-        + bytes(range(60))
-        + bytes([4])
-        + bytes(8)
-    )
+    """Heads about the ends of the ring; nothing changed, one place, one with its chains made right.
+
+    As log.cc reads them: mode, base, delta, ahead, after; changes; then what the mode wants.
+    """
+    for mode in (0, 4, 2, 2 + 64, 3, 3 + 64, 3 + 128):
+        for base, delta in ((0, 0), (0, 40), (1, -1), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)):
+            place = bytes([mode, base, delta % 256])
+            yield place + bytes([0, 0, 0, 3, 90, 65, 0, 20, 66, 1, 4])
+            if mode < 2:
+                yield place + bytes([0, 2, 0])  # the writer went on while it was read
+                yield place + bytes([1, 0, 0]) + place + bytes([2, 1, 0])
+    for chains in (0, 8):
+        for back in (1, 2, 4093, 4094, 4095, 4096):
+            yield bytes([chains, 1, 5, 0, 0, 1]) + struct.pack("<hBB", -back, 24, 1)
+    # More data than a record has room for: record 4098 of 4101 has 48 bytes.
+    for mode in (8, 8 + 3):
+        yield bytes([mode, 1, 5, 0, 0, 1]) + struct.pack("<hBB", -3, 20, 1) + b"\6\1"
+    yield bytes([16, 1, 0, 0, 0, 0]) + (2**63 - 1).to_bytes(8, "little") * 2
+    yield bytes([32, 0, 9, 0, 0, 0]) + (0xFFFF).to_bytes(2, "little")
 
 
-def executable_seeds() -> Iterator[bytes]:
-    """A small file with the form of a program: header, two load segments, the note."""
-    note = (8).to_bytes(4, "little") + (96).to_bytes(4, "little") + (1).to_bytes(4, "little")
-    note += b"bitnet\0\0" + bytes(96)
+def elf_head(note_place: int, *loads: tuple[int, int, int, int, int]) -> bytes:
+    """Returns a file header, one program header a load (flags, offset, bytes, align, bytes in
+    memory), and the note."""
     head = bytearray(64)
     head[:7] = b"\x7fELF\2\1\1"
     head[32:40] = (64).to_bytes(8, "little")
-    head[54:58] = (56).to_bytes(2, "little") + (2).to_bytes(2, "little")
+    head[54:58] = struct.pack("<HH", 56, len(loads))
+    head[40:48], head[58:64] = b"\7" * 8, b"\7" * 6  # what `strip` writes again
+    for flags, offset, size, align, memory in loads:
+        head += struct.pack("<IIQQQQQQ", 1, flags, offset, offset, offset, size, memory, align)
+    note = struct.pack("<III8s96x", 8, 96, 1, b"bitnet")
+    return bytes(head).ljust(note_place, b"\0") + note + bytes(16)
 
-    def load(flags: int, offset: int, size: int, align: int) -> bytes:
-        numbers = (offset, offset, offset, size, size, align)
-        return (1).to_bytes(4, "little") + flags.to_bytes(4, "little") + b"".join(
-            number.to_bytes(8, "little") for number in numbers
-        )  # fmt: skip
 
-    body = bytes(head) + load(4, 0, 64 + 112 + len(note), 4096) + load(4, 292, 64, 2 << 20)
-    yield body + note + b"BNAGMODL" + bytes(56)
+def executable_seeds() -> Iterator[bytes]:
+    """What linkers and sealing make, and what is refused, as executable.cc puts it together."""
+    page, place, size = 4096, 2 << 20, 13 * 4096 + 48  # of the harness's model
+
+    def recipe(mode: int, head: bytes, end: int = 0, patches: bytes = b"") -> bytes:
+        return struct.pack("<BhH", mode, end, len(head)) + head + patches
+
+    first, model = (4, 0, 420, page, 420), (4, place, size, place, size)
+    sealed = elf_head(300, first, model)
+    yield recipe(7, sealed)
+    yield recipe(7, sealed, 100)
+    yield recipe(7, sealed, -1)
+    yield recipe(7, sealed, 0, struct.pack("<II", 1 << 31 | 4096, 1))  # a weight
+    yield recipe(7, sealed, 0, struct.pack("<II", 1 << 30 | 410, 1))  # the image, late
+    yield recipe(0, elf_head(300, first))
+    yield recipe(6, elf_head(300, first))
+    yield recipe(7, elf_head(300, first, model, model))
+    code, data = (5, 0, 240, page, 240), (6, 440, 8, page, 64)
+    yield recipe(7, elf_head(300, code, (4, 300, 120, page, 120), data, model))
+    yield recipe(7, elf_head(300, (7, 0, 420, page, 420), data, model))
+    yield recipe(7, elf_head(300, first, (4, 300, 116, page, 116), model))  # two notes
+    yield recipe(7, elf_head(1200, (5, 1200, 120, page, 120), *[data] * 14, model))
 
 
 def region_seeds() -> Iterator[bytes]:
@@ -283,22 +359,27 @@ def config_seeds() -> Iterator[bytes]:
 # A further harness is one more row.
 HARNESSES = (
     Harness("archive", ("base", "crypto/crypto.zig", "release/archive.cc", "release/text.cc"),
-            archive_seeds, edges_min=400, bytes_max=8192),
+            archive_seeds, edges_min=750, bytes_max=8192),
     Harness("arguments", ("base", "programs/arguments.cc", "programs/report.cc"), argument_seeds,
             edges_min=115),
     Harness("config", ("base", "format/config.cc"), config_seeds, edges_min=275),
-    Harness("container", _RELEASE, container_seeds, edges_min=60, bytes_max=20000),
-    Harness("executable", (*_CRYPTO, "format/executable.cc"), executable_seeds),
-    Harness("log", (*_CRYPTO, "platform", "runtime/log_ring.cc"), log_seeds),
-    Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=100),
-    Harness("model", (*_CRYPTO, "format/leaves.cc", "format/model_file.cc"), model_seeds,
-            edges_min=50, bytes_max=32768),
+    Harness("container", _RELEASE, container_seeds, edges_min=79, bytes_max=20000),
+    Harness("executable",
+            ("base", "platform", "format/executable.cc", "format/leaves.cc",
+             "format/model_file.cc", "programs/arguments.cc", "programs/regions.cc",
+             "programs/report.cc"),
+            executable_seeds, edges_min=155),
+    Harness("log", ("base", "programs/arguments.cc", "programs/report.cc", "runtime/log_ring.cc"),
+            log_seeds, edges_min=190),
+    Harness("manifest", (*_RELEASE, "release/manifest.cc"), manifest_seeds, edges_min=125),
+    Harness("model", ("base", "format/leaves.cc", "format/model_file.cc", "model/leaf_guard.cc",
+                      "platform", "runtime/threads.cc"),
+            model_seeds, edges_min=250),
     Harness("regions", ("base", "programs/regions.cc"), region_seeds, edges_min=215,
             bytes_max=8192),
     Harness("state", ("base", "crypto/crypto.zig", "release/state.cc", "release/text.cc"),
-            state_seeds, edges_min=100),
-    Harness("trust_root", _RELEASE, root_seeds, edges_min=100,
-            bytes_max=20000),
+            state_seeds, edges_min=145),
+    Harness("trust_root", _RELEASE, root_seeds, edges_min=165),
     Harness("tokenizer", ("base", "tokenizer"), text_seeds, include=fuzz_tables, edges_min=265,
             bytes_max=2048),
 )  # fmt: skip

@@ -93,11 +93,15 @@ def fuzz(
 
     `seconds` are of processor time, as are those that are returned.
 
+    `accepted` counts mutations that the code under test took for right, or is None where the
+    harness does not count them; `slowest_ms` is the longest single execution.
+
     A finding lies under `directory`/crashes afterwards, and `report` holds what was printed.
     """
     corpus = directory / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for data in harness.seeds():
+        assert len(data) <= harness.bytes_max, f"{harness.name}: a seed of {len(data)} bytes"
         (corpus / f"seed-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
     command = [
         str(build_harness(harness)),
@@ -118,7 +122,8 @@ def replay(harness: Harness, *inputs: Path) -> subprocess.CompletedProcess[bytes
 
 
 def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[bytes]:
-    options = "detect_leaks=0:abort_on_error=1:handle_abort=1:max_allocation_size_mb=512"
+    options = "detect_leaks=0:abort_on_error=1:handle_abort=1:handle_sigill=1"
+    options += ":max_allocation_size_mb=512:quarantine_size_mb=4"
     environment = {"ASAN_OPTIONS": options, "UBSAN_OPTIONS": "print_stacktrace=1"}
     return subprocess.run(
         command, env=dict(os.environ) | environment, capture_output=True, timeout=seconds,

@@ -54,6 +54,10 @@ COMPILER_VERSION: Final = "0.17.1"
 # Rooms that run once, or wait for the system: compiled for size.
 _COLD: Final = ("format/", "platform/", "programs/", "release/")
 
+# Included before everything else in sanitizer builds: the library checks every index of a span. The
+# compiler's own -D comes behind ours, so that only a file can say so.
+_CHECKED: Final = Path(__file__).with_name("checked.h")
+
 # Stands in a command line for the name of its output, which `run` fills in.
 OUTPUT: Final = "@output@"
 
@@ -202,8 +206,14 @@ def plan(
     commands = []
     for source in list_sources(engine, program, target.arch):
         arguments = _compile_arguments(source, target)
-        digest = _digest(arguments, source_digest(engine, source.path, include))
-        folders = [f"-I{path}" for path in include]
+        checked = [_CHECKED] if target.sanitize else []
+        digest = _digest(
+            arguments,
+            source_digest(engine, source.path, include),
+            *(hashlib.sha256(path.read_bytes()).hexdigest() for path in checked),
+        )
+        folders = [f"-include{path}" for path in checked]
+        folders += [f"-I{path}" for path in include]
         folders += [f"-ffile-prefix-map={path}=." for path in include]
         commands.append(
             Command(
