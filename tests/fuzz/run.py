@@ -65,23 +65,36 @@ def add(result: dict[str, Any]) -> None:
 
 
 def totals(runs: list[dict[str, Any]]) -> Table:
-    """Returns a row for each harness: hours of processor time and executions of all its runs."""
-    table = Table("harness", "runs", "CPU hours", "executions", "edges", "corpus", "findings")
+    """Returns a row for each harness: hours of processor time and executions of all its runs.
+
+    Runs before the harnesses reached what they reach now, which do not tell `accepted`, are a
+    column of hours and nothing else.
+    """
+    columns = ("runs", "CPU hours", "executions", "accepted", "edges", "corpus", "findings")
+    table = Table("harness", *columns, "before, hours")
     of_harness: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         of_harness[run["harness"]].append(run)
     for name in sorted(of_harness):
-        own = of_harness[name]
+        own = [run for run in of_harness[name] if "accepted" in run]
+        earlier = [run for run in of_harness[name] if "accepted" not in run]
         table.add_row(
             name,
             str(len(own)),
-            f"{sum(run['seconds'] for run in own) / 3600:.2f}",
+            f"{hours(own):.2f}",
             f"{sum(run['executions'] for run in own):,}",
-            f"{max(run['edges'] for run in own):,}",
-            f"{max(run['corpus'] for run in own):,}",
+            f"{sum(run['accepted'] or 0 for run in own):,}",
+            f"{max((run['edges'] for run in own), default=0):,}",
+            f"{max((run['corpus'] for run in own), default=0):,}",
             str(sum(run["crashes"] for run in own)),
+            f"{hours(earlier):.2f}",
         )
     return table
+
+
+def hours(runs: list[dict[str, Any]]) -> float:
+    """Returns the processor time of runs."""
+    return float(sum(run["seconds"] for run in runs)) / 3600
 
 
 if __name__ == "__main__":

@@ -401,7 +401,9 @@ def test_process_of_another_program_is_refused() -> None:
         sleeper.wait()
 
 
-@pytest.mark.parametrize("pid", ["0", "99999999999", "1/../self", "-1", "", "x", "12self", "selfself"])
+@pytest.mark.parametrize(
+    "pid", ["0", "99999999999", "1/../self", "-1", "", "x", "12self", "selfself"]
+)
 def test_pid_that_is_none_is_refused(pid: str) -> None:
     """The number becomes a path under /proc, so it must be a number."""
     result = integrity("--pid", pid)
