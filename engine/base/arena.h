@@ -26,8 +26,8 @@ class Arena {
     ENGINE_CHECK(reinterpret_cast<uintptr_t>(base_) % kAlignBytes == 0);
   }
 
-  /// `count` elements, aligned to 64 bytes, zeroed unless shared. In the counting state the span
-  /// has the size but no memory. A request too large to be a size sets overflowed().
+  /// `count` elements, aligned to 64 bytes, zeroed unless shared; none in the counting state. A
+  /// request too large to be a size sets overflowed().
   template <typename T>
   std::span<T> take(size_t count) {
     ENGINE_CHECK(!frozen_);
@@ -37,14 +37,11 @@ class Arena {
       overflowed_ = true;
       return {};
     }
-    if (base_ == nullptr) {
-      used_ += bytes;
-      return std::span<T>(static_cast<T*>(nullptr), count);
-    }
-    ENGINE_CHECK(bytes <= capacity_ - used_);
-    T* data = reinterpret_cast<T*>(base_ + used_);
+    const size_t begin = used_;
     used_ += bytes;
-    return std::span<T>(data, count);
+    if (base_ == nullptr) return {};
+    ENGINE_CHECK(used_ <= capacity_);
+    return std::span<T>(reinterpret_cast<T*>(base_ + begin), count);
   }
 
   /// What is taken from here to `end_sharing` has the memory of what was taken since used() was
