@@ -283,14 +283,6 @@ def test_existing_bundle_that_does_not_fit_is_refused(
     assert not sheet.exists()
 
 
-def test_readme_makes_the_folder_before_it_is_written_to() -> None:
-    """Broken, the command of the walk-through fails: `--output` is a folder that exists."""
-    lines = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8").splitlines()
-    (at,) = (at for at, line in enumerate(lines) if line.startswith("    bitnet bundle "))
-    assert "--output release/" in lines[at]
-    assert lines[at - 1] == "    mkdir release"
-
-
 def test_program_that_this_version_has_not_is_refused() -> None:
     """A rebuild of a newer release must say so."""
     with pytest.raises(BundleError, match="program is not one of this version: `bitnet-new`"):
