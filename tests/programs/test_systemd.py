@@ -27,6 +27,8 @@ from tests.support.log_ring import Record, event_rows, read_ring
 from tests.support.systemd_guest import Guest, systemd_guest
 
 UNITS = REPOSITORY / "deploy" / "systemd"
+TMPFILES = REPOSITORY / "deploy" / "tmpfiles.d" / "bitnet.conf"
+CREATE_FOLDERS = ("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/bitnet.conf")
 SERVICES = ("bitnet.service", "bitnet@.service")
 # What this kernel lacks no unit can give.
 ABSENT = list(absent_layers())
@@ -92,6 +94,13 @@ def test_unit_agrees_with_the_program(unit: str, tmp_path: Path) -> None:
     assert {"socket", "ptrace", "mount", "bpf", "setuid", "reboot", "process_vm_readv"} <= refused
 
 
+@pytest.mark.parametrize("page", ["docs/operations.md", "deploy/systemd/README.md"])
+def test_page_makes_the_folders_that_the_unit_needs(page: str) -> None:
+    """If this fails, the first prompt has nowhere to go until the machine is started again."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    assert re.search(rf"^    .*{re.escape(' '.join(CREATE_FOLDERS))}$", text, re.MULTILINE)
+
+
 # Under systemd itself.
 
 
@@ -108,6 +117,8 @@ def guest() -> Iterator[Guest]:
             guest.put(f"/run/systemd/system/{path}", (UNITS / path).read_bytes())
         guest.put("/run/sysusers.conf", (UNITS / "bitnet-sysusers.conf").read_bytes())
         assert guest.run("systemd-sysusers", "/run/sysusers.conf").returncode == 0
+        guest.put("/etc/tmpfiles.d/bitnet.conf", TMPFILES.read_bytes())
+        assert guest.run(*CREATE_FOLDERS).returncode == 0
         assert guest.run("systemctl", "daemon-reload").returncode == 0
         yield guest
 
@@ -115,6 +126,7 @@ def guest() -> Iterator[Guest]:
 @root_only
 def test_service_under_systemd_answers(guest: Guest) -> None:
     """If this fails, the unit that we ship does not start."""
+    assert guest.path("/run/bitnet").stat().st_mode & 0o7777 == 0o700
     guest.put("/run/bitnet/prompt.txt", QUESTION)
     guest.start("bitnet.service")
     assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
