@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import PROTECTIONS, REPOSITORY
+from tests.support.engine import PROTECTIONS, REPOSITORY, demo_model
 from tests.support.host import absent_layers, root_only
 from tests.support.infer import (
     ANSWER,
@@ -20,6 +20,7 @@ from tests.support.infer import (
     demo_config,
     sealed_program,
     traced,
+    unsealed_program,
     write_config,
 )
 from tests.support.lockdown import become_nobody, public_folder
@@ -129,6 +130,26 @@ def test_service_under_systemd_answers(guest: Guest) -> None:
     assert guest.path("/run/bitnet").stat().st_mode & 0o7777 == 0o700
     guest.put("/run/bitnet/prompt.txt", QUESTION)
     guest.start("bitnet.service")
+    assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
+
+
+@root_only
+@pytest.mark.parametrize("model", ["model.bin", "/opt/bitnet/model.bin"])
+def test_service_under_systemd_answers_with_the_model_beside_the_executable(
+    guest: Guest, model: str
+) -> None:
+    """If this fails, a release of two files passes its self-test, and then never answers."""
+    folder = "/opt/bitnet.d/2-0123456789abcdef"
+    guest.put(f"{folder}/bitnet-infer", unsealed_program().read_bytes(), 0o755)
+    guest.put(f"{folder}/model.bin", demo_model().read_bytes())
+    config = demo_config(accept_missing=ABSENT, model=model)
+    guest.put(f"{folder}/config.yaml", config.encode())
+    guest.put("/run/bitnet/prompt.txt", QUESTION)
+    guest.run("ln", "-sfn", "bitnet.d/2-0123456789abcdef", "/opt/bitnet")
+    try:
+        guest.start("bitnet.service")
+    finally:
+        guest.run("ln", "-sfn", "bitnet.d/1-0123456789abcdef", "/opt/bitnet")
     assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
 
 
