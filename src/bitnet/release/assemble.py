@@ -21,6 +21,7 @@ from bitnet.seal.sources import PROGRAMS
 from bitnet.seal.toolchain import Target, build_program
 
 __all__ = [
+    "MODEL_NAME",
     "RELEASE_PROGRAMS",
     "Draft",
     "Request",
@@ -38,6 +39,8 @@ RELEASE_PROGRAMS: Final = (
     "bitnet-update",
     "bitnet-verify",
 )
+# A model that is not sealed in lies beside the executable, and config.yaml names it so.
+MODEL_NAME: Final = "model.bin"
 _WORKERS_MAX: Final = 4
 _PLACEHOLDER: Final = FileEntry("bitnet-infer", 0o755, 0, "0" * 96)
 
@@ -155,7 +158,7 @@ def prepare(
         **programs,
     }
     if request.model is not None:
-        files["model.bin"] = request.model
+        files[MODEL_NAME] = request.model
     return Draft(request, contents, files)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bitnet import Engine
 from bitnet.cli import app, render
 from bitnet.cli.selftest_answer import find_answer
 from bitnet.errors import BundleError, UsageError
@@ -14,6 +15,7 @@ from bitnet.release import selftest
 from bitnet.release.archive import check_bundle
 from bitnet.release.assemble import RELEASE_PROGRAMS, Request, build_programs, prepare
 from bitnet.seal.embed import seal
+from bitnet.seal.run_config import ISA_NAMES
 from bitnet.seal.sources import PROGRAMS, engine_root
 from bitnet.seal.toolchain import host_arch
 from tests.support import model_bin
@@ -114,6 +116,91 @@ def test_answer_computed_here_is_refused_where_the_executable_refuses(
         find_answer(draft, tmp_path, None, 60)
     with pytest.raises(UsageError, match=message):
         find_answer(draft, tmp_path, DEMO_TOKENIZER, 60)
+
+
+def spoilt(kind: str) -> str:
+    """A configuration for the demo that no machine would run with."""
+    text = demo_config()
+    foreign = ISA_NAMES[FOREIGN][1]
+    old, new = {
+        "unknown key": ("kv_cache:", "kv_cash: f32\nkv_cache:"),
+        "missing key": ("verify: full\n", ""),
+        "key twice": ("verify: full\n", "verify: full\nverify: full\n"),
+        "model elsewhere": ("model: sealed", "model: model.bin"),
+        "kernels of another processor": ("isa: auto", f"isa: {foreign}"),
+        "layer that does not exist": ("accept_missing: [", 'accept_missing: ["mseel", '),
+        "top_k beyond the vocabulary": ("top_k: 0", "top_k: 5000"),
+        "context beyond the model": ("context: ", "context: 9"),
+        "number in words": ("context: ", "context: many # "),
+        "nested beyond any depth": ("stop: []", "stop: " + "[" * 5000),
+    }[kind]
+    assert old in text
+    changed = text.replace(old, new)
+    return changed.replace('["mseel", ]', '["mseel"]')
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("unknown key", "configuration key is unknown: `kv_cash`"),
+        ("missing key", "configuration key is missing: `verify`"),
+        ("key twice", "configuration key stands twice: `verify`"),
+        ("model elsewhere", "configuration does not fit the release: `model`"),
+        ("kernels of another processor", "configuration does not fit the release: `isa`"),
+        ("layer that does not exist", "configuration value is not of the key's kind"),
+        ("top_k beyond the vocabulary", "configuration does not fit the release: `top_k`"),
+        ("context beyond the model", "argument is out of range: `context`"),
+        ("number in words", "configuration value is not of the key's kind: `context`"),
+        ("nested beyond any depth", "configuration value is not of the key's kind: `stop`"),
+    ],
+)
+def test_configuration_is_refused_as_the_executable_would(
+    tmp_path: Path, kind: str, message: str
+) -> None:
+    """Broken, a release for the other architecture is signed, and no machine takes it."""
+    config = tmp_path / "config.yaml"
+    config.write_text(spoilt(kind), encoding="utf-8")
+    executable, arch = sealed_program(), host_arch()
+    request = Request(executable, config, None, "bitnet", "1.0.0", 1, 0, arch, 42, QUESTION)
+    draft = prepare(request, {}, tmp_path)
+    with pytest.raises(UsageError) as caught:
+        find_answer(draft, tmp_path, DEMO_TOKENIZER, 60)
+    assert caught.value.message.startswith(message)
+    with pytest.raises(BundleError, match="self-test fails with exit code"):
+        find_answer(draft, tmp_path, None, 60)
+
+
+def test_defect_of_the_engine_is_told_as_one(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, a builder looks for a mistake in a configuration that has none."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("inside")
+
+    monkeypatch.setattr(Engine, "generate", fail)
+    request = Request(
+        sealed_program(), config, None, "bitnet", "1.0.0", 1, 0, host_arch(), 42, QUESTION
+    )
+    with pytest.raises(KeyError, match="inside"):
+        find_answer(prepare(request, {}, tmp_path), tmp_path, DEMO_TOKENIZER, 60)
+
+
+def test_model_beside_the_executable_must_be_named_as_it_lies_there(tmp_path: Path) -> None:
+    """The machine asks the release before anything points to it: no other path leads there."""
+    config = tmp_path / "config.yaml"
+    model, arch = demo_model(), host_arch()
+    for name in ("model.bin", str(model)):
+        config.write_text(demo_config(model=name), encoding="utf-8")
+        request = Request(
+            unsealed_program(), config, model, "bitnet", "1.0.0", 1, 0, arch, 42, QUESTION
+        )
+        draft = prepare(request, {}, tmp_path)
+        if name == "model.bin":
+            assert find_answer(draft, tmp_path, DEMO_TOKENIZER, 60) == ANSWER
+            continue
+        with pytest.raises(UsageError, match="does not fit the release: `model`"):
+            find_answer(draft, tmp_path, DEMO_TOKENIZER, 60)
 
 
 @pytest.mark.parametrize("tokenizer", [None, DEMO_TOKENIZER])
