@@ -508,8 +508,8 @@ def test_names_of_kernel_tables_are_those_of_the_engine() -> None:
     """A release for another architecture is held against them: nothing else can be asked here."""
     source = (REPOSITORY / "engine" / "kernels" / "table.cc").read_text(encoding="utf-8")
     rows = re.search(
-        r"kLevels\[\] = \{(.*?)#if defined\(__x86_64__\)(.*?)#else(.*?)#endif", source, re.S
+        r"kLevels\[\] = \{(.*?)#if defined\(__x86_64__\)(.*?)#else(.*?)#endif", source, re.DOTALL
     )
     assert rows is not None
     both, intel, arm = (re.findall(r'\{"(\w+)"', part) for part in rows.groups())
-    assert ISA_NAMES == {"x86_64": (*both, *intel), "aarch64": (*both, *arm)}
+    assert {"x86_64": (*both, *intel), "aarch64": (*both, *arm)} == ISA_NAMES
