@@ -20,7 +20,7 @@ from bitnet.release.assemble import Request, build_programs, prepare, write_rele
 from bitnet.release.digests import digest_file
 from bitnet.release.manifest import Manifest
 from bitnet.release.parts import parse_size, plan_parts, write_parts
-from bitnet.release.selftest import DEFAULT_PROMPT
+from bitnet.release.selftest import DEFAULT_PROMPT, SELFTEST_S
 from bitnet.release.sheet import SheetPart, emit_sheet
 from bitnet.release.statements import parse_update_statement
 from bitnet.seal.toolchain import host_arch
@@ -209,7 +209,7 @@ def bundle(
     arch: _Arch = _HOST_ARCH,
     selftest_seed: _Seed = 42,
     selftest_prompt: _Prompt = None,
-    selftest_timeout: _Timeout = 600,
+    selftest_timeout: _Timeout = SELFTEST_S,
     tokenizer: _Tokenizer = None,
     training_data: _Data = None,
     checkpoint: _Checkpoint = None,

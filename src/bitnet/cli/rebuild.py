@@ -21,6 +21,7 @@ from bitnet.release.assemble import Request, digest_checkpoint, prepare, write_r
 from bitnet.release.contents import package_version
 from bitnet.release.manifest import Manifest
 from bitnet.release.provenance import PROVENANCE_BYTES_MAX, Choices, parse_provenance
+from bitnet.release.selftest import SELFTEST_S
 from bitnet.release.unpack import first_difference, unpack_bundle
 from bitnet.seal.executable import build_engine, seal_model
 from bitnet.seal.toolchain import Target, host_arch
@@ -135,7 +136,7 @@ def _make_again(original: _Original, checkpoint: Path, folder: Path) -> Path:
     draft = prepare(request, programs, folder / "staging")
     foreign = manifest.architecture != host_arch()
     tokenizer = checkpoint / "tokenizer.json" if foreign else None
-    answer = find_answer(draft, folder / "staging", tokenizer, timeout_s=3600)
+    answer = find_answer(draft, folder / "staging", tokenizer, timeout_s=SELFTEST_S)
     with render.progress_bar("bundling") as bar:
         return write_release(
             draft,

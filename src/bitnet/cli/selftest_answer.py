@@ -1,12 +1,14 @@
 """The self-test's answer: from the executable itself, or computed by the engine in Python."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bitnet.cli import render
 from bitnet.errors import UsageError
 from bitnet.release.assemble import MODEL_NAME, Draft
 from bitnet.release.contents import copy_payload
-from bitnet.release.selftest import check_answer, run_selftest
+from bitnet.release.selftest import SELFTEST_S, check_answer, run_selftest
 from bitnet.seal.run_config import ISA_NAMES
 from bitnet.seal.toolchain import host_arch
 
@@ -42,7 +44,8 @@ def find_answer(draft: Draft, staging: Path, tokenizer: Path | None, timeout_s: 
     directory.mkdir()
     if request.model is not None:
         (directory / MODEL_NAME).symlink_to(request.model.resolve())
-    return run_selftest(
+    begun_s = time.monotonic()
+    answer = run_selftest(
         request.executable,
         request.config,
         request.selftest_seed,
@@ -50,6 +53,18 @@ def find_answer(draft: Draft, staging: Path, tokenizer: Path | None, timeout_s: 
         directory=directory,
         timeout_s=timeout_s,
     )
+    _warn_slow(time.monotonic() - begun_s)
+    return answer
+
+
+def _warn_slow(took_s: float) -> None:
+    """Warns where a machine of half this one's speed would end the self-test, and the update."""
+    if took_s > SELFTEST_S / 2:
+        render.print_warning(
+            f"self-test took {took_s:.0f} s, and every machine ends it after {SELFTEST_S} s",
+            hint="lower `max_new_tokens` in the configuration, or choose a prompt whose answer is "
+            "shorter",
+        )
 
 
 def _compute(draft: Draft, staging: Path, tokenizer: Path) -> bytes:

@@ -1,5 +1,6 @@
 """`bitnet bundle` as a builder types it: what it refuses, and that nothing half-made stays."""
 
+import inspect
 import json
 import re
 import struct
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bitnet import Engine
-from bitnet.cli import app, render
+from bitnet.cli import app, render, selftest_answer
+from bitnet.cli import bundle as bundle_command
 from bitnet.cli.selftest_answer import find_answer
 from bitnet.errors import BundleError, UsageError
 from bitnet.release import selftest
@@ -201,6 +203,34 @@ def test_model_beside_the_executable_must_be_named_as_it_lies_there(tmp_path: Pa
             continue
         with pytest.raises(UsageError, match="does not fit the release: `model`"):
             find_answer(draft, tmp_path, DEMO_TOKENIZER, 60)
+
+
+def test_selftest_is_given_the_time_that_the_gap_gives(tmp_path: Path) -> None:
+    """Broken, a release is signed and carried that every machine ends and takes back."""
+    source = (engine_root() / "release" / "store.h").read_text()
+    found = re.search(r"kSelftestMs = (\d+);", source)
+    assert found is not None
+    assert int(found[1]) == 1000 * selftest.SELFTEST_S
+    defaults = inspect.signature(bundle_command.bundle).parameters
+    assert defaults["selftest_timeout"].default == selftest.SELFTEST_S
+
+
+@pytest.mark.parametrize(("limit_s", "told"), [(300, ""), (0.001, "warning: self-test took 0 s")])
+def test_selftest_of_more_than_half_the_time_is_told(
+    tmp_path: Path,
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    limit_s: float,
+    told: str,
+) -> None:
+    """A machine in the gap may be half as fast as the builder's."""
+    monkeypatch.setattr(selftest_answer, "SELFTEST_S", limit_s)
+    request = Request(
+        sealed_program(), config, None, "bitnet", "1.0.0", 1, 0, host_arch(), 42, QUESTION
+    )
+    assert find_answer(prepare(request, {}, tmp_path), tmp_path, None, 60) == ANSWER
+    assert capsys.readouterr().err.split(",")[0] == told
 
 
 @pytest.mark.parametrize("tokenizer", [None, DEMO_TOKENIZER])
