@@ -1,7 +1,8 @@
 """From an executable, a configuration and a few choices to the files of a release.
 
-Same inputs, same version of this package: same bytes. Nothing here looks at a clock, a host name or
-a random number. Files are referred to, not copied; what is made goes into a folder of the caller.
+Same inputs, same versions of what BYTE_PACKAGES names: same bytes. Nothing here looks at a clock, a
+host name or a random number. Files are referred to, not copied; what is made goes into a folder of
+the caller.
 """
 
 import os
