@@ -1,8 +1,11 @@
 """`bitnet bundle` as a builder types it: what it refuses, and that nothing half-made stays."""
 
+import hashlib
 import inspect
 import json
+import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -12,16 +15,22 @@ from bitnet import Engine
 from bitnet.cli import app, render, selftest_answer
 from bitnet.cli import bundle as bundle_command
 from bitnet.cli.selftest_answer import find_answer
-from bitnet.errors import BundleError, UsageError
+from bitnet.errors import BundleError, CheckpointError, UsageError
 from bitnet.release import selftest
 from bitnet.release.archive import check_bundle
-from bitnet.release.assemble import RELEASE_PROGRAMS, Request, build_programs, prepare
+from bitnet.release.assemble import (
+    RELEASE_PROGRAMS,
+    Request,
+    build_programs,
+    digest_checkpoint,
+    prepare,
+)
 from bitnet.seal.embed import seal
 from bitnet.seal.run_config import ISA_NAMES
 from bitnet.seal.sources import PROGRAMS, engine_root
 from bitnet.seal.toolchain import host_arch
 from tests.support import model_bin
-from tests.support.engine import DEMO_TOKENIZER, demo_model
+from tests.support.engine import DEMO, DEMO_TOKENIZER, demo_model
 from tests.support.infer import ANSWER, QUESTION, demo_config, sealed_program, unsealed_program
 from tests.support.release import make_bundle, make_key, sign_all
 
@@ -318,6 +327,69 @@ def test_bundle_that_cannot_be_made_leaves_nothing(
     assert bundle(tmp_path, config, *more) == code
     assert message in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("change", ["another tokenizer", "no tokenizer", "another model"])
+def test_bundle_of_a_checkpoint_that_the_model_is_not_from_is_refused(
+    tmp_path: Path, config: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, a signed bill of materials names files that have nothing to do with the release."""
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(DEMO, checkpoint)
+    tokenizer = checkpoint / "tokenizer.json"
+    expected = hashlib.sha384(tokenizer.read_bytes()).hexdigest()
+    found = "no such file"
+    if change == "another tokenizer":
+        tokenizer.write_bytes(tokenizer.read_bytes() + b"\n")
+        found = hashlib.sha384(tokenizer.read_bytes()).hexdigest()
+    elif change == "no tokenizer":
+        tokenizer.unlink()
+    else:  # what only a rebuild finds
+        (checkpoint / "model.safetensors").write_bytes(b"x")
+        assert bundle(tmp_path, config, "--checkpoint", checkpoint) == 0
+        return
+    assert bundle(tmp_path, config, "--checkpoint", checkpoint) == 3
+    assert capsys.readouterr().err == (
+        f"error: checkpoint is not the one that the model was made from: `{checkpoint}`\n"
+        f"  tokenizer.json  {found}\n"
+        f"  model's own     {expected}\n"
+        "\n"
+        "hint: pass the checkpoint that was given to `bitnet.quantize`\n"
+    )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["outside", "device", "pipe", "nowhere"])
+def test_checkpoint_file_that_is_not_of_the_checkpoint_is_refused(
+    tmp_path: Path, kind: str
+) -> None:
+    """Broken, the digest of a private file is published, or the command never ends."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    path = checkpoint / "config.json"
+    message = "checkpoint file leads out of its directory: `config.json`"
+    if kind == "outside":
+        path.symlink_to("../secret")
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+        message = "not a regular file: `config.json`"
+    else:
+        path.symlink_to("nowhere")
+        message = "cannot open `config.json`"
+    with pytest.raises(CheckpointError) as caught:
+        digest_checkpoint(checkpoint)
+    assert caught.value.message == message
+
+
+def test_checkpoint_link_inside_the_folder_is_its_file(tmp_path: Path) -> None:
+    """A folder that holds its files itself may name them twice."""
+    (tmp_path / "blob").write_bytes(b"{}")
+    (tmp_path / "config.json").symlink_to("blob")
+    (tmp_path / "folder.model").mkdir()
+    assert digest_checkpoint(tmp_path) == {"config.json": hashlib.sha384(b"{}").hexdigest()}
 
 
 def test_bundle_of_an_engine_without_a_model_is_refused(
