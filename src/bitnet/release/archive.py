@@ -10,6 +10,7 @@ depend on the version of the zstd library, which provenance.json names.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,7 +292,8 @@ def check_bundle(
     """
     reader = _TarReader(source, what, progress, total)
     header = reader.take(_BLOCK)
-    size = int(header[124:135], 8) if header[124:135].isdigit() else -1
+    digits = header[124:135]
+    size = int(digits, 8) if re.fullmatch(rb"[0-7]{11}", digits) else -1
     if not 0 < size <= MANIFEST_BYTES_MAX or header != tar_header(_MANIFEST_NAME, 0o644, size):
         raise reader.refusal("does not begin with MANIFEST")
     text = reader.take(size)
