@@ -18,7 +18,7 @@ import jinja2.parser
 import jinja2.sandbox
 
 from bitnet.errors import TokenizerError
-from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
+from bitnet.tokenizer.json_nodes import Node, parse_json, read_beside, read_bounded
 
 __all__ = [
     "NO_TEMPLATE_HINT",
@@ -90,9 +90,10 @@ def find_chat_template(tokenizer_file: Path) -> ChatTemplate | None:
         TokenizerError: A file cannot be read or is malformed.
     """
     config = _load_config(tokenizer_file)
-    beside = tokenizer_file.parent / _TEMPLATE_NAME
-    if beside.is_file():
-        return load_chat_template(beside, tokenizer_file)
+    data = read_beside(tokenizer_file, _TEMPLATE_NAME, bytes_max=_TEMPLATE_BYTES_MAX)
+    if data is not None:
+        file = tokenizer_file.parent / _TEMPLATE_NAME
+        return _make_template(_decode_template(data, file), f"file {file}", config)
     if config is None:
         return None
     text = _config_template(config)
@@ -116,9 +117,10 @@ def _decode_template(data: bytes, file: Path) -> str:
 
 def _load_config(tokenizer_file: Path) -> Node | None:
     file = tokenizer_file.parent / _CONFIG_NAME
-    if not file.is_file():
+    data = read_beside(tokenizer_file, _CONFIG_NAME, bytes_max=_CONFIG_BYTES_MAX)
+    if data is None:
         return None
-    value = parse_json(read_bounded(file, bytes_max=_CONFIG_BYTES_MAX), file=file)
+    value = parse_json(data, file=file)
     node = Node(value, "$", file)
     if not isinstance(value, dict):
         raise node.refuse("not an object")
