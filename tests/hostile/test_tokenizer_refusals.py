@@ -1,7 +1,6 @@
 """Every way in which a tokenizer.json or its chat template is refused, each by name and place."""
 
 import json
-import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -435,44 +434,6 @@ def chat_error(folder: Path, template: str | None = None, **config: Any) -> Toke
     with pytest.raises(TokenizerError) as caught:
         compile_tokenizer(folder)
     return caught.value
-
-
-@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
-@pytest.mark.parametrize(
-    ("target", "message"),
-    [
-        ("../secret", "leads out of its directory"),
-        ("/dev/zero", "leads out of its directory"),
-        ("pipe", "not a regular file"),
-        ("nowhere", "cannot open"),
-        ("", "not a regular file"),
-    ],
-)
-def test_compile_with_a_link_beside_that_leads_elsewhere_is_refused(
-    tmp_path: Path, name: str, target: str, message: str
-) -> None:
-    """Broken, a checkpoint puts a private file of the builder's into what everybody gets."""
-    (tmp_path / "secret").write_text("<|user|>{{ messages[-1].content }}")
-    folder = tmp_path / "checkpoint"
-    folder.mkdir()
-    (folder / "tokenizer.json").write_text(json.dumps(small_json()))
-    os.mkfifo(folder / "pipe")
-    if target:
-        (folder / name).symlink_to(target)
-    else:
-        (folder / name).mkdir()
-    with pytest.raises(TokenizerError) as caught:
-        compile_tokenizer(folder)
-    assert message in caught.value.message
-    assert f"`{name}`" in caught.value.message
-
-
-def test_compile_with_a_link_inside_the_folder_takes_the_file(tmp_path: Path) -> None:
-    """A folder that holds its files itself may name them twice."""
-    (tmp_path / "tokenizer.json").write_text(json.dumps(small_json()))
-    (tmp_path / "real.jinja").write_text("<|user|>" + USER)
-    (tmp_path / "chat_template.jinja").symlink_to("real.jinja")
-    assert len(compile_tokenizer(tmp_path).chat_user) == 2 * 3
 
 
 USER = "{{ messages[-1].content }}"

@@ -7,7 +7,13 @@ from typing import Final
 
 from bitnet.limits import VOCAB_SIZE_MAX
 from bitnet.tokenizer.byte_level import CHARACTER_OF_BYTE, bytes_of_token
-from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
+from bitnet.tokenizer.json_nodes import (
+    FILE_BYTES_MAX,
+    Node,
+    parse_json,
+    read_beside,
+    read_bounded,
+)
 from bitnet.tokenizer.patterns import SplitRule, parse_split_rule
 from bitnet.tokenizer.post_processor import parse_prefix_tokens
 
@@ -102,7 +108,10 @@ def load_tokenizer(path: Path) -> TokenizerSource:
             tables cannot express; `where` names the place as a JSON path.
     """
     file = find_tokenizer(path)
-    return parse_tokenizer(read_bounded(file), file=file)
+    data = None
+    if file != path:  # a file that nobody named but the folder
+        data = read_beside(file, file.name, bytes_max=FILE_BYTES_MAX)
+    return parse_tokenizer(read_bounded(file) if data is None else data, file=file)
 
 
 def parse_tokenizer(data: bytes, *, file: Path) -> TokenizerSource:
