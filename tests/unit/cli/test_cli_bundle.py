@@ -25,6 +25,7 @@ from bitnet.release.assemble import (
     digest_checkpoint,
     prepare,
 )
+from bitnet.release.container import Container
 from bitnet.seal.embed import seal
 from bitnet.seal.run_config import ISA_NAMES
 from bitnet.seal.sources import PROGRAMS, engine_root
@@ -32,7 +33,7 @@ from bitnet.seal.toolchain import host_arch
 from tests.support import model_bin
 from tests.support.engine import DEMO, DEMO_TOKENIZER, demo_model
 from tests.support.infer import ANSWER, QUESTION, demo_config, sealed_program, unsealed_program
-from tests.support.release import make_bundle, make_key, sign_all
+from tests.support.release import make_bundle, make_key, make_root, sign_all
 
 FOREIGN = "aarch64" if host_arch() == "x86_64" else "x86_64"
 
@@ -418,7 +419,56 @@ def test_existing_bundle_is_split_and_described(tmp_path: Path) -> None:
     what = ("--existing", path, "--split", 2048, "--sheet", sheet, "--signatures", signatures)
     assert run("bundle", *what, "--output", tmp_path) == 0
     assert len(list(tmp_path.glob("*.part-*"))) == 2
-    assert f"key {make_key('alice').public.key_id[:16]}".encode() in sheet.read_bytes()
+    shown = f"in the file, not verified: key {make_key('alice').public.key_id[:16]}<"
+    assert shown.encode() in sheet.read_bytes()
+    assert b"Signed by" not in sheet.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["enough", "forged", "too few"])
+def test_sheet_names_only_those_whose_signatures_verify(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The paper is trusted more than the media: it must not name who has not signed."""
+    alice, bob = make_key("alice"), make_key("bob")
+    path, statement = make_bundle(tmp_path)
+    container = sign_all(statement.emit(), alice, bob)
+    if kind == "forged":  # bob's name over what he did not sign
+        other = sign_all(statement.emit() + b"x\n", bob).signatures
+        container = Container(
+            container.statement,
+            tuple(
+                other[0] if each.key_id == bob.public.key_id else each
+                for each in container.signatures
+            ),
+        )
+    signatures, root = tmp_path / "update.sig", tmp_path / "trust.root"
+    signatures.write_bytes(container.emit())
+    needed = 3 if kind == "too few" else 2
+    keys = (alice, bob, make_key("carol"))
+    trust = make_root(4, root=(2, keys), release=(needed, keys))
+    root.write_bytes(Container(trust.emit()).emit())
+    sheet = tmp_path / "sheet.html"
+    what = ("--existing", path, "--sheet", sheet, "--signatures", signatures)
+    code = run("bundle", *what, "--root", root, "--output", tmp_path)
+    if kind != "enough":
+        assert code == 3
+        assert "error: too few valid signatures" in capsys.readouterr().err
+        assert not sheet.exists()
+        return
+    assert code == 0
+    names = sorted((alice, bob), key=lambda key: key.public.key_id)
+    people = ", ".join(f"{key.name} ({key.custodian})" for key in names)
+    shown = f"<th>Signed by</th><td>{people}; enough for trust.root version 4</td>"
+    assert shown.encode() in sheet.read_bytes()
+
+
+def test_root_without_signatures_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever passes it believes that something is verified."""
+    path, _ = make_bundle(tmp_path)
+    assert run("bundle", "--existing", path, "--root", path, "--output", tmp_path) == 2
+    assert "`--root` verifies nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["bundle", "update.sig"])
