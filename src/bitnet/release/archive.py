@@ -51,6 +51,9 @@ Progress = Callable[[str, int, int], None]
 class Sink(Protocol):
     """Where files of a bundle that is read go."""
 
+    def expect(self, manifest: Manifest) -> None:
+        """What will come, before the first file; nobody has vouched for it."""
+
     def begin(self, entry: FileEntry) -> None:
         """A file begins."""
 
@@ -301,6 +304,8 @@ def check_bundle(
     if any(reader.take(len(_padding(size)))) or reader.content_size != tar_bytes(manifest):
         raise reader.refusal("is not as long as its manifest says")
     done = _BLOCK + size + len(_padding(size))
+    if sink is not None:
+        sink.expect(manifest)
     for entry in manifest.files:
         reader.item = entry.name
         if reader.take(_BLOCK) != tar_header(entry.name, entry.mode, entry.size):

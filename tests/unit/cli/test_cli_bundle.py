@@ -26,6 +26,7 @@ from bitnet.release.assemble import (
     prepare,
 )
 from bitnet.release.container import Container
+from bitnet.release.manifest import Manifest
 from bitnet.seal.embed import seal
 from bitnet.seal.run_config import ISA_NAMES
 from bitnet.seal.sources import PROGRAMS, engine_root
@@ -71,6 +72,9 @@ def test_bundle_of_the_demo_holds_the_real_answer(
     collected: dict[str, bytes] = {}
 
     class Sink:
+        def expect(self, manifest: Manifest) -> None:
+            assert not collected
+
         def begin(self, entry: object) -> None:
             self.name = entry.name  # type: ignore[attr-defined]
             collected[self.name] = b""

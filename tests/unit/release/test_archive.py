@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from bitnet.errors import BundleError, IntegrityError
+from bitnet.errors import BundleError, IntegrityError, ToolchainError
 from bitnet.release.archive import (
     BundleDigest,
     bundle_name,
@@ -343,6 +344,33 @@ def test_zip_bomb_is_refused_without_its_memory(further: int, told: str) -> None
     reason, grown = result.stdout.decode().splitlines()
     assert reason == told
     assert int(grown) < BOMB_BYTES // 2
+
+
+def test_bundle_that_the_disk_cannot_hold_is_refused_before_a_file_is_written(
+    tmp_path: Path,
+) -> None:
+    """Nobody has signed what is rebuilt: zeros of a few kilobytes would fill the disk."""
+    free = shutil.disk_usage(tmp_path).free
+    size = free + (1 << 40)
+    entry = FileEntry("model.bin", 0o644, size, "0" * 96)
+    manifest = Manifest("bitnet", "2.1.0", 7, 3, "x86_64", 42, (entry,))
+    text = manifest.emit()
+    head = tar_header("MANIFEST", 0o644, len(text)) + text + bytes(-len(text) % 512)
+    bundle, folder = tmp_path / "bundle", tmp_path / "folder"
+    folder.mkdir()
+    # The frame says how long it is, and ends where the reader has no need to look any more.
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, window_log=21, write_checksum=True, write_content_size=True
+    )
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj(
+        size=tar_bytes(manifest)
+    )
+    data = stream.compress(head) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    bundle.write_bytes(data)
+    with pytest.raises(ToolchainError, match="not enough room to unpack into") as caught:
+        unpack_bundle(bundle, folder)
+    assert caught.value.where[0] == f"needed  {size} bytes"
+    assert list(folder.iterdir()) == []
 
 
 def test_difference_of_files_is_found_where_it_is(tmp_path: Path) -> None:
