@@ -209,7 +209,7 @@ def digest_checkpoint(checkpoint: Path) -> dict[str, str]:
 
 def _digest_inside(folder: Path, name: str) -> str:
     try:
-        with open(open_file(folder, name), "rb") as file:
+        with os.fdopen(open_file(folder, name), "rb") as file:
             return hashlib.file_digest(file, "sha384").hexdigest()
     except OSError as error:
         raise CheckpointError(

@@ -20,7 +20,8 @@ import jinja2.parser
 import jinja2.sandbox
 
 from bitnet.errors import TokenizerError
-from bitnet.tokenizer.json_nodes import Node, parse_json, read_beside, read_bounded
+from bitnet.files import read_bounded
+from bitnet.tokenizer.json_nodes import Node, parse_json, read_beside
 
 __all__ = [
     "NO_TEMPLATE_HINT",
@@ -79,9 +80,8 @@ def load_chat_template(template_file: Path, tokenizer_file: Path) -> ChatTemplat
     Raises:
         TokenizerError: A file cannot be read.
     """
-    text = _decode_template(
-        read_bounded(template_file, bytes_max=_TEMPLATE_BYTES_MAX), template_file
-    )
+    data = read_bounded(template_file, "chat template", _TEMPLATE_BYTES_MAX, error=TokenizerError)
+    text = _decode_template(data, template_file)
     return _make_template(text, f"file {template_file}", _load_config(tokenizer_file))
 
 

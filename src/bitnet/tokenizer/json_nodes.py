@@ -1,31 +1,13 @@
 """The JSON files of a tokenizer; errors name the place inside the file as a JSON path."""
 
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any
 
-from bitnet.checkpoint.directory import has_file, open_file
+from bitnet.checkpoint.directory import has_file, read_file
 from bitnet.errors import CheckpointError, TokenizerError
-from bitnet.files import open_regular
 from bitnet.strict_json import parse_strict_json
 
-__all__ = ["FILE_BYTES_MAX", "Node", "parse_json", "read_beside", "read_bounded"]
-
-# Vocabularies of 250,000 entries with pretty-printed merges stay below 40 MB.
-FILE_BYTES_MAX: Final = 128 << 20
-
-
-def read_bounded(file: Path, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
-    """Returns the bytes of a file of at most `bytes_max` bytes.
-
-    Raises:
-        TokenizerError: The file cannot be read or is larger.
-    """
-    try:
-        with open_regular(file) as stream:
-            return _take(stream, file, bytes_max)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TokenizerError(f"cannot read `{file.name}`", where=(f"file {file}", reason)) from None
+__all__ = ["Node", "parse_json", "read_beside"]
 
 
 def read_beside(tokenizer_file: Path, name: str, *, bytes_max: int) -> bytes | None:
@@ -36,26 +18,12 @@ def read_beside(tokenizer_file: Path, name: str, *, bytes_max: int) -> bytes | N
     Raises:
         TokenizerError: It cannot be read, is no regular file, lies elsewhere, or is larger.
     """
-    folder = tokenizer_file.parent
-    if not has_file(folder, name):
+    if not has_file(tokenizer_file.parent, name):
         return None
     try:
-        with open(open_file(folder, name), "rb") as stream:
-            return _take(stream, folder / name, bytes_max)
+        return read_file(tokenizer_file.parent, name, bytes_max)
     except CheckpointError as error:
         raise TokenizerError(error.message, where=error.where, hint=error.hint) from None
-    except OSError as error:
-        where = (f"file {folder / name}", error.strerror or str(error))
-        raise TokenizerError(f"cannot read `{name}`", where=where) from None
-
-
-def _take(stream: BinaryIO, file: Path, bytes_max: int) -> bytes:
-    data = stream.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise TokenizerError(
-            f"`{file.name}` is too large", where=(f"file {file}", f"limit {bytes_max} bytes")
-        )
-    return data
 
 
 def parse_json(data: bytes, *, file: Path) -> Any:
