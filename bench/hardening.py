@@ -6,7 +6,7 @@ Four builds, the product and three that leave layers out, in turns: plain, memor
 with the filter and without dumps, and everything. The demo model, and random weights of a large
 geometry, which are made where build/models does not hold them. With more than one thread twice:
 where the system places them, and each kept on a processor of its own. Table on the screen, records
-in bench/results/hardening.jsonl, a plot beside them where matplotlib is installed.
+in bench/results/DATE-hardening.jsonl, a plot beside them where matplotlib is installed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.record import REPOSITORY, machine
+from bench.record import REPOSITORY, RESULTS, free_record, machine, today
 from bitnet.checkpoint import open_checkpoint
 from bitnet.cli import render
 from bitnet.measure.geometry import GEOMETRIES, find_geometry
@@ -43,7 +43,6 @@ from bitnet.seal.run_config import default_values, emit_config
 from bitnet.seal.sources import PROGRAMS, build_root, engine_root
 from bitnet.seal.toolchain import Target, find_compiler, host_arch, plan, run
 
-RESULTS: Final = REPOSITORY / "bench" / "results"
 DEMO: Final = REPOSITORY / "models" / "demo"
 VARIANTS: Final = ("plain", "locked", "filtered", "full")
 TITLES: Final = {
@@ -321,9 +320,11 @@ def main() -> int:
         records = list(measure(models, arguments.rounds, tokens))
     RESULTS.mkdir(exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    (RESULTS / "hardening.jsonl").write_text(lines, encoding="utf-8")
-    plot(records, RESULTS / "hardening.svg")
+    path = free_record(RESULTS, f"{today()}-hardening")
+    path.write_text(lines, encoding="utf-8")
+    plot(records, path.with_suffix(".svg"))
     print_table(records)
+    print(f"records {path}")
     return 0
 
 

@@ -1,9 +1,7 @@
 """`make bench-peers`: our engine beside its peers, on the same work, in the same rounds."""
 
 import dataclasses
-import datetime as dt
 import importlib.util
-import itertools
 import shlex
 import sys
 import time
@@ -14,7 +12,7 @@ import typer
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
-from bench.record import REPOSITORY, machine
+from bench.record import REPOSITORY, RESULTS, free_record, machine, today
 from bitnet.checkpoint import ModelSpec
 from bitnet.cli import render
 from bitnet.errors import ToolchainError, UsageError
@@ -78,12 +76,6 @@ def parse_others(others: list[str]) -> list[tuple[str, list[str]]]:
             )
         found.append((name, shlex.split(command)))
     return found
-
-
-def free_record(folder: Path, stem: str) -> Path:
-    """Returns the first name of a record that is not there yet: pages cite records by name."""
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(path for name in names if not (path := folder / f"{name}.jsonl").exists())
 
 
 def measure_geometry(
@@ -169,10 +161,10 @@ def run(
     if quick:
         plan = RoundsPlan(counts, 2, 16, 4, 32, 1)
         specs = {"smoke": SMOKE}
-    day = date if date is not None else dt.datetime.now(tz=dt.UTC).date().isoformat()
+    day = date if date is not None else today()
     begin = time.monotonic()
     for name, spec in specs.items():
-        path = free_record(REPOSITORY / "bench" / "results", f"{day}-peers-{name}")
+        path = free_record(RESULTS, f"{day}-peers-{name}")
         measure_geometry(
             name, spec, plan, split(isa), split(peers), parse_others(other or []), day,
             None if quick else path,

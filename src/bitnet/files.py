@@ -83,16 +83,20 @@ def check_output(output: Path, inputs: Iterable[Path] = ()) -> None:
         ToolchainError: The file system does not say.
     """
     try:
-        if not output.parent.is_dir():
-            raise UsageError(
-                f"folder of the output does not exist: `{output.parent}`",
-                hint="make it first, or choose another name",
-            )
+        _check_folder(output)
         _check_replaceable(output)
         if output.exists() and any(path.exists() and output.samefile(path) for path in inputs):
             raise UsageError(f"output is one of the inputs: `{output}`", hint="choose another name")
     except OSError as error:
         raise _write_error(output, error) from None
+
+
+def _check_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise UsageError(
+            f"folder of the output does not exist: `{output.parent}`",
+            hint="make it first, or choose another name",
+        )
 
 
 def _check_replaceable(output: Path) -> None:
@@ -117,11 +121,12 @@ def new_file(output: Path, *, mode: int) -> Iterator[NewFile]:
         mode: Permissions of the file, independent of the umask.
 
     Raises:
-        UsageError: Something else than a regular file has the name.
+        UsageError: The folder does not exist, or something else than a regular file has the name.
         ToolchainError: The folder cannot be written. Whatever is raised, no partial file stays.
     """
     temporary = None
     try:
+        _check_folder(output)
         _check_replaceable(output)
         descriptor, name = tempfile.mkstemp(prefix=f".{output.name}-", dir=output.parent)
         temporary = Path(name)
@@ -144,7 +149,7 @@ def replace_file(path: Path, data: bytes) -> None:
     """Writes a file of mode 0644, whole or not at all; a file of that name is replaced.
 
     Raises:
-        UsageError: Something else than a regular file has the name.
+        UsageError: The folder does not exist, or something else than a regular file has the name.
         ToolchainError: The folder cannot be written.
     """
     with new_file(path, mode=0o644) as new:
@@ -157,11 +162,13 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
     On a file system without hard links a cut of the power may leave a part of it.
 
     Raises:
-        UsageError: Something has that name already; it is left alone.
+        UsageError: The folder does not exist, or something has that name already; it is left
+            alone.
         ToolchainError: The folder cannot be written.
     """
     temporary = None
     try:
+        _check_folder(path)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
         temporary = Path(name)
         _write_whole(descriptor, data, mode)

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bitnet.seal.run_config import KEYS, default_values, emit_config
+from bitnet.seal.run_config import ISA_NAMES, KEYS, default_values, emit_config
 from tests.support.engine import (
     PROTECTIONS,
     REPOSITORY,
@@ -502,3 +502,14 @@ def test_default_weights_large_model_is_copied_small_one_is_mapped() -> None:
     )  # fmt: skip
     assert default_values(large)["weights"] == "resident"
     assert default_values(SPEC)["weights"] == "mapped"
+
+
+def test_names_of_kernel_tables_are_those_of_the_engine() -> None:
+    """A release for another architecture is held against them: nothing else can be asked here."""
+    source = (REPOSITORY / "engine" / "kernels" / "table.cc").read_text(encoding="utf-8")
+    rows = re.search(
+        r"kLevels\[\] = \{(.*?)#if defined\(__x86_64__\)(.*?)#else(.*?)#endif", source, re.DOTALL
+    )
+    assert rows is not None
+    both, intel, arm = (re.findall(r'\{"(\w+)"', part) for part in rows.groups())
+    assert {"x86_64": (*both, *intel), "aarch64": (*both, *arm)} == ISA_NAMES

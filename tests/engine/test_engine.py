@@ -28,6 +28,7 @@ from bitnet.errors import (
 )
 from bitnet.quantize import open_model
 from bitnet.reference import Reference
+from bitnet.seal.run_config import default_values
 from tests.support.engine import (
     DEMO_TOKENIZER,
     available_isas,
@@ -162,6 +163,16 @@ def babble(engine: Engine, seed: int, **more: Any) -> Generation:
     return engine.generate(
         [5, 6, 7], max_new_tokens=more.pop("count", 40), temperature=9.0, seed=seed, **more
     )
+
+
+def test_engine_keeps_keys_and_values_as_the_executable_does(demo: Engine) -> None:
+    """If this fails, the same model answers otherwise from Python than from its executable."""
+    kind = default_values(demo.spec)["kv_cache"]
+    ids = random_ids(4096, 40, 9)
+    with Engine(demo_model()) as plain, open_engine(demo_model(), kv_cache=kind) as named:
+        found = plain.logits(ids)
+        assert np.array_equal(found, named.logits(ids))
+    assert not np.array_equal(found, demo.logits(ids))
 
 
 def test_generate_greedy_is_the_argmax_of_the_logits(demo: Engine) -> None:

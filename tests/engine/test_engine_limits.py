@@ -34,7 +34,7 @@ def scaled_demo(path: Path, factor: float) -> Path:
 def test_perplexity_beyond_binary64_is_infinite(tmp_path: Path) -> None:
     """A model that is badly wrong would end the evaluation with a traceback."""
     model = scaled_demo(tmp_path / "model.bin", 10_000.0)
-    with Engine(model) as engine, open_model(model) as opened:
+    with Engine(model, kv_cache="f32") as engine, open_model(model) as opened:
         rows = engine.logits(IDS)[:-1].astype(np.float64)
         losses = [
             np.logaddexp.reduce(row) - row[token] for row, token in zip(rows, IDS[1:], strict=True)
@@ -48,7 +48,7 @@ def test_logit_not_finite_is_refused_as_by_the_reference(tmp_path: Path) -> None
     """NaN would go into averages and plots as if it were a result."""
     model = scaled_demo(tmp_path / "model.bin", 1e38)
     told = []
-    with Engine(model) as engine, open_model(model) as opened:
+    with Engine(model, kv_cache="f32") as engine, open_model(model) as opened:
         reference = Reference(opened)
         calls = (engine.logits, engine.perplexity, reference.logits, reference.perplexity)
         for call in calls:

@@ -63,7 +63,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_engine_demo_requests_answers_as_transformers_does(model: Path, answers: list[str]) -> None:
     """The whole way of the builder would be wrong somewhere between checkpoint and text."""
-    with Engine(model, tokenizer=DEMO / "tokenizer.json") as engine:
+    with Engine(model, tokenizer=DEMO / "tokenizer.json", kv_cache="f32") as engine:
         own = [engine.generate(request, max_new_tokens=64).text for request in REQUESTS]
     assert own == answers
 

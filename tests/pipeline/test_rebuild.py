@@ -1,10 +1,12 @@
 """One bundle from any host: folder, time, zone, locale, umask, user, order, cores, home."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,46 @@ def test_rebuild_of_a_damaged_bundle_is_refused(original: Path, tmp_path: Path) 
     assert rebuild(damaged, DEMO) in (1, 3)
 
 
+def remake(original: Path, folder: Path, **changed: bytes) -> Path:
+    """Returns the bundle with the content of some files changed."""
+    (folder / "unpacked").mkdir()
+    manifest, _ = unpack_bundle(original, folder / "unpacked")
+    files = {
+        entry.name: (entry.mode, (folder / "unpacked" / entry.name).read_bytes())
+        for entry in manifest.files
+    }
+    files |= {name: (0o644, data) for name, data in changed.items()}
+    return make_bundle(folder, files)[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bitnet-airgap", "cyclonedx-python-lib", "jinja2", "packageurl-python", "tokenizers",
+     "zstandard"],
+)  # fmt: skip
+def test_rebuild_with_another_version_of_what_decides_bytes_names_it(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Else a library that was updated meanwhile looks like a release that was tampered with."""
+    (tmp_path / "read").mkdir()
+    unpack_bundle(original, tmp_path / "read")
+    statement = json.loads((tmp_path / "read" / "provenance.json").read_bytes())
+    versions = statement["predicate"]["runDetails"]["builder"]["version"]
+    here = versions[name]
+    assert here == metadata.version(name)
+    versions[name] = "0.0.1"
+    bundle = remake(original, tmp_path, **{"provenance.json": json.dumps(statement).encode()})
+    capsys.readouterr()
+    assert rebuild(bundle, DEMO) == 2
+    assert capsys.readouterr().err == (
+        f"error: bundle was made with another version: `{name}`\n"
+        "  made with  0.0.1\n"
+        f"  here       {here}\n"
+        "\n"
+        f"hint: install `{name}==0.0.1` and run it again\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [("provenance.json", "provenance"), ("selftest.prompt", "prompt of the self-test")],
@@ -226,14 +268,7 @@ def test_rebuild_of_a_bundle_with_an_endless_text_is_refused(
     original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, what: str
 ) -> None:
     """Nobody has signed what is rebuilt: a text of gigabytes would fill the memory."""
-    (tmp_path / "files").mkdir()
-    manifest, _ = unpack_bundle(original, tmp_path / "files")
-    files = {
-        entry.name: (entry.mode, (tmp_path / "files" / entry.name).read_bytes())
-        for entry in manifest.files
-    }
-    files[name] = (0o644, b" " * ((1 << 20) + 1))
-    bundle, _ = make_bundle(tmp_path, files)
+    bundle = remake(original, tmp_path, **{name: b" " * ((1 << 20) + 1)})
     assert rebuild(bundle, DEMO) == 1
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith(f"error: {what} is too long: `")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine import PROTECTIONS, REPOSITORY
+from tests.support.engine import PROTECTIONS, REPOSITORY, demo_model
 from tests.support.host import absent_layers, root_only
 from tests.support.infer import (
     ANSWER,
@@ -20,6 +20,7 @@ from tests.support.infer import (
     demo_config,
     sealed_program,
     traced,
+    unsealed_program,
     write_config,
 )
 from tests.support.lockdown import become_nobody, public_folder
@@ -27,6 +28,8 @@ from tests.support.log_ring import Record, event_rows, read_ring
 from tests.support.systemd_guest import Guest, systemd_guest
 
 UNITS = REPOSITORY / "deploy" / "systemd"
+TMPFILES = REPOSITORY / "deploy" / "tmpfiles.d" / "bitnet.conf"
+CREATE_FOLDERS = ("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/bitnet.conf")
 SERVICES = ("bitnet.service", "bitnet@.service")
 # What this kernel lacks no unit can give.
 ABSENT = list(absent_layers())
@@ -92,6 +95,13 @@ def test_unit_agrees_with_the_program(unit: str, tmp_path: Path) -> None:
     assert {"socket", "ptrace", "mount", "bpf", "setuid", "reboot", "process_vm_readv"} <= refused
 
 
+@pytest.mark.parametrize("page", ["docs/operations.md", "deploy/systemd/README.md"])
+def test_page_makes_the_folders_that_the_unit_needs(page: str) -> None:
+    """If this fails, the first prompt has nowhere to go until the machine is started again."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    assert re.search(rf"^    .*{re.escape(' '.join(CREATE_FOLDERS))}$", text, re.MULTILINE)
+
+
 # Under systemd itself.
 
 
@@ -108,6 +118,8 @@ def guest() -> Iterator[Guest]:
             guest.put(f"/run/systemd/system/{path}", (UNITS / path).read_bytes())
         guest.put("/run/sysusers.conf", (UNITS / "bitnet-sysusers.conf").read_bytes())
         assert guest.run("systemd-sysusers", "/run/sysusers.conf").returncode == 0
+        guest.put("/etc/tmpfiles.d/bitnet.conf", TMPFILES.read_bytes())
+        assert guest.run(*CREATE_FOLDERS).returncode == 0
         assert guest.run("systemctl", "daemon-reload").returncode == 0
         yield guest
 
@@ -115,8 +127,29 @@ def guest() -> Iterator[Guest]:
 @root_only
 def test_service_under_systemd_answers(guest: Guest) -> None:
     """If this fails, the unit that we ship does not start."""
+    assert guest.path("/run/bitnet").stat().st_mode & 0o7777 == 0o700
     guest.put("/run/bitnet/prompt.txt", QUESTION)
     guest.start("bitnet.service")
+    assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
+
+
+@root_only
+@pytest.mark.parametrize("model", ["model.bin", "/opt/bitnet/model.bin"])
+def test_service_under_systemd_answers_with_the_model_beside_the_executable(
+    guest: Guest, model: str
+) -> None:
+    """If this fails, a release of two files passes its self-test, and then never answers."""
+    folder = "/opt/bitnet.d/2-0123456789abcdef"
+    guest.put(f"{folder}/bitnet-infer", unsealed_program().read_bytes(), 0o755)
+    guest.put(f"{folder}/model.bin", demo_model().read_bytes())
+    config = demo_config(accept_missing=ABSENT, model=model)
+    guest.put(f"{folder}/config.yaml", config.encode())
+    guest.put("/run/bitnet/prompt.txt", QUESTION)
+    guest.run("ln", "-sfn", "bitnet.d/2-0123456789abcdef", "/opt/bitnet")
+    try:
+        guest.start("bitnet.service")
+    finally:
+        guest.run("ln", "-sfn", "bitnet.d/1-0123456789abcdef", "/opt/bitnet")
     assert guest.run("cat", "/run/bitnet/answer.txt").stdout == ANSWER
 
 

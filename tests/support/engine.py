@@ -96,8 +96,8 @@ def available_isas() -> list[str]:
 
 
 def open_engine(path: Path, **arguments: Any) -> Engine:
-    """Returns an Engine over the library under test."""
-    return Engine(path, shared_library=library_path(), **arguments)
+    """Returns an Engine over the library under test; keys and values as the reference has them."""
+    return Engine(path, shared_library=library_path(), **({"kv_cache": "f32"} | arguments))
 
 
 @functools.cache

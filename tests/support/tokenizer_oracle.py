@@ -5,7 +5,6 @@ import functools
 import json
 import os
 import unicodedata
-from pathlib import Path
 from typing import Any, Final
 
 import regex
@@ -107,10 +106,3 @@ class BytesOracle:
                 "".join(self._spelling[byte] for byte in piece.encode("utf-8", "surrogateescape"))
             )
         ]
-
-
-def write_json(value: dict[str, Any], folder: Path) -> Path:
-    """Writes a tokenizer.json and returns its path."""
-    path = folder / "tokenizer.json"
-    path.write_text(json.dumps(value), encoding="utf-8")
-    return path

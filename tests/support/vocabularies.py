@@ -9,7 +9,6 @@ here.
 import argparse
 import base64
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -412,13 +411,6 @@ def _copy_member(archive: Path, name: str, target: BinaryIO) -> None:
         if stream is None:
             raise VocabularyUnavailableError(f"`{name}` is not a file of {archive.name}")
         shutil.copyfileobj(stream, target)
-
-
-@functools.cache
-def demo_json() -> dict[str, Any]:
-    """The bundled demo tokenizer as a value; copy before you change it."""
-    value: dict[str, Any] = json.loads(DEMO.read_text())
-    return value
 
 
 def main() -> None:

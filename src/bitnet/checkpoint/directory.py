@@ -3,10 +3,15 @@
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from bitnet.errors import CheckpointError
 
-__all__ = ["find_file", "has_file", "open_file"]
+__all__ = ["TOKENIZER_BYTES_MAX", "find_file", "has_file", "open_file", "read_file"]
+
+# For whoever reads or digests a tokenizer.json. Vocabularies of 250,000 entries with pretty-printed
+# merges stay below 40 MB.
+TOKENIZER_BYTES_MAX: Final = 128 << 20
 
 
 def has_file(directory: Path, name: str) -> bool:
@@ -54,3 +59,24 @@ def open_file(directory: Path, name: str) -> int:
         os.close(descriptor)
         raise CheckpointError(f"not a regular file: `{name}`", where=f"file {file}")
     return descriptor
+
+
+def read_file(directory: Path, name: str, bytes_max: int) -> bytes:
+    """Returns the bytes of a regular file of the directory that is not longer than `bytes_max`.
+
+    Raises:
+        CheckpointError: As `open_file`, or the file cannot be read or is longer.
+    """
+    file = directory / name
+    try:
+        with os.fdopen(open_file(directory, name), "rb") as stream:
+            data = stream.read(bytes_max + 1)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read `{name}`", where=(f"file {file}", error.strerror or str(error))
+        ) from None
+    if len(data) > bytes_max:
+        raise CheckpointError(
+            f"`{name}` is too large", where=(f"file {file}", f"limit {bytes_max} bytes")
+        )
+    return data

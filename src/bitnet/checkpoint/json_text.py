@@ -1,10 +1,9 @@
 """The JSON files and headers of a checkpoint, as objects."""
 
-import os
 from pathlib import Path
 from typing import Any, Final
 
-from bitnet.checkpoint.directory import open_file
+from bitnet.checkpoint.directory import read_file
 from bitnet.errors import CheckpointError
 from bitnet.strict_json import parse_strict_json
 
@@ -38,16 +37,5 @@ def load_json_object(
     Raises:
         CheckpointError: The file cannot be read, is larger than `bytes_max`, or is no such object.
     """
-    file = directory / name
-    try:
-        with os.fdopen(open_file(directory, name), "rb") as stream:
-            data = stream.read(bytes_max + 1)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read `{name}`", where=(f"file {file}", error.strerror or str(error))
-        ) from None
-    if len(data) > bytes_max:
-        raise CheckpointError(
-            f"`{name}` is too large", where=(f"file {file}", f"limit {bytes_max} bytes")
-        )
-    return parse_json_object(data, file=file, what=f"`{name}`")
+    data = read_file(directory, name, bytes_max)
+    return parse_json_object(data, file=directory / name, what=f"`{name}`")

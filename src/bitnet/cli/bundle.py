@@ -20,9 +20,10 @@ from bitnet.release.assemble import Request, build_programs, prepare, write_rele
 from bitnet.release.digests import digest_file
 from bitnet.release.manifest import Manifest
 from bitnet.release.parts import parse_size, plan_parts, write_parts
-from bitnet.release.selftest import DEFAULT_PROMPT
+from bitnet.release.selftest import DEFAULT_PROMPT, SELFTEST_S
 from bitnet.release.sheet import SheetPart, emit_sheet
 from bitnet.release.statements import parse_update_statement
+from bitnet.release.trust import accept_update, parse_trust_root
 from bitnet.seal.toolchain import host_arch
 
 __all__ = ["PROMPT_BYTES_MAX", "PROMPT_NAME", "build_programs_shown", "register"]
@@ -40,7 +41,8 @@ Examples:
   bitnet bundle --executable bitnet-infer --config config.yaml \\
       --product bitnet --version 2.1.0 --counter 7 --minimum-counter 3 --output release
   bitnet bundle --existing release/bitnet-v2.1.0.tar.zst --split 4GiB \\
-      --sheet release/transfer.html --signatures release/update.sig --output release
+      --sheet release/transfer.html --signatures release/update.sig --root trust.root \\
+      --output release
 """
 
 PROMPT_BYTES_MAX: Final = 1 << 20
@@ -109,6 +111,10 @@ _Sheet = Annotated[
 _Signatures = Annotated[
     Path | None, typer.Option("--signatures", metavar="FILE", help="update.sig, for the sheet.")
 ]
+_Root = Annotated[
+    Path | None,
+    typer.Option("--root", metavar="FILE", help="A trust.root: verify them, name who signed."),
+]
 _Json = Annotated[bool, typer.Option("--json", help="Print what was written as one JSON object.")]
 
 
@@ -156,15 +162,25 @@ def _check_existing(path: Path) -> tuple[Path, Manifest, BundleDigest]:
     return path, manifest, digest
 
 
-def _list_signers(path: Path | None, manifest: Manifest, digest: BundleDigest) -> list[str]:
-    """Returns the beginnings of the key ids in an update.sig that is for this bundle."""
+def _list_signers(
+    path: Path | None, root: Path | None, manifest: Manifest, digest: BundleDigest
+) -> tuple[list[str], int | None]:
+    """Returns who has signed an update.sig that is for this bundle, and the version of the root.
+
+    Without a root, the beginnings of the key ids in the file, which anybody can write there.
+    """
     if path is None:
-        return []
+        return [], None
     container = load_container(path)
     statement = parse_update_statement(container.statement)
     if statement.manifest != manifest or statement.bundle_digest != digest.digest:
         raise SignatureError(f"signature file is for another bundle: `{path}`")
-    return [f"key {each.key_id[:16]}" for each in container.signatures]
+    if root is None:
+        return [f"key {each.key_id[:16]}" for each in container.signatures], None
+    trust = parse_trust_root(load_container(root, "trust root").statement)
+    _, by_role = accept_update(trust, container)
+    signers = {key.key_id: key for keys in by_role.values() for key in keys}
+    return [f"{key.name} ({key.custodian})" for key in signers.values()], trust.version
 
 
 def _split(path: Path, digest: BundleDigest, size: str | None, output: Path) -> list[SheetPart]:
@@ -209,7 +225,7 @@ def bundle(
     arch: _Arch = _HOST_ARCH,
     selftest_seed: _Seed = 42,
     selftest_prompt: _Prompt = None,
-    selftest_timeout: _Timeout = 600,
+    selftest_timeout: _Timeout = SELFTEST_S,
     tokenizer: _Tokenizer = None,
     training_data: _Data = None,
     checkpoint: _Checkpoint = None,
@@ -217,13 +233,16 @@ def bundle(
     split: _Split = None,
     sheet: _Sheet = None,
     signatures: _Signatures = None,
+    root: _Root = None,
     as_json: _Json = False,
 ) -> None:
     if not output.is_dir():
         raise UsageError(f"folder does not exist: `{output}`", hint="make it first")
     if split is not None:
         parse_size(split)
-    given = (executable, config, model, selftest_prompt, tokenizer, existing, signatures)
+    if root is not None and signatures is None:
+        raise UsageError("`--root` verifies nothing without `--signatures`")
+    given = (executable, config, model, selftest_prompt, tokenizer, existing, signatures, root)
     inputs = [path for path in given if path is not None]
     for written in (sheet, output / "MANIFEST" if existing is None else None):
         if written is not None:
@@ -250,11 +269,12 @@ def bundle(
         made = _make(request, tokenizer, selftest_timeout, output)
         replace_file(output / "MANIFEST", made[1].emit())
     path, manifest, digest = made
-    signers = _list_signers(signatures, manifest, digest)
+    signers, root_version = _list_signers(signatures, root, manifest, digest)
     parts = _split(path, digest, split, output)
     if sheet is not None:
         check_output(sheet, (path, output / "MANIFEST", *(output / part.name for part in parts)))
-        replace_file(sheet, emit_sheet(manifest, digest, signers=signers, parts=parts))
+        page = emit_sheet(manifest, digest, signers=signers, root_version=root_version, parts=parts)
+        replace_file(sheet, page)
     _show(made, parts, sheet, as_json=as_json)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from bitnet.cli import keys_root, render
 from bitnet.cli.key_files import ask_passphrase, digest_facts, load_public_key
-from bitnet.errors import ToolchainError, UsageError
+from bitnet.errors import UsageError
 from bitnet.files import create_file
 from bitnet.release.keys import SEED_BYTES, PrivateKey, PublicKey
 from bitnet.release.sealed_key import NONCE_BYTES, SALT_BYTES, seal_key
@@ -90,7 +90,7 @@ def generate(
     check_name(name, "name of the key")
     check_name(custodian, "custodian")
     if not output.is_dir():
-        raise ToolchainError(f"folder does not exist: `{output}`", hint="make it first")
+        raise UsageError(f"folder does not exist: `{output}`", hint="make it first")
     private, public = output / f"{name}.key", output / f"{name}.pub"
     for path in (private, public):
         if path.exists() or path.is_symlink():

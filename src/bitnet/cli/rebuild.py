@@ -2,7 +2,6 @@
 
 import tempfile
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -18,9 +17,14 @@ from bitnet.files import read_bounded
 from bitnet.quantize import write_model
 from bitnet.release.archive import BundleDigest
 from bitnet.release.assemble import Request, digest_checkpoint, prepare, write_release
-from bitnet.release.contents import package_version
 from bitnet.release.manifest import Manifest
-from bitnet.release.provenance import PROVENANCE_BYTES_MAX, Choices, parse_provenance
+from bitnet.release.provenance import (
+    PROVENANCE_BYTES_MAX,
+    Choices,
+    installed_versions,
+    parse_provenance,
+)
+from bitnet.release.selftest import SELFTEST_S
 from bitnet.release.unpack import first_difference, unpack_bundle
 from bitnet.seal.executable import build_engine, seal_model
 from bitnet.seal.toolchain import Target, host_arch
@@ -60,10 +64,8 @@ def _open_original(bundle: Path, folder: Path) -> _Original:
             raise BundleError(f"bundle holds no such file: `{name}`")
     provenance = read_bounded(folder / "provenance.json", "provenance", PROVENANCE_BYTES_MAX)
     choices = parse_provenance(provenance)
-    for name, made_with, here in (
-        ("bitnet-airgap", choices.tool, package_version()),
-        ("zstandard", choices.zstd, metadata.version("zstandard")),
-    ):
+    for name, here in installed_versions().items():
+        made_with = choices.versions[name]
         if made_with != here:
             raise UsageError(
                 f"bundle was made with another version: `{name}`",
@@ -135,7 +137,7 @@ def _make_again(original: _Original, checkpoint: Path, folder: Path) -> Path:
     draft = prepare(request, programs, folder / "staging")
     foreign = manifest.architecture != host_arch()
     tokenizer = checkpoint / "tokenizer.json" if foreign else None
-    answer = find_answer(draft, folder / "staging", tokenizer, timeout_s=3600)
+    answer = find_answer(draft, folder / "staging", tokenizer, timeout_s=SELFTEST_S)
     with render.progress_bar("bundling") as bar:
         return write_release(
             draft,

@@ -37,6 +37,7 @@ __all__ = [
     "print_error",
     "print_facts",
     "print_json",
+    "print_warning",
     "progress_bar",
     "reflow_text",
     "run_app",
@@ -104,6 +105,12 @@ def print_error(error: ToolkitError) -> None:
     if error.hint is not None:
         lines += ["", f"hint: {escape_text(error.hint)}"]
     print("\n".join(lines), file=sys.stderr)
+
+
+def print_warning(message: str, *, hint: str) -> None:
+    """Prints to stderr what stops nothing, but that somebody should know, and what to do."""
+    if sys.stderr is not None:
+        print(f"warning: {escape_text(message)}\n\nhint: {escape_text(hint)}", file=sys.stderr)
 
 
 def print_json(value: dict[str, Any]) -> None:

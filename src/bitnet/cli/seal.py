@@ -1,6 +1,5 @@
 """`bitnet seal`: model.bin and tokenizer.json to one static executable."""
 
-import hashlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from rich.console import Console
 from bitnet.cli import render
 from bitnet.errors import UsageError
 from bitnet.files import check_output
+from bitnet.release.digests import digest_file
 from bitnet.seal import embed
 from bitnet.seal.executable import build_engine, check_belonging
 from bitnet.seal.sources import ARCHITECTURES
@@ -39,8 +39,6 @@ Examples:
       --arch aarch64 --output bitnet-infer
 """
 
-_CHUNK_BYTES: Final = 1 << 20
-
 
 @contextmanager
 def _build_steps() -> Iterator[Callable[[str], None]]:
@@ -56,14 +54,6 @@ def _build_steps() -> Iterator[Callable[[str], None]]:
             print("building the engine, the first time takes a minute or two", file=sys.stderr)
 
     yield say_once
-
-
-def _sha384(path: Path) -> str:
-    digest = hashlib.sha384()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def seal(
@@ -106,7 +96,7 @@ def seal(
     with render.progress_bar("sealing") as bar:
         progress = None if bar is None else lambda done, size: bar("", done, size)
         sealed = embed.seal(engine, model, output, progress=progress)
-    digest = _sha384(output)
+    digest = digest_file(output).digest
     if as_json:
         render.print_json({
             "output": str(sealed.path),

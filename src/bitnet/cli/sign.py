@@ -8,7 +8,7 @@ import typer
 from bitnet.cli import render
 from bitnet.cli.key_files import ask_passphrase, digest_facts, load_container, load_private_key
 from bitnet.errors import SignatureError, ToolkitError, UsageError
-from bitnet.files import create_file, open_regular, read_bounded, replace_file
+from bitnet.files import check_output, create_file, open_regular, read_bounded, replace_file
 from bitnet.release.archive import check_bundle
 from bitnet.release.container import Container
 from bitnet.release.digests import digest_file
@@ -195,6 +195,8 @@ def sign(
             "OpenSSF signature is not complete",
             hint="pass `--openssf` and `--openssf-key` together, with `--model` or `--bundle`",
         )
+    inputs = (*given, key, passphrase_file, root, openssf_key, openssf_passphrase_file)
+    _check_outputs(output, [path for path in inputs if path is not None], openssf=openssf)
     if rollback_from is not None and manifest is not None:
         old = _load_manifest(manifest)
         order = RollbackOrder(old.product, rollback_from, old.counter, old.digest, reason or "")
@@ -222,8 +224,22 @@ def sign(
     _show_state(container, trust, roles)
 
 
+def _openssf_path(output: Path) -> Path:
+    return output.with_name(f"{output.name}.openssf.json")
+
+
+def _check_outputs(output: Path, inputs: list[Path], *, openssf: bool) -> None:
+    """Refuses what could not be written, before a bundle is read and a passphrase is typed."""
+    check_output(output, inputs)
+    beside = _openssf_path(output)
+    if openssf and (beside.exists() or beside.is_symlink()):
+        raise UsageError(
+            f"file exists already: `{beside}`", hint="choose another name; nothing is overwritten"
+        )
+
+
 def _write_openssf(subject: Path, key: Path, output: Path, passphrase_file: Path | None) -> None:
-    path = output.with_name(f"{output.name}.openssf.json")
+    path = _openssf_path(output)
     passphrase = ask_passphrase(passphrase_file, what=key.name)
     write_openssf(subject, key, path, passphrase=passphrase)
     render.print_facts([("wrote", str(path))])

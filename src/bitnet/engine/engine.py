@@ -67,8 +67,8 @@ class Engine:
         threads: 1 … 64.
         isa: Name of a kernel table (see `isa_names`), or None for the strongest that this host has.
         context: Positions of the KV cache; None for the model's own maximum.
-        kv_cache: How keys and values are kept: "f32", "f16" or "int8". Each kind gives results of
-        its own; see docs/numerics.md, The KV cache.
+        kv_cache: How keys and values are kept: "f32", "f16" (as `bitnet config` writes it) or
+        "int8". Each kind gives results of its own; see docs/numerics.md, The KV cache.
         prefill_chunk: Tokens of a prompt that are computed together, 1 … 512. No value changes a
         result.
         verify: When the bytes are held against their digests: all of them here ("full"), each
@@ -93,7 +93,7 @@ class Engine:
         isa: str | None = None,
         *,
         context: int | None = None,
-        kv_cache: Literal["f32", "f16", "int8"] = "f32",
+        kv_cache: Literal["f32", "f16", "int8"] = "f16",
         prefill_chunk: int = 64,
         verify: Literal["full", "lazy", "off"] = "off",
         head: Literal["screened", "full"] = "screened",

@@ -3,10 +3,9 @@
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -15,8 +14,9 @@ import numpy.typing as npt
 
 from bitnet.checkpoint import Checkpoint, ModelSpec, WeightForm
 from bitnet.checkpoint.checkpoint import row_blocks
-from bitnet.errors import QuantizationError, ToolchainError, UsageError
-from bitnet.files import check_output, open_regular, sync_directory
+from bitnet.checkpoint.directory import TOKENIZER_BYTES_MAX
+from bitnet.errors import QuantizationError, UsageError
+from bitnet.files import check_output, new_file, open_regular
 from bitnet.limits import EOS_COUNT_MAX, TILE_ROWS
 from bitnet.quantize.digests import LeafHasher, root_digest
 from bitnet.quantize.layout import (
@@ -58,7 +58,6 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of the tensor being written, the bytes written, and the bytes in all."""
 
 EMBEDDING_KINDS: Final = {"int8": KIND_INT8, "f32": KIND_F32}
-TOKENIZER_BYTES_MAX: Final = 256 << 20
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -270,40 +269,6 @@ def _pack_header(
     return bytes(header), root
 
 
-def _create_beside(output: Path) -> tuple[int, Path]:
-    """Returns a new file in the directory of `output`, under a name that nobody uses."""
-    for number in itertools.count():
-        temporary = output.with_name(f".{output.name}.{os.getpid()}-{number}.partial")
-        with contextlib.suppress(FileExistsError):
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            return os.open(temporary, flags, 0o666), temporary
-    raise AssertionError
-
-
-@contextlib.contextmanager
-def _replaced_file(output: Path) -> Iterator[int]:
-    """Gives a descriptor of a new file that takes the place of `output` when all went well.
-
-    The file is complete and on disk before it gets its name; on any failure nothing is left.
-    """
-    try:
-        descriptor, temporary = _create_beside(output)
-        try:
-            try:
-                yield descriptor
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            temporary.replace(output)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_directory(output.parent)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ToolchainError(f"cannot write `{output}`", where=reason) from None
-
-
 def _check_output(output: Path, checkpoint: Checkpoint, tokenizer: Path | None) -> None:
     """Keeps whatever lies in the directory of the checkpoint, but for an earlier model.bin."""
     check_output(output, (*checkpoint.files, *((tokenizer,) if tokenizer is not None else ())))
@@ -378,7 +343,8 @@ def write_weights(
     layout = plan_layout(spec, kind, kind)
     scales: dict[str, np.float32] = {}
     zero_count = 0
-    with _replaced_file(output) as descriptor:
+    with new_file(output, mode=0o644) as new:
+        descriptor = new.file.fileno()
         out = _DataWriter(descriptor, layout, progress)
         for place in layout.tensors:
             out.tensor_name = place.name

@@ -10,6 +10,7 @@ depend on the version of the zstd library, which provenance.json names.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,9 @@ Progress = Callable[[str, int, int], None]
 
 class Sink(Protocol):
     """Where files of a bundle that is read go."""
+
+    def expect(self, manifest: Manifest) -> None:
+        """What will come, before the first file; nobody has vouched for it."""
 
     def begin(self, entry: FileEntry) -> None:
         """A file begins."""
@@ -291,7 +295,8 @@ def check_bundle(
     """
     reader = _TarReader(source, what, progress, total)
     header = reader.take(_BLOCK)
-    size = int(header[124:135], 8) if header[124:135].isdigit() else -1
+    digits = header[124:135]
+    size = int(digits, 8) if re.fullmatch(rb"[0-7]{11}", digits) else -1
     if not 0 < size <= MANIFEST_BYTES_MAX or header != tar_header(_MANIFEST_NAME, 0o644, size):
         raise reader.refusal("does not begin with MANIFEST")
     text = reader.take(size)
@@ -299,6 +304,8 @@ def check_bundle(
     if any(reader.take(len(_padding(size)))) or reader.content_size != tar_bytes(manifest):
         raise reader.refusal("is not as long as its manifest says")
     done = _BLOCK + size + len(_padding(size))
+    if sink is not None:
+        sink.expect(manifest)
     for entry in manifest.files:
         reader.item = entry.name
         if reader.take(_BLOCK) != tar_header(entry.name, entry.mode, entry.size):

@@ -1,16 +1,19 @@
 """From an executable, a configuration and a few choices to the files of a release.
 
-Same inputs, same version of this package: same bytes. Nothing here looks at a clock, a host name or
-a random number. Files are referred to, not copied; what is made goes into a folder of the caller.
+Same inputs, same versions of what BYTE_PACKAGES names: same bytes. Nothing here looks at a clock, a
+host name or a random number. Files are referred to, not copied; what is made goes into a folder of
+the caller.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from bitnet.errors import BundleError, UsageError
+from bitnet.checkpoint.directory import open_file
+from bitnet.errors import BundleError, CheckpointError, IntegrityError, UsageError
 from bitnet.files import new_file
 from bitnet.release.archive import BundleDigest, Progress, bundle_name, write_bundle
 from bitnet.release.contents import Contents, read_contents
@@ -21,6 +24,7 @@ from bitnet.seal.sources import PROGRAMS
 from bitnet.seal.toolchain import Target, build_program
 
 __all__ = [
+    "MODEL_NAME",
     "RELEASE_PROGRAMS",
     "Draft",
     "Request",
@@ -38,6 +42,10 @@ RELEASE_PROGRAMS: Final = (
     "bitnet-update",
     "bitnet-verify",
 )
+# A model that is not sealed in lies beside the executable, and config.yaml names it so.
+MODEL_NAME: Final = "model.bin"
+_TOKENIZER_NAME: Final = "tokenizer.json"
+_CHECKPOINT_SUFFIXES: Final = (".json", ".safetensors", ".gguf", ".jinja", ".model")
 _WORKERS_MAX: Final = 4
 _PLACEHOLDER: Final = FileEntry("bitnet-infer", 0o755, 0, "0" * 96)
 
@@ -88,11 +96,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Draft:
-    """A release whose files are known and whose self-test has not been answered yet."""
+    """A release whose files are known and whose self-test has not been answered yet.
+
+    `checkpoint` are the digests of the checkpoint's files, empty where none is named.
+    """
 
     request: Request
     contents: Contents
     files: dict[str, Path]
+    checkpoint: dict[str, str]
 
 
 def build_programs(
@@ -137,6 +149,7 @@ def prepare(
 
     Raises:
         UsageError: A value of the request is out of range, or the architecture is another.
+        IntegrityError: The checkpoint's tokenizer is not the one that the model was made with.
         ToolkitError: Executable, model or configuration are not usable.
     """
     request.fields()
@@ -146,6 +159,9 @@ def prepare(
             f"executable is for another architecture: `{request.executable}`",
             where=(f"executable  {contents.arch}", f"asked for   {request.arch}"),
         )
+    checkpoint = {} if request.checkpoint is None else digest_checkpoint(request.checkpoint)
+    if request.checkpoint is not None:
+        _check_tokenizer(request.checkpoint, checkpoint, contents)
     prompt = staging / "selftest.prompt"
     prompt.write_bytes(request.prompt)
     files = {
@@ -155,28 +171,50 @@ def prepare(
         **programs,
     }
     if request.model is not None:
-        files["model.bin"] = request.model
-    return Draft(request, contents, files)
+        files[MODEL_NAME] = request.model
+    return Draft(request, contents, files, checkpoint)
+
+
+def _check_tokenizer(folder: Path, checkpoint: dict[str, str], contents: Contents) -> None:
+    """Compares what can be compared without making the model again: the digest in its header."""
+    expected = contents.model.tokenizer_sha384
+    found = checkpoint.get(_TOKENIZER_NAME, "no such file")
+    if expected is not None and found != expected:
+        raise IntegrityError(
+            f"checkpoint is not the one that the model was made from: `{folder}`",
+            where=(f"{_TOKENIZER_NAME}  {found}", f"model's own     {expected}"),
+            hint="pass the checkpoint that was given to `bitnet.quantize`",
+        )
 
 
 def digest_checkpoint(checkpoint: Path) -> dict[str, str]:
     """Returns name → SHA-384 of the files of a checkpoint that can enter a release.
 
     Raises:
-        BundleError: The folder or a file cannot be read.
+        BundleError: The folder cannot be read.
+        CheckpointError: A file is not regular, cannot be read, or lies outside of the folder.
     """
     try:
-        paths = sorted(checkpoint.iterdir())
+        names = sorted(path.name for path in checkpoint.iterdir() if not path.is_dir())
     except OSError as error:
         raise BundleError(
             f"checkpoint cannot be read: `{checkpoint}`", where=error.strerror or str(error)
         ) from None
-    suffixes = (".json", ".safetensors", ".gguf", ".jinja", ".model")
     return {
-        path.name: digest_file(path).digest
-        for path in paths
-        if path.suffix in suffixes and path.is_file()
+        name: _digest_inside(checkpoint, name)
+        for name in names
+        if Path(name).suffix in _CHECKPOINT_SUFFIXES
     }
+
+
+def _digest_inside(folder: Path, name: str) -> str:
+    try:
+        with os.fdopen(open_file(folder, name), "rb") as file:
+            return hashlib.file_digest(file, "sha384").hexdigest()
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read `{name}`", where=(f"file {folder / name}", error.strerror or str(error))
+        ) from None
 
 
 def write_release(
@@ -207,9 +245,8 @@ def write_release(
     entries = [_entry(name, path, progress) for name, path in sorted(files.items())]
     add("sbom.cdx.json", emit_sbom(request.product, request.version, draft.contents, entries, data))
     entries.append(_entry("sbom.cdx.json", files["sbom.cdx.json"], progress))
-    checkpoint = {} if request.checkpoint is None else digest_checkpoint(request.checkpoint)
     text = emit_provenance(
-        fields, entries, draft.contents, training_data=data, checkpoint=checkpoint
+        fields, entries, draft.contents, training_data=data, checkpoint=draft.checkpoint
     )
     add("provenance.json", text)
     entries.append(_entry("provenance.json", files["provenance.json"], progress))

@@ -20,9 +20,26 @@ from bitnet.release.manifest import FileEntry, Manifest
 from bitnet.seal.toolchain import COMPILER_VERSION
 from bitnet.strict_json import parse_strict_json
 
-__all__ = ["PROVENANCE_BYTES_MAX", "Choices", "emit_provenance", "parse_provenance"]
+__all__ = [
+    "BYTE_PACKAGES",
+    "PROVENANCE_BYTES_MAX",
+    "Choices",
+    "emit_provenance",
+    "installed_versions",
+    "parse_provenance",
+]
 
 PROVENANCE_BYTES_MAX: Final = 1 << 20
+# Those whose version can change a byte of a release: the SBOM, the chat template, the tokenizer's
+# classes of characters, the frame. This package's own version stands for the compiler's, too.
+BYTE_PACKAGES: Final = (
+    "bitnet-airgap",
+    "cyclonedx-python-lib",
+    "jinja2",
+    "packageurl-python",
+    "tokenizers",
+    "zstandard",
+)
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
 _PREDICATE: Final = "https://slsa.dev/provenance/v1"
 _BUILDER: Final = "pkg:pypi/bitnet-airgap"
@@ -40,8 +57,7 @@ class Choices:
         programs: Names of the programs beside it.
         training_data: As named to `bitnet bundle`.
         checkpoint: Name → SHA-384 of the checkpoint's files; empty where none was named.
-        tool: Version of this package.
-        zstd: Version of the compression library.
+        versions: Name → version of each of BYTE_PACKAGES.
     """
 
     embedding: str
@@ -50,8 +66,12 @@ class Choices:
     programs: tuple[str, ...]
     training_data: tuple[str, ...]
     checkpoint: dict[str, str]
-    tool: str
-    zstd: str
+    versions: dict[str, str]
+
+
+def installed_versions() -> dict[str, str]:
+    """Returns name → version of BYTE_PACKAGES as they are installed here."""
+    return {name: metadata.version(name) for name in BYTE_PACKAGES}
 
 
 def _dependency(name: str, uri: str, digests: dict[str, str]) -> dict[str, Any]:
@@ -112,10 +132,7 @@ def emit_provenance(
     }
     builder = {
         "id": _BUILDER,
-        "version": {
-            "bitnet-airgap": package_version(),
-            "zstandard": metadata.version("zstandard"),
-        },
+        "version": installed_versions(),
     }
     statement = {
         "_type": _STATEMENT,
@@ -160,8 +177,7 @@ def parse_provenance(data: bytes) -> Choices:
             tuple(map(str, external["programs"])),
             tuple(map(str, external["training-data"])),
             checkpoint,
-            str(versions["bitnet-airgap"]),
-            str(versions["zstandard"]),
+            {name: str(versions[name]) for name in BYTE_PACKAGES},
         )
     except (KeyError, TypeError, AttributeError):
         raise BundleError("provenance does not hold what a rebuild needs") from None

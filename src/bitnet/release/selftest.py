@@ -6,10 +6,12 @@ from typing import Final
 
 from bitnet.errors import BundleError
 
-__all__ = ["ANSWER_BYTES_MAX", "DEFAULT_PROMPT", "check_answer", "run_selftest"]
+__all__ = ["ANSWER_BYTES_MAX", "DEFAULT_PROMPT", "SELFTEST_S", "check_answer", "run_selftest"]
 
 DEFAULT_PROMPT: Final = b"What is the capital of France?\n"
 ANSWER_BYTES_MAX: Final = 65536
+# What a machine in the gap waits; kSelftestMs in engine/release/store.h.
+SELFTEST_S: Final = 300
 
 
 def run_selftest(

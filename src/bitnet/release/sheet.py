@@ -61,6 +61,7 @@ def emit_sheet(
     bundle: BundleDigest,
     *,
     signers: Sequence[str] = (),
+    root_version: int | None = None,
     parts: Sequence[SheetPart] = (),
 ) -> bytes:
     """Returns the page as HTML.
@@ -68,13 +69,15 @@ def emit_sheet(
     Args:
         manifest: What is released.
         bundle: The bundle's digest.
-        signers: Who has signed, as `name (custodian)`; lines to fill in where it is empty.
+        signers: Who has signed; a line to fill in where it is empty.
+        root_version: Version of the trust root under which the signatures were found to be enough;
+            None where nobody has verified them, which the page then says.
         parts: The files on the media where the bundle is split.
     """
     sections = [
         f"<h1>Transfer sheet: {_escape(bundle_name(manifest))}</h1>",
         _INTRODUCTION,
-        _facts(manifest, signers),
+        _facts(manifest, _signed(signers, root_version)),
         _digest_section(f"the bundle, {bundle.size} bytes", bundle.digest),
         _digest_section("MANIFEST", manifest.digest),
         _parts_section(parts),
@@ -93,12 +96,22 @@ def _escape(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def _facts(manifest: Manifest, signers: Sequence[str]) -> str:
+def _signed(signers: Sequence[str], root_version: int | None) -> tuple[str, str]:
+    """Returns name and value of the row about signatures."""
+    names = ", ".join(signers)
+    if not signers:
+        return "Signed by", "." * 80
+    if root_version is None:
+        return "Signatures", f"in the file, not verified: {names}"
+    return "Signed by", f"{names}; enough for trust.root version {root_version}"
+
+
+def _facts(manifest: Manifest, signed: tuple[str, str]) -> str:
     rows = [
         ("Product, version", f"{manifest.product} {manifest.version}, {manifest.architecture}"),
         ("Counter, floor", f"{manifest.counter}, {manifest.minimum_counter}"),
         ("Files", f"{len(manifest.files)}, {sum(each.size for each in manifest.files)} bytes"),
-        ("Signed by", ", ".join(signers) or "." * 80),
+        signed,
     ]
     cells = "".join(f"<tr><th>{name}</th><td>{_escape(value)}</td></tr>" for name, value in rows)
     return f"<table>{cells}</table>"

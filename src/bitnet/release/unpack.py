@@ -1,9 +1,10 @@
 """A bundle as a folder of files, on the builder's side: for rebuilding and comparing."""
 
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from bitnet.errors import BundleError
+from bitnet.errors import BundleError, ToolchainError
 from bitnet.files import open_regular
 from bitnet.release.archive import BundleDigest, Progress, check_bundle
 from bitnet.release.manifest import FileEntry, Manifest
@@ -19,6 +20,16 @@ class _FolderSink:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: BinaryIO | None = None
+
+    def expect(self, manifest: Manifest) -> None:
+        needed = sum(entry.size for entry in manifest.files)
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise ToolchainError(
+                f"not enough room to unpack into: `{self._folder}`",
+                where=(f"needed  {needed} bytes", f"free    {free} bytes"),
+                hint="make room, or name another folder with `--work`",
+            )
 
     def begin(self, entry: FileEntry) -> None:
         self.close()
@@ -43,6 +54,7 @@ def unpack_bundle(
 
     Raises:
         BundleError: The bundle is malformed or cannot be read.
+        ToolchainError: The folder has no room for what the bundle says that it holds.
         FormatError, IntegrityError: As `check_bundle`.
     """
     sink = _FolderSink(folder)

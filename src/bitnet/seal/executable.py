@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from bitnet.checkpoint.directory import TOKENIZER_BYTES_MAX
 from bitnet.errors import FormatError
 from bitnet.files import check_output, read_bounded, replace_file
 from bitnet.quantize import Progress, open_model
@@ -11,7 +12,6 @@ from bitnet.seal.embed import Sealed, seal
 from bitnet.seal.sources import build_root
 from bitnet.seal.toolchain import Target, build_program, make_folder
 from bitnet.tokenizer import compile_tokenizer, emit_cpp, tokenizer_files
-from bitnet.tokenizer.json_nodes import FILE_BYTES_MAX
 
 __all__ = ["build_engine", "check_belonging", "seal_model"]
 
@@ -37,7 +37,7 @@ def check_belonging(model: Path, tokenizer: Path, *, progress: Progress | None =
 
 
 def _check_tokenizer(model: Path, expected: bytes | None, tokenizer: Path) -> None:
-    found = hashlib.sha384(read_bounded(tokenizer, "tokenizer", FILE_BYTES_MAX)).digest()
+    found = hashlib.sha384(read_bounded(tokenizer, "tokenizer", TOKENIZER_BYTES_MAX)).digest()
     if expected is not None and expected != found:
         raise FormatError(
             f"model and tokenizer do not belong together: `{model}`, `{tokenizer}`",

@@ -12,7 +12,7 @@ from typing import Final
 from bitnet.checkpoint.spec import ModelSpec
 from bitnet.errors import UsageError
 
-__all__ = ["KEYS", "Key", "default_values", "emit_config"]
+__all__ = ["ISA_NAMES", "KEYS", "Key", "default_values", "emit_config"]
 
 _CONTEXT_DEFAULT_MAX: Final = 4096
 _ANSWER_DEFAULT_MAX: Final = 1024
@@ -32,8 +32,13 @@ class Key:
     comment: str
 
 
-_ISA_COMMENT: Final = (
-    "`auto`, or a kernel table: ref, avx2, avx512vnni (x86_64); ref, neon, dotprod, i8mm (aarch64)."
+# Kernel tables of each architecture, weakest first; engine/kernels/table.cc has the same.
+ISA_NAMES: Final = {
+    "x86_64": ("ref", "avx2", "avx512vnni"),
+    "aarch64": ("ref", "neon", "dotprod", "i8mm"),
+}
+_ISA_COMMENT: Final = "`auto`, or a kernel table: {}.".format(
+    "; ".join(f"{', '.join(names)} ({arch})" for arch, names in ISA_NAMES.items())
 )
 _KV_CACHE_COMMENT: Final = (
     "How keys and values are kept: f32, f16 or int8. Smaller is faster late in a long context."

@@ -98,6 +98,8 @@ def _find_system_parts(renderer: Renderer) -> list[_Part] | None:
     try:
         _render(renderer, dict(_MARKERS))
     except TokenizerError:
+        if renderer.exhausted:
+            raise
         return None
     return _find_parts(renderer, ("system", "user"))
 

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import json
+import math
 import resource
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,8 @@ import jinja2.parser
 import jinja2.sandbox
 
 from bitnet.errors import TokenizerError
-from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
+from bitnet.files import read_bounded
+from bitnet.tokenizer.json_nodes import Node, parse_json, read_beside
 
 __all__ = [
     "NO_TEMPLATE_HINT",
@@ -39,8 +42,10 @@ _TEMPLATE_BYTES_MAX: Final = 1 << 20
 _SPECIAL_NAMES: Final = (
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
 )  # fmt: skip
-# Published templates take some hundred steps for two messages.
+# Published templates take some hundred steps for two messages, and less than a second in all. A
+# step may be a filter over all the memory that there is, so steps alone bound nothing.
 _STEPS_MAX: Final = 1_000_000
+_SECONDS_MAX: Final = 10.0
 _RENDERED_CHARACTERS_MAX: Final = 1 << 20
 _REPEAT_MAX: Final = 1 << 16
 _MEMORY_BYTES_MAX: Final = 128 << 20
@@ -75,9 +80,8 @@ def load_chat_template(template_file: Path, tokenizer_file: Path) -> ChatTemplat
     Raises:
         TokenizerError: A file cannot be read.
     """
-    text = _decode_template(
-        read_bounded(template_file, bytes_max=_TEMPLATE_BYTES_MAX), template_file
-    )
+    data = read_bounded(template_file, "chat template", _TEMPLATE_BYTES_MAX, error=TokenizerError)
+    text = _decode_template(data, template_file)
     return _make_template(text, f"file {template_file}", _load_config(tokenizer_file))
 
 
@@ -90,9 +94,10 @@ def find_chat_template(tokenizer_file: Path) -> ChatTemplate | None:
         TokenizerError: A file cannot be read or is malformed.
     """
     config = _load_config(tokenizer_file)
-    beside = tokenizer_file.parent / _TEMPLATE_NAME
-    if beside.is_file():
-        return load_chat_template(beside, tokenizer_file)
+    data = read_beside(tokenizer_file, _TEMPLATE_NAME, bytes_max=_TEMPLATE_BYTES_MAX)
+    if data is not None:
+        file = tokenizer_file.parent / _TEMPLATE_NAME
+        return _make_template(_decode_template(data, file), f"file {file}", config)
     if config is None:
         return None
     text = _config_template(config)
@@ -116,9 +121,10 @@ def _decode_template(data: bytes, file: Path) -> str:
 
 def _load_config(tokenizer_file: Path) -> Node | None:
     file = tokenizer_file.parent / _CONFIG_NAME
-    if not file.is_file():
+    data = read_beside(tokenizer_file, _CONFIG_NAME, bytes_max=_CONFIG_BYTES_MAX)
+    if data is None:
         return None
-    value = parse_json(read_bounded(file, bytes_max=_CONFIG_BYTES_MAX), file=file)
+    value = parse_json(data, file=file)
     node = Node(value, "$", file)
     if not isinstance(value, dict):
         raise node.refuse("not an object")
@@ -214,16 +220,19 @@ class Renderer:
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
+        self._budget = _Budget()
         try:
-            with _memory_budget():  # what is constant is computed already here
+            # What is constant is computed already here. Steps grow with the text, which is bounded.
+            with self._budget.spend(math.inf), _memory_budget():
                 self._compiled = _environment().from_string(template.text)
+        except _RefusedTemplateError as error:
+            raise self._refuse_unfixed(error) from None
         except (
             jinja2.TemplateError,
             RecursionError,
             SyntaxError,
             ValueError,
             MemoryError,
-            _RefusedTemplateError,
         ) as error:
             raise self.refuse(f"chat template is malformed: {str(error)[:200]}") from None
 
@@ -231,18 +240,25 @@ class Renderer:
         """An error that names the template; the caller raises it."""
         return TokenizerError(message, where=(self._template.origin, *facts), hint=NO_TEMPLATE_HINT)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the template has used up what it may take, rather than refused the messages."""
+        return self._budget.exhausted
+
+    def _refuse_unfixed(self, error: _RefusedTemplateError) -> TokenizerError:
+        return self.refuse(f"chat template cannot be fixed at build time: {error}")
+
     def render(self, messages: list[dict[str, str]]) -> str:
         """Text of a conversation followed by the generation prompt.
 
         Raises:
             TokenizerError: The template fails, never ends, or asks for the clock.
         """
-        budget = _StepBudget()
         try:
-            with budget, _memory_budget():
+            with self._budget.spend(_STEPS_MAX), _memory_budget():
                 return self._collect(messages)
         except _RefusedTemplateError as error:
-            raise self.refuse(f"chat template cannot be fixed at build time: {error}") from None
+            raise self._refuse_unfixed(error) from None
         except Exception as error:  # noqa: BLE001 - a template is code and may raise anything
             raise self.refuse(
                 f"chat template fails: {type(error).__name__}: {str(error)[:200]}"
@@ -298,21 +314,35 @@ def _data_bytes() -> int:
     return int(pages) * resource.getpagesize()
 
 
-class _StepBudget:
-    """Counts lines that a template runs, and stops it when there are too many."""
+class _Budget:
+    """What one template may take: lines for each rendering, and processor time for all of them.
 
-    def __enter__(self) -> None:
-        self._steps = 0
-        self._before = sys.gettrace()
+    Time is that of this thread, whatever else the machine does, and is looked at with every step.
+    """
+
+    def __init__(self) -> None:
+        self._left_s = _SECONDS_MAX
+        self.exhausted = False
+
+    @contextlib.contextmanager
+    def spend(self, steps_max: float) -> Iterator[None]:
+        """Stops what runs inside with `_RefusedTemplateError` when one of the two is used up."""
+        self._steps_left = steps_max
+        self._end_s = time.thread_time() + self._left_s
+        before = sys.gettrace()
         sys.settrace(self._trace)
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+            self._left_s = self._end_s - time.thread_time()
 
     def _trace(self, frame: types.FrameType, event: str, _argument: object) -> Any:
-        self._steps += 1
-        if self._steps > _STEPS_MAX:
-            raise _RefusedTemplateError("template does not end")
+        self._steps_left -= 1
+        self.exhausted = self._steps_left < 0 or time.thread_time() > self._end_s
+        if self.exhausted:
+            reason = "does not end" if self._steps_left < 0 else "takes too long"
+            raise _RefusedTemplateError(f"template {reason}")
         # Lines are counted in the template alone; calls of Jinja's own functions count as one step
         # each.
         if event == "call" and frame.f_code.co_filename != "<template>":

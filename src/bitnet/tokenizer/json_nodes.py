@@ -1,35 +1,29 @@
 """The JSON files of a tokenizer; errors name the place inside the file as a JSON path."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from bitnet.errors import TokenizerError
-from bitnet.files import open_regular
+from bitnet.checkpoint.directory import has_file, read_file
+from bitnet.errors import CheckpointError, TokenizerError
 from bitnet.strict_json import parse_strict_json
 
-__all__ = ["FILE_BYTES_MAX", "Node", "parse_json", "read_bounded"]
-
-# Vocabularies of 250,000 entries with pretty-printed merges stay below 40 MB.
-FILE_BYTES_MAX: Final = 128 << 20
+__all__ = ["Node", "parse_json", "read_beside"]
 
 
-def read_bounded(file: Path, *, bytes_max: int = FILE_BYTES_MAX) -> bytes:
-    """Returns the bytes of a file of at most `bytes_max` bytes.
+def read_beside(tokenizer_file: Path, name: str, *, bytes_max: int) -> bytes | None:
+    """Returns the bytes of a file in the folder of a tokenizer.json; None if there is none.
+
+    A link is followed only to a file of the same folder, as in a checkpoint.
 
     Raises:
-        TokenizerError: The file cannot be read or is larger.
+        TokenizerError: It cannot be read, is no regular file, lies elsewhere, or is larger.
     """
+    if not has_file(tokenizer_file.parent, name):
+        return None
     try:
-        with open_regular(file) as stream:
-            data = stream.read(bytes_max + 1)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise TokenizerError(f"cannot read `{file.name}`", where=(f"file {file}", reason)) from None
-    if len(data) > bytes_max:
-        raise TokenizerError(
-            f"`{file.name}` is too large", where=(f"file {file}", f"limit {bytes_max} bytes")
-        )
-    return data
+        return read_file(tokenizer_file.parent, name, bytes_max)
+    except CheckpointError as error:
+        raise TokenizerError(error.message, where=error.where, hint=error.hint) from None
 
 
 def parse_json(data: bytes, *, file: Path) -> Any:

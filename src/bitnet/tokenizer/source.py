@@ -5,9 +5,16 @@ import hashlib
 from pathlib import Path
 from typing import Final
 
+from bitnet.checkpoint.directory import TOKENIZER_BYTES_MAX
+from bitnet.errors import TokenizerError
+from bitnet.files import read_bounded
 from bitnet.limits import VOCAB_SIZE_MAX
 from bitnet.tokenizer.byte_level import CHARACTER_OF_BYTE, bytes_of_token
-from bitnet.tokenizer.json_nodes import Node, parse_json, read_bounded
+from bitnet.tokenizer.json_nodes import (
+    Node,
+    parse_json,
+    read_beside,
+)
 from bitnet.tokenizer.patterns import SplitRule, parse_split_rule
 from bitnet.tokenizer.post_processor import parse_prefix_tokens
 
@@ -102,7 +109,12 @@ def load_tokenizer(path: Path) -> TokenizerSource:
             tables cannot express; `where` names the place as a JSON path.
     """
     file = find_tokenizer(path)
-    return parse_tokenizer(read_bounded(file), file=file)
+    data = None
+    if file != path:  # a file that nobody named but the folder
+        data = read_beside(file, file.name, bytes_max=TOKENIZER_BYTES_MAX)
+    if data is None:
+        data = read_bounded(file, "tokenizer file", TOKENIZER_BYTES_MAX, error=TokenizerError)
+    return parse_tokenizer(data, file=file)
 
 
 def parse_tokenizer(data: bytes, *, file: Path) -> TokenizerSource:

@@ -28,7 +28,6 @@ __all__ = [
     "TokenizerTables",
     "compile_tables",
     "hash_bytes",
-    "merge_bucket",
 ]
 
 U8 = npt.NDArray[np.uint8]
@@ -124,11 +123,6 @@ def hash_bytes(data: bytes) -> int:
         value = value * HASH_MULTIPLIER & _U64
         value ^= value >> 32
     return value
-
-
-def merge_bucket(left: int, right: int, bits: int) -> int:
-    """The bucket of a pair in `merge_buckets`."""
-    return ((left << 20 | right) * HASH_MULTIPLIER & _U64) >> (64 - bits)
 
 
 def compile_tables(source: TokenizerSource, chat: ChatProgram | None = None) -> TokenizerTables:

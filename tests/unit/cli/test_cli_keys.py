@@ -61,6 +61,25 @@ def test_generate_writes_a_pair_that_belongs_together(keys: Path) -> None:
     assert sorted(path.name for path in keys.iterdir() if path.name.startswith(".")) == []
 
 
+@pytest.mark.parametrize("command", ["generate", "init", "revoke"])
+def test_output_in_a_folder_that_is_not_there_is_a_slip_of_the_command_line(
+    keys: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scripts tell a wrong path (2) from a disk that fails (5)."""
+    make_root(keys, tmp_path / "trust.root")
+    capsys.readouterr()
+    absent = tmp_path / "absent"
+    member = keys / "alice.pub"
+    arguments: dict[str, tuple[object, ...]] = {
+        "generate": ("generate", "x", "--custodian", "x", "--output", absent),
+        "init": ("root", "init", "--root", member, "--release", member, "--root-threshold", 1,
+                 "--release-threshold", 1, "--output", absent / "trust.root"),
+        "revoke": ("root", "revoke", tmp_path / "trust.root", "carol", "--output", absent / "new"),
+    }  # fmt: skip
+    assert run("keys", *arguments[command]) == 2
+    assert f"does not exist: `{absent}`\n" in capsys.readouterr().err
+
+
 def test_generate_twice_makes_different_keys(keys: Path) -> None:
     """Randomness that repeats is no secret."""
     ids = {parse_public_key(path.read_bytes()).key_id for path in keys.glob("*.pub")}

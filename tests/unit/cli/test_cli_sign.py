@@ -1,6 +1,7 @@
 """`bitnet sign` as custodians type it."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,8 @@ def test_openssf_signature_is_accepted_by_its_own_tool(keys: Path, tmp_path: Pat
     ("kind", "message"),
     [
         ("missing", "OpenSSF key cannot be read"),
+        ("pipe", "OpenSSF key cannot be read"),
+        ("long", "OpenSSF key is too long"),
         ("text", "OpenSSF key cannot be read"),
         ("p256", "OpenSSF key is no P-384 key"),
         ("open", "OpenSSF key is not encrypted"),
@@ -212,6 +215,10 @@ def test_openssf_key_that_is_no_encrypted_p384_key_is_refused(
         write_curve_key(pem, ec.SECP256R1())
     elif kind == "text":
         pem.write_bytes(b"no key")
+    elif kind == "pipe":
+        os.mkfifo(pem)
+    elif kind == "long":
+        pem.write_bytes(b"x" * 65537)
     elif kind != "missing":
         write_curve_key(pem, ec.SECP384R1(), None if kind == "open" else PHRASE)
     phrase = {"other passphrase": b"another", "no passphrase": b""}.get(kind, PHRASE)
@@ -220,6 +227,41 @@ def test_openssf_key_that_is_no_encrypted_p384_key_is_refused(
     assert sign(keys, "alice", tmp_path / "update.sig", *what) == 1
     assert f"error: {message}: `{pem}`" in capsys.readouterr().err
     assert not (tmp_path / "update.sig").exists()
+
+
+def test_openssf_signature_of_before_is_left_alone(
+    keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may be somebody else's, and the only copy; nothing is signed then."""
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    write_curve_key(tmp_path / "key.pem", ec.SECP384R1())
+    before = tmp_path / "update.sig.openssf.json"
+    before.write_bytes(b"{}")
+    what = ("--model", tmp_path / "model.bin", *openssf_options(tmp_path / "key.pem"))
+    assert sign(keys, "alice", tmp_path / "update.sig", *what) == 2
+    assert f"error: file exists already: `{before}`" in capsys.readouterr().err
+    assert before.read_bytes() == b"{}"
+    assert not (tmp_path / "update.sig").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("nowhere/update.sig", "folder of the output does not exist"),
+        ("model.bin", "output is one of the inputs"),
+        (".", "output is not a regular file"),
+    ],
+)
+def test_signature_that_could_not_be_written_is_refused_before_the_passphrase(
+    keys: Path, tmp_path: Path, output: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Custodians come together for a signature: a slip is told before they have typed."""
+    model = tmp_path / "model.bin"
+    model.write_bytes(b"weights")
+    what = ("--model", model, "--key", keys / "alice.key", "--output", tmp_path / output)
+    assert run("sign", *what, "--passphrase-file", tmp_path / "never-read") == 2
+    assert f"error: {message}: `" in capsys.readouterr().err
+    assert model.read_bytes() == b"weights"
 
 
 def test_openssf_without_its_library_says_what_to_install(

@@ -2,16 +2,19 @@
 
 import json
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench import __main__ as bench_all
 from bench.peers import rounds as all_rounds
-from bench.peers.__main__ import free_record, parse_others
+from bench.peers.__main__ import parse_others
 from bench.peers.engines import Engine, Goal, find_peers, other_engine
 from bench.peers.report import Comparison, make_report, records
 from bench.peers.rounds import RoundsPlan, measure_rounds, prefill_rounds
+from bench.record import free_record
 from bitnet.errors import UsageError
 from bitnet.measure.geometry import GEOMETRIES
 from bitnet.measure.programs import SpeedProgram
@@ -237,3 +240,21 @@ def test_record_of_the_same_day_is_kept(tmp_path: Path) -> None:
     assert second == tmp_path / "2026-11-25-peers-x-2.jsonl"
     second.touch()
     assert free_record(tmp_path, "2026-11-25-peers-x").name == "2026-11-25-peers-x-3.jsonl"
+
+
+def test_record_of_every_benchmark_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever tries `make bench` must not take the place of what the pages tell of."""
+    monkeypatch.setattr(bench_all, "RESULTS", tmp_path)
+    monkeypatch.setattr(bench_all, "today", lambda: "2026-11-26")
+    shown: list[int] = []
+    fake = types.SimpleNamespace(
+        measure=lambda: iter([{"run": len(shown)}]), print_table=lambda _: shown.append(0)
+    )
+    monkeypatch.setattr(bench_all.importlib, "import_module", lambda _name: fake)
+    for _ in range(2):
+        assert bench_all.main() == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    stems = [f"2026-11-26-{name}" for name in bench_all.BENCHMARKS]
+    assert names == {f"{stem}{more}.jsonl" for stem in stems for more in ("", "-2")}
+    first = json.loads((tmp_path / f"{stems[0]}.jsonl").read_text())
+    assert first == {"run": 0}

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from bitnet.checkpoint import open_checkpoint
-from bitnet.errors import CheckpointError, QuantizationError, ToolchainError, UsageError
+from bitnet.errors import (
+    CheckpointError,
+    QuantizationError,
+    TokenizerError,
+    ToolchainError,
+    UsageError,
+)
 from bitnet.quantize import open_model, write_model
+from bitnet.tokenizer import compile_tokenizer
 from tests.support.checkpoints import MATRICES, as_tensor, encode_header, make_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -191,7 +198,7 @@ def test_write_model_full_disk_is_a_named_error(
     output.parent.mkdir()
     with open_checkpoint(make_checkpoint().write(tmp_path / "c")) as checkpoint:
         monkeypatch.setattr(os, "pwrite", no_space)
-        with pytest.raises(ToolchainError, match="cannot write") as caught:
+        with pytest.raises(ToolchainError, match="file cannot be written") as caught:
             write_model(checkpoint, output)
     assert caught.value.where == ("No space left on device",)
     assert list(output.parent.iterdir()) == []
@@ -211,6 +218,27 @@ def test_write_model_unusable_output_is_refused(tmp_path: Path) -> None:
             write_model(checkpoint, tmp_path / "m.bin", tokenizer=tmp_path / "none.json")
         with pytest.raises(UsageError, match="embedding kind is unknown"):
             write_model(checkpoint, tmp_path / "m.bin", embedding="int4")  # type: ignore[arg-type]
+
+
+def test_tokenizer_that_could_not_be_sealed_is_not_quantized_with(tmp_path: Path) -> None:
+    """Broken, hours of work make a model.bin whose tokenizer no other command takes."""
+    tokenizer = tmp_path / "tokenizer.json"
+    output = tmp_path / "m.bin"
+    with tokenizer.open("wb") as file:
+        file.truncate((128 << 20) + 1)
+    with open_checkpoint(make_checkpoint().write(tmp_path / "c")) as checkpoint:
+        with pytest.raises(UsageError, match="tokenizer file is too large") as caught:
+            write_model(checkpoint, output, tokenizer=tokenizer)
+        assert caught.value.where == (f"limit {128 << 20} bytes",)
+        with tokenizer.open("r+b") as file:
+            file.truncate(128 << 20)
+        write_model(checkpoint, output, tokenizer=tokenizer)
+    with pytest.raises(TokenizerError, match="is not valid JSON"):  # its size is right
+        compile_tokenizer(tokenizer)
+    with tokenizer.open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(TokenizerError, match="tokenizer file is too long"):
+        compile_tokenizer(tokenizer)
 
 
 def test_write_model_into_the_checkpoint_replaces_a_model_alone(tmp_path: Path) -> None:

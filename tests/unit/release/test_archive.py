@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from bitnet.errors import BundleError, IntegrityError
+from bitnet.errors import BundleError, IntegrityError, ToolchainError
 from bitnet.release.archive import (
     BundleDigest,
     bundle_name,
@@ -21,7 +22,7 @@ from bitnet.release.archive import (
     tar_header,
     write_bundle,
 )
-from bitnet.release.manifest import FileEntry
+from bitnet.release.manifest import FileEntry, Manifest
 from bitnet.release.unpack import first_difference, unpack_bundle
 from tests.support.release import SMALL_FILES, make_bundle, make_manifest, write_files
 
@@ -204,6 +205,9 @@ def replace_at(data: bytes, offset: int, new: bytes) -> bytes:
         (lambda tar: replace_at(tar, 0, b"X"), "does not begin with MANIFEST"),
         (lambda tar: replace_at(tar, 108, b"1"), "does not begin with MANIFEST"),
         (lambda tar: replace_at(tar, 124, b"\x80"), "does not begin with MANIFEST"),
+        (lambda tar: replace_at(tar, 124, b"8"), "does not begin with MANIFEST"),
+        (lambda tar: replace_at(tar, 134, b"9"), "does not begin with MANIFEST"),
+        (lambda tar: replace_at(tar, 134, b" "), "does not begin with MANIFEST"),
         (lambda tar: replace_at(tar, 1500, b"\1"), "is not as long as its manifest says"),
         (lambda tar: replace_at(tar, 1536, b"/"), "header is not the one of the manifest"),
         (lambda tar: replace_at(tar, 1536 + 156, b"2"), "header is not the one of the manifest"),
@@ -287,11 +291,93 @@ def test_bundle_with_any_byte_changed_is_refused_or_has_another_digest(tmp_path:
         assert digest.digest != statement.bundle_digest
 
 
-def test_zip_bomb_is_refused_without_its_memory() -> None:
+BOMB_BYTES = 1 << 30
+# Prints what the reader says of standard input, and by how much its memory grew at most.
+BOMB_SCRIPT = """
+import io, sys
+from pathlib import Path
+from bitnet.errors import BundleError, IntegrityError
+from bitnet.release.archive import check_bundle
+
+def peak_bytes():
+    # VmHWM belongs to this program alone; ru_maxrss would start at the size of the parent.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+data = sys.stdin.buffer.read()
+before = peak_bytes()
+try:
+    check_bundle(io.BytesIO(data), "bomb", len(data))
+except BundleError as error:
+    print(error.where[0])
+except IntegrityError as error:
+    print(error.message)
+print(peak_bytes() - before)
+"""
+
+
+def bomb_of(manifest: Manifest, entry: FileEntry, total: int) -> bytes:
+    """Returns a frame that keeps to every rule: MANIFEST, a header, then zeros up to `total`."""
+    text = manifest.emit()
+    head = tar_header("MANIFEST", 0o644, len(text)) + text + bytes(-len(text) % 512)
+    head += tar_header(entry.name, entry.mode, entry.size)
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, window_log=21, write_checksum=True, write_content_size=True
+    )
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    stream = compressor.compressobj(size=total)
+    frame, block = stream.compress(head), bytes(1 << 20)
+    for at in range(len(head), total, len(block)):
+        frame += stream.compress(block[: total - at])
+    return frame + stream.flush()
+
+
+@pytest.mark.parametrize(
+    ("further", "told"),
+    [
+        (BOMB_BYTES, "is not as long as its manifest says"),
+        (0, "file has another digest: `model.bin`"),
+    ],
+)
+def test_zip_bomb_is_refused_without_its_memory(further: int, told: str) -> None:
     """A few bytes of media must not become gigabytes before anybody has signed for them."""
-    bomb = zstandard.ZstdCompressor(level=19).compress(bytes(200 << 20))
-    with pytest.raises(BundleError):
-        check(bomb)
+    entry = FileEntry("model.bin", 0o644, BOMB_BYTES, "0" * 96)
+    manifest = Manifest("bitnet", "2.1.0", 7, 3, "x86_64", 42, (entry,))
+    bomb = bomb_of(manifest, entry, tar_bytes(manifest) + further)
+    assert len(bomb) < BOMB_BYTES // 1000
+    result = subprocess.run(
+        [sys.executable, "-c", BOMB_SCRIPT], input=bomb, capture_output=True, check=True
+    )
+    reason, grown = result.stdout.decode().splitlines()
+    assert reason == told
+    assert int(grown) < BOMB_BYTES // 2
+
+
+def test_bundle_that_the_disk_cannot_hold_is_refused_before_a_file_is_written(
+    tmp_path: Path,
+) -> None:
+    """Nobody has signed what is rebuilt: zeros of a few kilobytes would fill the disk."""
+    free = shutil.disk_usage(tmp_path).free
+    size = free + (1 << 40)
+    entry = FileEntry("model.bin", 0o644, size, "0" * 96)
+    manifest = Manifest("bitnet", "2.1.0", 7, 3, "x86_64", 42, (entry,))
+    text = manifest.emit()
+    head = tar_header("MANIFEST", 0o644, len(text)) + text + bytes(-len(text) % 512)
+    bundle, folder = tmp_path / "bundle", tmp_path / "folder"
+    folder.mkdir()
+    # The frame says how long it is, and ends where the reader has no need to look any more.
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        1, window_log=21, write_checksum=True, write_content_size=True
+    )
+    stream = zstandard.ZstdCompressor(compression_params=parameters).compressobj(
+        size=tar_bytes(manifest)
+    )
+    data = stream.compress(head) + stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    bundle.write_bytes(data)
+    with pytest.raises(ToolchainError, match="not enough room to unpack into") as caught:
+        unpack_bundle(bundle, folder)
+    assert caught.value.where[0] == f"needed  {size} bytes"
+    assert list(folder.iterdir()) == []
 
 
 def test_difference_of_files_is_found_where_it_is(tmp_path: Path) -> None:

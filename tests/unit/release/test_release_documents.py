@@ -144,6 +144,7 @@ def test_provenance_gives_the_choices_back(contents: Contents) -> None:
     ("change", "message"),
     [
         (lambda text: text.replace(b"bundle-v1", b"bundle-v2"), "provenance is of another kind"),
+        (lambda text: text.replace(b'"tokenizers"', b'"tokeniser"'), "does not hold"),
         (lambda text: text.replace(b'"embedding"', b'"embeddings"'), "does not hold"),
         (lambda _text: b"[]", "does not hold"),
         (lambda _text: b'{"a": 1, "a": 2}', "`provenance.json` is not valid JSON"),
