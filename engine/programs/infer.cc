@@ -219,10 +219,10 @@ Error set_up(Program& self) {
   self.config = BITNET_VALUE(format::parse_config(text));
   self.config.seed = self.arguments.seed;
   BITNET_TRY(open_log(self, config_digest, text.size()));
-  // 2. The program's own bytes; the model's.
+  // 2. The model's bytes; the program's own.
   const bool sealed = same(self.config.model, "sealed");
-  if (sealed && self.config.verify != format::VerifyMode::kOff) BITNET_TRY(check_image());
   const std::span<const uint8_t> file = BITNET_VALUE(find_model(self.config.model));
+  if (sealed && self.config.verify != format::VerifyMode::kOff) BITNET_TRY(check_image());
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {
     BITNET_TRY(check_vocabulary_file(self.arguments.vocabulary));
