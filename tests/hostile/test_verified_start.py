@@ -25,7 +25,7 @@ from tests.support.engine import (
     small_model_parts,
     status_name,
 )
-from tests.support.host import root_only
+from tests.support.host import installed, root_only
 from tests.support.infer import (
     ANSWER,
     ask,
@@ -288,7 +288,7 @@ def test_start_without_proc_tells_the_file_and_the_way_out(tmp_path: Path) -> No
     program, config = Path("/program"), Path("/config.yaml")
     for mode in ("full", "lazy", "off"):
         write_config(tmp_path, verify=mode)
-        result = ask(config, program=program, wrapper=("chroot", str(tmp_path)))
+        result = ask(config, program=program, wrapper=(installed("chroot"), str(tmp_path)))
         if mode == "off":
             assert result.stdout == ANSWER
         else:
