@@ -10,9 +10,8 @@
 //           and column 4 + b in its high nibble, so a 32-bit lane is a row. The low plane is read
 //           for single rows: a block of 64 bytes holds 128 columns of one row, byte j has column j
 //           in its low and column 64 + j in its high nibble.
-// Exact     All sums are the same in any order: totals are int32, which base/limits.h asserts to
-// fit,
-//           and partial sums are widened before a lane is full (WeightCodes in bytes_simd.h).
+// Exact     All sums are the same in any order: totals are int32, and base/limits.h asserts that
+//           they fit; partial sums are widened before a lane is full (WeightCodes, bytes_simd.h).
 // Requires  hi in [-127, 127] and lo in [-64, 63], as `quantize_split` makes them, and 0 from
 //           cols_padded up to the next multiple of 128; cols_padded at most kHiddenSizeMax.
 // Padding   Columns: byte 128, activation 0. Rows: byte 128.
