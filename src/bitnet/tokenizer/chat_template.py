@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import gc
+import inspect
 import json
 import math
 import resource
@@ -160,8 +162,11 @@ def _special_tokens(config: Node | None) -> dict[str, str]:
     return found
 
 
-class _RefusedTemplateError(Exception):
-    """The template does what cannot be fixed at build time; its text goes into the error."""
+class _RefusedTemplateError(BaseException):
+    """The template does what cannot be fixed at build time; its text goes into the error.
+
+    Not an `Exception`: Jinja drops any of those that a filter raises while it folds constants.
+    """
 
 
 class _Generation(jinja2.ext.Extension):
@@ -318,6 +323,9 @@ class _Budget:
     """What one template may take: lines for each rendering, and processor time for all of them.
 
     Time is that of this thread, whatever else the machine does, and is looked at with every step.
+    Python stops tracing for good when a trace function raises, so nothing may drop that error. It
+    drops those of finalizers: none is raised in a generator, which might be one that is being
+    closed, and the garbage of the rest of the process is left until afterwards.
     """
 
     def __init__(self) -> None:
@@ -330,17 +338,22 @@ class _Budget:
         self._steps_left = steps_max
         self._end_s = time.thread_time() + self._left_s
         before = sys.gettrace()
+        collects = gc.isenabled()
+        gc.disable()
         sys.settrace(self._trace)
         try:
             yield
         finally:
             sys.settrace(before)
+            if collects:
+                gc.enable()
             self._left_s = self._end_s - time.thread_time()
 
     def _trace(self, frame: types.FrameType, event: str, _argument: object) -> Any:
         self._steps_left -= 1
         self.exhausted = self._steps_left < 0 or time.thread_time() > self._end_s
-        if self.exhausted:
+        closing = event == "call" and frame.f_code.co_flags & inspect.CO_GENERATOR
+        if self.exhausted and not closing:
             reason = "does not end" if self._steps_left < 0 else "takes too long"
             raise _RefusedTemplateError(f"template {reason}")
         # Lines are counted in the template alone; calls of Jinja's own functions count as one step
