@@ -21,22 +21,6 @@ Result<const kernels::KernelLevel*> choose_level(Text isa) {
   return Error{Status::kIsaUnavailable, "isa"};
 }
 
-Error check_options(const format::ModelHeader& header, const SessionOptions& options) {
-  const struct {
-    const char* name;
-    uint32_t value, low, high;
-  } rows[] = {
-      {"context", options.context, 1, header.context_max},
-      {"threads", options.threads, 1, kThreadCountMax},
-      {"prefill_chunk", options.prefill_chunk, 1, kPrefillChunkMax},
-  };
-  for (const auto& row : rows) {
-    if (row.value < row.low || row.value > row.high)
-      return Error{Status::kConfigConflict, row.name, 0, row.value, row.high};
-  }
-  return kNoError;
-}
-
 }  // namespace
 
 void Session::take_memory(Arena& arena, const SessionOptions& options, const ExtraMemory& extra) {
@@ -58,7 +42,9 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   weights_ = given;
   if (resident) weights_ = BITNET_VALUE(platform::copy_to_huge_pages(given));
   header_ = BITNET_VALUE(format::check_model_header(weights_));
-  BITNET_TRY(check_options(*header_, options));
+  if (options.context > header_->context_max) {
+    return Error{Status::kConfigConflict, "context", 0, options.context, header_->context_max};
+  }
   const kernels::KernelLevel* level = BITNET_VALUE(choose_level(options.isa));
 
   Arena counting;

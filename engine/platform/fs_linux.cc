@@ -28,6 +28,18 @@ auto again(Call call) {
   return result;
 }
 
+/// Repeats a call that does a part, from the byte on that it is told, until all is done or it does
+/// nothing; returns how much was done, or -1 with errno.
+template <typename Call>
+ssize_t go_on(size_t bytes, Call call) {
+  size_t count = 0;
+  for (ssize_t part = 1; part > 0 && count < bytes; count += static_cast<size_t>(part)) {
+    part = again([&] { return call(count); });
+    if (part < 0) return part;
+  }
+  return static_cast<ssize_t>(count);
+}
+
 Error done(int result, const char* subject) { return result < 0 ? fault(subject) : kNoError; }
 
 constexpr int kOpenFlags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | O_RDONLY;
@@ -76,28 +88,32 @@ Result<FileFacts> file_facts(int descriptor) {
 }
 
 Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffer) {
-  size_t count = 0;
-  while (count < buffer.size()) {
-    const ssize_t got = again([&] {
-      return pread(descriptor, buffer.data() + count, buffer.size() - count,
-                   static_cast<off_t>(offset + count));
-    });
-    if (got < 0) return fault("pread");
-    if (got == 0) break;
-    count += static_cast<size_t>(got);
-  }
-  return count;
+  const ssize_t got = go_on(buffer.size(), [&](size_t at) {
+    return pread(descriptor, &buffer[at], buffer.size() - at, static_cast<off_t>(offset + at));
+  });
+  return got < 0 ? Result<size_t>(fault("pread")) : static_cast<size_t>(got);
+}
+
+Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer) {
+  const ssize_t got = go_on(
+      buffer.size(), [&](size_t at) { return read(descriptor, &buffer[at], buffer.size() - at); });
+  if (got < 0) return Error{Status::kReadFailed, "", 0, static_cast<uint64_t>(errno)};
+  return static_cast<size_t>(got);
+}
+
+Error write_all(int descriptor, std::span<const uint8_t> bytes) {
+  const ssize_t put = go_on(
+      bytes.size(), [&](size_t at) { return write(descriptor, &bytes[at], bytes.size() - at); });
+  if (put == static_cast<ssize_t>(bytes.size())) return kNoError;
+  return Error{Status::kWriteFailed, "", 0, static_cast<uint64_t>(put < 0 ? errno : EIO)};
 }
 
 Error write_at(int descriptor, uint64_t offset, std::span<const uint8_t> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t put = again(
-        [&] { return pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
-    if (put <= 0) return fault("pwrite", put < 0 ? errno : EIO);
-    offset += static_cast<uint64_t>(put);
-    bytes = bytes.subspan(static_cast<size_t>(put));
-  }
-  return kNoError;
+  const ssize_t put = go_on(bytes.size(), [&](size_t at) {
+    return pwrite(descriptor, &bytes[at], bytes.size() - at, static_cast<off_t>(offset + at));
+  });
+  if (put == static_cast<ssize_t>(bytes.size())) return kNoError;
+  return fault("pwrite", put < 0 ? errno : EIO);
 }
 
 Error set_length(int descriptor, uint64_t bytes) {

@@ -42,7 +42,6 @@ Reason forbid_executable_memory();
 Reason forbid_files_and_network(uint32_t* version);
 /// Closes all descriptors from `first` on.
 Reason close_descriptors_from(int first);
-bool is_open(int descriptor);
 
 // The filter of system calls.
 

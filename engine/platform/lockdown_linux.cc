@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/landlock.h>
@@ -215,8 +214,6 @@ Reason close_descriptors_from(int first) {
   for (int each = first; reason != 0 && each < 1024; ++each) close(each);
   return reason;
 }
-
-bool is_open(int descriptor) { return fcntl(descriptor, F_GETFD) >= 0; }
 
 bool clock_needs_system_call() {
   if (getauxval(AT_SYSINFO_EHDR) == 0) return true;

@@ -38,6 +38,9 @@ size_t page_bytes();
 /// where it does not end with a page.
 Error protect_read_only(std::span<const uint8_t> memory);
 
+/// Standard input, output and error must be open, or what is opened next would be taken for them;
+/// and are made to wait where a program before has left them in O_NONBLOCK. kStreamClosed.
+Error prepare_streams();
 /// Reads until end of input or until `buffer` is full; returns the count. kReadFailed (value =
 /// errno).
 Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer);

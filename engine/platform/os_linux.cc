@@ -92,25 +92,12 @@ Error protect_read_only(std::span<const uint8_t> memory) {
   return kNoError;
 }
 
-Result<size_t> read_all(int descriptor, std::span<uint8_t> buffer) {
-  size_t count = 0;
-  while (count < buffer.size()) {
-    const ssize_t got = read(descriptor, buffer.data() + count, buffer.size() - count);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return system_error(Status::kReadFailed, "");
-    if (got == 0) break;
-    count += static_cast<size_t>(got);
-  }
-  return count;
-}
-
-Error write_all(int descriptor, std::span<const uint8_t> bytes) {
-  size_t count = 0;
-  while (count < bytes.size()) {
-    const ssize_t put = write(descriptor, bytes.data() + count, bytes.size() - count);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return system_error(Status::kWriteFailed, "");
-    count += static_cast<size_t>(put);
+Error prepare_streams() {
+  constexpr const char* kNames[] = {"standard input", "standard output", "standard error"};
+  for (int stream = kStdin; stream <= kStderr; ++stream) {
+    const int flags = fcntl(stream, F_GETFL);
+    if (flags < 0) return Error{Status::kStreamClosed, kNames[stream]};
+    if ((flags & O_NONBLOCK) != 0) fcntl(stream, F_SETFL, flags & ~O_NONBLOCK);
   }
   return kNoError;
 }
@@ -135,8 +122,7 @@ uint32_t processor_count() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 1;
-  const int count = CPU_COUNT(&allowed);
-  return count > 0 ? static_cast<uint32_t>(count) : 1;
+  return static_cast<uint32_t>(CPU_COUNT(&allowed));
 }
 
 Error pin_to_core(uint32_t core) {

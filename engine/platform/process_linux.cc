@@ -31,7 +31,7 @@ Error refused(Status status, const char* subject) {
       fchdir(run.folder) == 0) {
     syscall(SYS_execveat, run.executable, "", run.arguments, environment, AT_EMPTY_PATH);
   }
-  _exit(127);
+  _exit(errno == ENOEXEC ? 127 : 5);  // as shells tell it; else this host keeps it from running
 }
 
 }  // namespace
@@ -40,6 +40,7 @@ Result<Finished> run_program(const Run& run) {
   // What it writes goes to memory, so that nothing here waits for it but the loop below.
   const Handle output(memfd_create("answer", MFD_CLOEXEC));
   if (output < 0) return refused(Status::kFileSystem, "memfd_create");
+  signal(SIGCHLD, SIG_DFL);  // ignored, it would leave nothing to wait for
   const pid_t child = fork();
   if (child == 0) become(run, output);
   if (child < 0) return refused(Status::kFileSystem, "fork");

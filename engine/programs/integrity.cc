@@ -131,7 +131,10 @@ int main(int argument_count, char** argument_values) {
   };
   Error error = programs::parse_arguments(argument_count, argument_values, options, kHelp);
   const int modes = self + (binary != nullptr) + (pid != nullptr);
-  if (!failed(error) && modes != 1) error = Error{Status::kOptionMissing, "--self"};
+  if (!failed(error) && modes != 1) {
+    error = Error{modes == 0 ? Status::kOptionMissing : Status::kOptionValue,
+                  "--self, --binary or --pid"};
+  }
   if (!failed(error)) error = check(binary, self ? "self" : pid, self);
   if (!failed(error)) tell("result", text_of("matches"));
   return programs::report(error);

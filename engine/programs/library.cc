@@ -117,11 +117,20 @@ void bitnet_close(void* handle) {
 uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
                      BitnetError* error) {
   *out = nullptr;
-  const uint32_t kinds = format::kKvCacheKindCount;
-  if (options->kv_cache >= kinds)
-    return fill(error, {Status::kConfigConflict, "kv_cache", 0, options->kv_cache, kinds - 1});
-  if (options->head > static_cast<uint32_t>(model::HeadMode::kFull))
-    return fill(error, {Status::kConfigConflict, "head", 0, options->head, 1});
+  const struct {
+    const char* name;
+    uint32_t value, low, high;
+  } ranges[] = {
+      {"context", options->context, 1, UINT32_MAX},
+      {"threads", options->threads, 1, kThreadCountMax},
+      {"prefill_chunk", options->prefill_chunk, 1, kPrefillChunkMax},
+      {"kv_cache", options->kv_cache, 0, format::kKvCacheKindCount - 1},
+      {"head", options->head, 0, static_cast<uint32_t>(model::HeadMode::kFull)},
+  };
+  for (const auto& range : ranges) {
+    if (range.value < range.low || range.value > range.high)
+      return fill(error, {Status::kConfigConflict, range.name, 0, range.value, range.high});
+  }
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
   if (!file.ok()) return fill(error, file.error());
   const Result<std::span<uint8_t>> memory = platform::reserve_memory(sizeof(Engine));

@@ -40,6 +40,8 @@ verify-log  follow the chain of the log
 exit codes: 0 done, 1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment
 )";
 
+constexpr char kVerbs[] = "apply BUNDLE, root install FILE, status, recover or verify-log";
+
 struct Arguments {
   std::span<char*> words;  ///< the verb and what it is about
   const char* signature = nullptr;
@@ -170,11 +172,17 @@ Error run(int count, char** values) {
                                 {.name = "--digest", .text = &arguments.digest},
                                 {.name = "--json", .flag = &arguments.json}};
   BITNET_TRY(programs::parse_arguments(count, values, options, kHelp));
-  if (is_verb("status", 1, 1)) return run_status();
-  if (is_verb("verify-log", 1, 1)) return run_verify_log();
   const bool applies = is_verb("apply", 2, SIZE_MAX);
   const bool roots = is_verb("root", 3, 3) && std::strcmp(arguments.words[1], "install") == 0;
-  if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kUsage, "verb"};
+  const bool status = is_verb("status", 1, 1);
+  // What a verb does not look at would be thought to have been.
+  if (arguments.digest != nullptr && !roots) return Error{Status::kUsage, "--digest"};
+  if (arguments.signature != nullptr && !applies) return Error{Status::kUsage, "--sig"};
+  if (arguments.order != nullptr && !applies) return Error{Status::kUsage, "--order"};
+  if (arguments.json && !status) return Error{Status::kUsage, "--json"};
+  if (status) return run_status();
+  if (is_verb("verify-log", 1, 1)) return run_verify_log();
+  if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kOptionMissing, kVerbs};
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
   if (applies) return run_apply();

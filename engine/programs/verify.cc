@@ -162,10 +162,11 @@ Error check_content(Program& self, const char* content) {
   return release::check_folder(folder, update.manifest, keep, &self.folder);
 }
 
-/// Steps 1 to 3; sets `*content` to what was verified.
+/// After the self-test steps 1 to 3; sets `*content` to what was verified.
 Error verify(Program& self, const char** content) {
   const Arguments& given = self.arguments;
   BITNET_TRY(release::run_selftest());
+  if (given.selftest) return kNoError;
   BITNET_TRY(load_trust(self));
   for (const char* named : {given.model, given.bundle, given.release}) {
     if (named != nullptr) *content = named;
@@ -217,16 +218,14 @@ int main(int argument_count, char** argument_values) {
   Error error = read_arguments(argument_count, argument_values, &self.arguments);
   if (!failed(error)) error = check_arguments(self.arguments);
   if (failed(error)) return programs::report(error);
-  if (self.arguments.selftest) {
-    error = release::run_selftest();
-    if (failed(error)) return tell_not_trusted(self, error);
-    print(platform::kStdout, Line().text("SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"));
-    return programs::report(kNoError);
-  }
   const char* content = "";
   error = verify(self, &content);
   if (failed(error)) return tell_not_trusted(self, error);
-  tell_trusted(self, content);
+  if (self.arguments.selftest) {
+    print(platform::kStdout, Line().text("SHA-384, SHA3-384, Ed25519, ML-DSA-87: as known\n"));
+  } else {
+    tell_trusted(self, content);
+  }
   if (self.arguments.run == nullptr) return programs::report(kNoError);
   self.arguments.run[0] = const_cast<char*>(kExecutable);
   return programs::report(platform::execute(self.folder.kept, self.arguments.run));

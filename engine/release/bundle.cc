@@ -54,7 +54,8 @@ bool parse_head(Text head, uint64_t file_bytes, Bundle* bundle, Part* part, uint
 Error add_file(platform::Handle* file, bool alone, Bundle* bundle) {
   const platform::FileFacts facts = BITNET_VALUE(platform::file_facts(*file));
   uint8_t head[kPartHeadBytes];
-  const size_t got = BITNET_VALUE(platform::read_at(*file, 0, head));
+  // A head that the medium does not give is none: the other parts are looked at all the same.
+  const size_t got = platform::read_at(*file, 0, head).value();
   Part part;
   uint64_t index = 1;
   Text begin(head, got);
@@ -130,15 +131,14 @@ Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer) {
 Error explain_refusal(Bundle* bundle, std::span<uint8_t> buffer, const Error& reason) {
   bool damaged = false;
   for (Part& part : std::span(bundle->parts, bundle->part_count)) {
-    const Digest digest =
-        BITNET_VALUE(hash_file(part.descriptor, part.head_bytes, part.bytes, buffer));
-    if (digest == part.sha384) continue;
+    const Result<Digest> digest = hash_file(part.descriptor, part.head_bytes, part.bytes, buffer);
+    if (digest.ok() && digest.value() == part.sha384) continue;
+    const Error other{Status::kBundleDigest, reason.subject, 0, bundle->bytes, bundle->bytes};
+    if (part.head_bytes == 0) return digest.ok() ? other : digest.error();
     part.state = PartState::kDamaged;
     damaged = true;
   }
-  if (!damaged) return reason;
-  if (bundle->parts[0].head_bytes > 0) return parts_error(*bundle);
-  return Error{Status::kBundleDigest, reason.subject, 0, bundle->bytes, bundle->bytes};
+  return damaged ? parts_error(*bundle) : reason;
 }
 
 }  // namespace bitnet::release

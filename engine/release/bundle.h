@@ -44,8 +44,9 @@ Error open_bundle(std::span<const char* const> paths, const Digest& sha384, uint
 Result<size_t> read_next(Bundle* bundle, std::span<uint8_t> buffer);
 
 /// Tells why content was not right, for which everything is read once more. kParts where parts are
-/// not what their own heads say; kBundleDigest where a bundle in one file is not the signed one,
-/// with the subject of `reason`; else `reason` itself.
+/// not what their own heads say, or cannot be read; kBundleDigest where a bundle in one file is not
+/// the signed one, with the subject of `reason`; kFileSystem where that cannot be read; else
+/// `reason` itself.
 Error explain_refusal(Bundle* bundle, std::span<uint8_t> buffer, const Error& reason);
 
 }  // namespace bitnet::release

@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "platform/os.h"
+
 namespace bitnet::release {
 namespace {
 
@@ -107,6 +109,8 @@ Error denied(Host* host, const Error& error, const char* path) {
 }
 
 Error open_host(const char* prefix, bool to_write, Host* host) {
+  // What is opened would take the number of a stream that is not.
+  BITNET_TRY(platform::prepare_streams());
   host->prefix = prefix;
   const platform::Handle base(
       BITNET_VALUE(platform::open_folder(platform::kAnywhere, prefix[0] == 0 ? "/" : prefix)));

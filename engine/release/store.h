@@ -45,9 +45,9 @@ struct Host {
 };
 
 /// Opens the folders beneath `prefix` ("" for none) and reads the state. To write: creates what is
-/// missing, takes the lock, and makes durable what an earlier run may have left. kBusy,
-/// kFolderForeign, kFileSystem, kStateMissing where releases lie about without a state, or, not to
-/// write, where there is none.
+/// missing, takes the lock, and makes durable what an earlier run may have left. kStreamClosed,
+/// kBusy, kFolderForeign, kFileSystem, kStateMissing where releases lie about without a state, or,
+/// not to write, where there is none.
 Error open_host(const char* prefix, bool to_write, Host* host);
 /// The error as it is; or, where this user has not the right, kFolderForeign with prefix and path.
 Error denied(Host* host, const Error& error, const char* path);

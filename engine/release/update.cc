@@ -34,7 +34,7 @@ InstalledRelease* list_release(State* state, const ReleaseName& name) {
 /// from starting, can be gone back to again. Returns `reason`, or why even this failed.
 Error keep_evidence(Host* host, const ReleaseName& name, const char* event, const Error& reason) {
   InstalledRelease* release = list_release(&host->state, name);
-  release->failed = !of_host(reason) || name.counter > host->state.current.counter;
+  release->failed |= !of_host(reason) || name.counter > host->state.current.counter;
   if (release->failed) release->retired_s = host->state.time.elapsed_s;
   BITNET_TRY(commit(host, event, name.text));
   return reason;
@@ -102,6 +102,14 @@ ReleaseName pick_prunable(const State& state, uint64_t keep_s, uint32_t evidence
   return oldest[1] != nullptr ? oldest[1]->name : ReleaseName{};
 }
 
+/// Removes evidence beyond its quota, and what was replaced longer ago than `keep_s`.
+Error prune_all(Host* host, uint64_t keep_s) {
+  for (ReleaseName old; !(old = pick_prunable(host->state, keep_s, kEvidenceMax)).none();) {
+    BITNET_TRY(prune(host, old));
+  }
+  return kNoError;
+}
+
 /// The switch, from the first note of it; then what was replaced longer ago than `keep_s` goes.
 Error switch_to(Host* host, const ReleaseName& name, bool ordered, uint64_t keep_s) {
   State& state = host->state;
@@ -111,10 +119,7 @@ Error switch_to(Host* host, const ReleaseName& name, bool ordered, uint64_t keep
   BITNET_TRY(commit(host, "trial", name.text));
   BITNET_TRY(finish_trial(host));
   host->changed = true;
-  for (ReleaseName old; !(old = pick_prunable(state, keep_s, kEvidenceMax)).none();) {
-    BITNET_TRY(prune(host, old));
-  }
-  return kNoError;
+  return prune_all(host, keep_s);
 }
 
 /// Makes room for one more on the list.
@@ -187,7 +192,8 @@ Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> p
   if (update.bundle_bytes == 0) return Error{Status::kNoBundle, "update.sig"};
   BITNET_TRY(open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle));
   Error error = unpack(host);
-  if (failed(error) && error.status != Status::kFileSystem) {
+  const bool of_disk = error.status == Status::kFileSystem && !failed(host->archive.source);
+  if (failed(error) && !of_disk) {
     error = explain_refusal(&host->bundle, host->buffer, error);
   }
   // All of it is on the disk, and right: only now it gets its name.
@@ -244,7 +250,6 @@ Error load_root(Host* host) {
 
 /// Removes folders that look like ours and that no state names.
 Error remove_orphans(Host* host) {
-  BITNET_TRY(remove_folder(host, kIncoming));
   BITNET_TRY(platform::list_names(host->folder, &host->names));
   for (uint32_t i = 0; i < host->names.count; ++i) {
     ReleaseName orphan;
@@ -318,19 +323,22 @@ Error attempt(Host* host, Step step) {
 }  // namespace
 
 Error recover(Host* host) {
-  // 1. The root: the old or the new file, whole.  2. Time.
+  // 1. What an interrupted unpacking left goes first: it may have taken the room that all else
+  // needs.  2. The root: the old or the new file, whole.  3. Time.
+  BITNET_TRY(remove_folder(host, kIncoming));
   BITNET_TRY(load_root(host));
   BITNET_TRY(tick(host));
-  // 3. A trial goes on where it can: its release is verified again, to the last byte.
+  // 4. A trial goes on where it can: its release is verified again, to the last byte.
   State& state = host->state;
   if (!state.trial.none()) {
     Error error = check_kept(host, state.trial, state.ordered);
     error = failed(error) ? undo_trial(host, error) : finish_trial(host);
     if (!state.trial.none() || of_host(error)) return error;
   }
-  // 4. The links follow the state.  5. What was left lying about goes.
+  // 5. The links follow the state.  6. What was left lying about goes, and too much evidence.
   BITNET_TRY(set_links(host));
-  return remove_orphans(host);
+  BITNET_TRY(remove_orphans(host));
+  return prune_all(host, UINT64_MAX);
 }
 
 Error apply(Host* host, std::span<const char* const> paths, const char* signature,
@@ -349,23 +357,21 @@ Error install_root(Host* host, const char* path, const Digest* sha384) {
   const Digest digest = digest_of(container.statement);
   if (sha384 != nullptr && digest != *sha384) return Error{Status::kRootDigest, path};
   const bool none = host->root.version == 0;  // never installed, or not what was installed
-  if (digest != state.root_sha384) {
-    // 1. The first root, and one in place of what is lost, is the one that a person compared; later
-    // ones follow from the one before.
-    BITNET_TRY(parse_trust_root(container.statement, &host->next_root));
-    if (none && sha384 == nullptr) {
-      return Error{state.root_version == 0 ? Status::kRootMissing : Status::kRootChanged, path};
-    }
-    BITNET_TRY(none ? check_own_root(host->next_root, container, path)
-                    : check_successor(host->root, host->next_root, container, path));
-  } else if (!none) {
-    return kNoError;
+  const bool known = digest == state.root_sha384;
+  if (known && !none) return kNoError;
+  // 1. The first root, and one in place of what is lost, is the one that a person compared, or that
+  // the state names; later ones follow from the one before. Signatures may not be lost either.
+  BITNET_TRY(parse_trust_root(container.statement, &host->next_root));
+  if (none && !known && sha384 == nullptr) {
+    return Error{state.root_version == 0 ? Status::kRootMissing : Status::kRootChanged, path};
   }
+  BITNET_TRY(none ? check_own_root(host->next_root, container, path)
+                  : check_successor(host->root, host->next_root, container, path));
   BITNET_TRY(denied(host, platform::check_writable(host->etc), kEtcPath));
   // 2. The file beside, on the disk.  3. The state that names it.  4. Its name.
   BITNET_TRY(write_file(host->etc, kNewRoot, 0444, 0, container.file));
   BITNET_TRY(platform::sync_file(host->etc));
-  if (digest != state.root_sha384) {
+  if (!known) {
     state.root_version = host->next_root.version;
     state.root_sha384 = digest;
     BITNET_TRY(commit(host, "root", ""));

@@ -9,7 +9,6 @@ namespace {
 using format::Protection;
 
 constexpr int kFirstOther = platform::kStderr + 1;
-constexpr const char* kStreamNames[] = {"standard input", "standard output", "standard error"};
 
 bool contains(std::span<const uint8_t> outer, std::span<const uint8_t> inner) {
   return inner.data() >= outer.data() && inner.data() < outer.data() + outer.size();
@@ -38,10 +37,7 @@ Error Lockdown::first_missing() const {
 }
 
 Error Lockdown::before_threads() {
-  for (int stream = 0; stream < kFirstOther; ++stream) {
-    // A pipe or file would take its number, and be taken for it.
-    if (!platform::is_open(stream)) return Error{Status::kStreamClosed, kStreamNames[stream]};
-  }
+  BITNET_TRY(platform::prepare_streams());
   platform::ignore_broken_pipes();
   add(Protection::kCoreLimit, platform::forbid_core_files());
   add(Protection::kNotDumpable, platform::forbid_inspection());

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "platform/fs.h"
+#include "platform/os.h"
 
 namespace model {
 
@@ -129,6 +130,20 @@ Result<int> lookup(int folder, const char* name, bool want_folder) {
   return kInodes + found->second;
 }
 
+/// Takes room for a file that grows to `bytes`.
+Error grow(int descriptor, uint64_t bytes, const char* subject) {
+  const uint64_t before = node_of(descriptor).data.size();
+  const uint64_t more = bytes > before ? bytes - before : 0;
+  if (more > world.room) return fault(subject, ENOSPC);
+  if (world.room != UINT64_MAX) world.room -= more;
+  return kNoError;
+}
+
+/// What has lost its name gives its room back.
+void release_room(const Node& node) {
+  if (world.room != UINT64_MAX && !node.link) world.room += node.data.size();
+}
+
 int new_inode(Node node) {
   const int inode = world.next_inode++;
   world.durable[inode] = node;  // reachable only through a name
@@ -193,6 +208,7 @@ Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffe
 
 Error write_at(int descriptor, uint64_t offset, std::span<const uint8_t> bytes) {
   BITNET_TRY(step("pwrite"));
+  BITNET_TRY(grow(descriptor, offset + bytes.size(), "pwrite"));
   std::string text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   record({Pending::Kind::kWrite, descriptor - kInodes, {}, offset, std::move(text)});
   return kNoError;
@@ -209,6 +225,7 @@ Error set_length(int descriptor, uint64_t bytes) {
 
 Error reserve_space(int descriptor, uint64_t bytes) {
   BITNET_TRY(step("fallocate"));
+  BITNET_TRY(grow(descriptor, bytes, "fallocate"));
   record({Pending::Kind::kLength, descriptor - kInodes, {}, bytes, {}});
   return kNoError;
 }
@@ -252,6 +269,7 @@ Error rename_file(int folder, const char* from, const char* to) {
   if (found == entries.end()) return fault(to, ENOENT);
   const auto taken = entries.find(to);
   if (taken != entries.end() && world.now[taken->second].folder) return fault(to, ENOTEMPTY);
+  if (taken != entries.end()) release_room(world.now[taken->second]);
   record({Pending::Kind::kNames, folder - kInodes, {{from, 0}, {to, found->second}}});
   return kNoError;
 }
@@ -264,6 +282,7 @@ Error remove_file(int folder, const char* name, bool is_folder) {
   const Node& node = world.now[found->second];
   if (node.folder != is_folder) return fault(name, is_folder ? ENOTDIR : EISDIR);
   if (!node.entries.empty()) return fault(name, ENOTEMPTY);
+  release_room(node);
   record({Pending::Kind::kNames, folder - kInodes, {{name, 0}}});
   return kNoError;
 }
@@ -304,6 +323,8 @@ Result<HostTime> host_time() {
   time.wall_s = 1700000000 + world.clock_s;
   return time;
 }
+
+Error prepare_streams() { return kNoError; }
 
 Error check_writable(int) { return step("faccessat"); }
 

@@ -44,6 +44,7 @@ struct World {
   int next_inode = 2;
   unsigned boot = 1;
   uint64_t clock_s = 1000;
+  uint64_t room = UINT64_MAX;  ///< bytes of content that the disk still takes
 
   World();
   void sync_all();

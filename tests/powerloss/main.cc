@@ -42,6 +42,7 @@ release::Host host;
 Error outcome;
 Words verb;
 Tally tally;
+constexpr uint64_t kRoomForRecord = 4096;  ///< state and a line of the log, with something over
 uint64_t every = 1;
 uint64_t second_every = 1;  ///< the second crash follows every so many calls only
 uint64_t phase = 0;
@@ -177,6 +178,7 @@ std::string judge(const Scenario& scenario) {
     return "recovery fails: " + std::to_string(static_cast<int>(outcome.status)) + " " +
            outcome.subject;
   }
+  world.room = UINT64_MAX;
   if (std::string wrong = judge_link(scenario); !wrong.empty()) return wrong + " (recovered)";
   if (std::string wrong = judge_record(scenario, false); !wrong.empty()) return wrong;
   verb = scenario.verb;
@@ -204,8 +206,9 @@ std::string judge(const Scenario& scenario) {
 }
 
 /// Counts one state and tries it, unless a sample leaves it out.
-void try_state(const Scenario& scenario, const World& state, const std::string& what) {
-  if (tally.seen++ % every != phase) return;
+void try_state(const Scenario& scenario, const World& state, const std::string& what,
+               bool always = false) {
+  if (!always && tally.seen++ % every != phase) return;
   const World kept = world;
   world = state;
   tally.states += 1;
@@ -254,6 +257,17 @@ void for_cuts(const World& from, size_t limit, std::mt19937_64& random,
   for (const auto& each : all) visit(from.after_cut(each));
 }
 
+/// Bytes that an unpacking which did not end holds.
+uint64_t bytes_of_incoming(const World& state) {
+  const int folder = state.find("opt/bitnet.d/.incoming");
+  if (folder == 0) return 0;
+  uint64_t bytes = 0;
+  for (const auto& [name, inode] : state.now.at(folder).entries) {
+    bytes += state.now.at(inode).data.size();
+  }
+  return bytes;
+}
+
 void run_scenario(const Scenario& scenario, uint64_t limit) {
   std::mt19937_64 random(20261125);
   world.now = World().now;
@@ -286,6 +300,12 @@ void run_scenario(const Scenario& scenario, uint64_t limit) {
     const World killed = world;
     try_state(scenario, killed, at + " killed");
     cut(killed, limit, at + " power cut");
+    // No byte is left when the host comes back; what the unpacking has taken is enough for it.
+    World full = killed.after_cut(std::vector<unsigned>(killed.pending.size(), 1));
+    full.room = 0;
+    if (bytes_of_incoming(full) > kRoomForRecord) {
+      try_state(scenario, full, at + " power cut, disk full", true);
+    }
     tally.calls = call - 1;
     if (whole) break;
     // 2. The call fails.

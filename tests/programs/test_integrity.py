@@ -431,8 +431,8 @@ def test_self_tells_digest_regions_lockdown_and_its_limits() -> None:
 @pytest.mark.parametrize(
     ("arguments", "name", "subject"),
     [
-        ([], "kOptionMissing", "--self"),
-        (["--self", "--pid", "1"], "kOptionMissing", "--self"),
+        ([], "kOptionMissing", "--self, --binary or --pid"),
+        (["--self", "--pid", "1"], "kOptionValue", "--self, --binary or --pid"),
         (["--binary"], "kOptionValue", "--binary"),
         (["x"], "kUsage", "x"),
     ],

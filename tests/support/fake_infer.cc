@@ -1,7 +1,8 @@
 // Stands in for bitnet-infer in tests of updates: answers with its seed and its input. What its
 // config.yaml says may change that: `fails`, `hangs`, `talks` without end, `stays` after the end of
 // its answer, is `late`: fails as soon as the link to what runs points to it, or `lacks` something
-// of this host for as long as a file `lacking` lies beside the releases' folder.
+// of this host for as long as a file `lacking` lies beside the releases' folder; `later` so, only
+// when it is also late.
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <string.h>
@@ -24,7 +25,8 @@ int main(int count, char** values) {
   const int file = open(values[2], O_RDONLY);
   if (file < 0 || read(file, config, sizeof config - 1) < 0) return 2;
   if (strstr(config, "fails") != nullptr) return 1;
-  if (strstr(config, "lacks") != nullptr && access("../../lacking", F_OK) == 0) return 5;
+  const bool now = strstr(config, "later") == nullptr || runs();
+  if (strstr(config, "lacks") != nullptr && now && access("../../lacking", F_OK) == 0) return 5;
   if (strstr(config, "late") != nullptr && runs()) return 1;
   if (strstr(config, "hangs") != nullptr) pause();
   const ssize_t bytes = read(0, input, sizeof input);
