@@ -61,8 +61,12 @@ Error Generator::emit(const AnswerSink& sink, const tokenizer::Tables* tables, u
                       std::span<const Text> stop, bool* stopped) {
   *stopped = false;
   const bool silent = tables == nullptr || tokenizer::token_is_special(*tables, token);
-  const Text bytes = silent ? Text{} : tokenizer::token_bytes(*tables, token);
-  if (stop.empty() || silent) return sink.write(sink.context, token, bytes);
+  const Text bytes = tables == nullptr ? Text{} : tokenizer::token_bytes(*tables, token);
+  if (stop.empty() || silent) {
+    // A control token is not written, but all of its name may be a stop string.
+    for (const Text& word : stop) *stopped |= same(word, bytes);
+    return sink.write(sink.context, token, silent ? Text{} : bytes);
+  }
   BITNET_TRY(sink.write(sink.context, token, {}));
   for (size_t i = 0; i < bytes.size(); ++i) {
     held_[held_count_++] = bytes[i];

@@ -47,7 +47,8 @@ The same input, configuration and seed give the same answer on every processor.
   --isa NAME          use this kernel table instead of the configuration's `isa`
   --no-log            leave the configuration's log alone, as the self-test of a release does
   --stats             afterwards one line of JSON with counts and times on standard error
-  --bench COUNT       no prompt: decode COUNT tokens and show how long each took, as JSON
+  --bench COUNT       no prompt: decode COUNT tokens, two or more, and show how long each but
+                      the first took, as JSON
   --debug-vocab FILE  check FILE against the compiled vocabulary, show each token on standard error
   --hardening-report  lock down as for a run, print the state of each layer, and exit;
                       with --json as one JSON object
@@ -219,6 +220,9 @@ Error set_up(Program& self) {
   self.config = BITNET_VALUE(format::parse_config(text));
   self.config.seed = self.arguments.seed;
   BITNET_TRY(open_log(self, config_digest, text.size()));
+  if (!self.config.chat && !self.config.system.empty()) {  // it would be dropped without a word
+    return Error{Status::kConfigRange, "system", 0, self.config.system.size(), 0};
+  }
   // 2. The model's bytes; the program's own.
   const bool sealed = same(self.config.model, "sealed");
   const std::span<const uint8_t> file = BITNET_VALUE(find_model(self.config.model));

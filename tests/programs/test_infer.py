@@ -433,7 +433,9 @@ def test_infer_system_message_without_a_place_is_refused(tmp_path: Path) -> None
     """If this fails, a system message is dropped without a word."""
     config = write_config(tmp_path, system="be brief")
     assert_refused(ask(config), "kNoChatTemplate", "system message")
-    assert ask(write_config(tmp_path, system="be brief", prompt="raw")).returncode == 0
+    raw = write_config(tmp_path, system="be brief", prompt="raw")
+    assert_refused(ask(raw), "kConfigRange", "system", 0, 8, 0)
+    assert ask(write_config(tmp_path, prompt="raw")).returncode == 0
 
 
 @pytest.mark.parametrize(

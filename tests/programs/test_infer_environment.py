@@ -42,6 +42,31 @@ def limited(config: Path, kind: int, value: int, *arguments: str) -> Result:
     )  # fmt: skip
 
 
+def test_infer_waits_for_streams_that_do_not_block(config: Path) -> None:
+    """Broken, a terminal that another program left in O_NONBLOCK ends the run with errno 11."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    answer, output = os.pipe()
+    fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(output, False)
+    os.write(output, bytes(4096))  # full: to go on, the program must wait
+    command = [sealed_program(), "--config", config, "--seed", "42"]
+    with subprocess.Popen(command, stdin=reader, stdout=output, stderr=subprocess.PIPE) as process:
+        os.close(reader)
+        os.close(output)
+        assert process.stderr is not None
+        # It waits for its input, then for room for its output, and neither call fails.
+        for data in (QUESTION, b""):
+            time.sleep(0.5)
+            assert process.poll() is None, process.stderr.read()
+            if data:
+                os.write(writer, data)
+                os.close(writer)
+        with os.fdopen(answer, "rb") as file:
+            assert file.read()[4096:] == ANSWER
+        assert process.wait(120) == 0
+
+
 def test_infer_resources_refused_are_named(tmp_path: Path) -> None:
     """If this fails, a machine that is too small shows as a crash."""
     config = write_config(tmp_path, prompt_bytes_max=1 << 20)

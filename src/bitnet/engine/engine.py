@@ -287,15 +287,16 @@ class Engine:
             prompt: Text, or token ids that are taken as they are.
             chat: Put text into the model's chat template; else it is taken raw, after what the
                 tokenizer's file puts before a text, such as a BOS.
-            system: System message for the template.
+            system: System message for the template; without one, empty.
             max_new_tokens: 1 …; prompt and answer together must fit the context.
             temperature, top_k, top_p, repetition_penalty, seed: docs/numerics.md, Choosing a token.
-            stop: Strings that end the answer; needs a tokenizer.
+            stop: Strings that end the answer, or whole names of control tokens; needs a
+                tokenizer.
 
         Raises:
             EvaluationError: The prompt is empty or does not fit the context.
-            UsageError: A sampling argument is out of range, or there are stop strings but no
-            tokenizer.
+            UsageError: A sampling argument is out of range, there are stop strings but no
+            tokenizer, or a system message without a template.
             KeyboardInterrupt: Ctrl-C was pressed; the answer ends at the next token.
         """
         _check_sampling(max_new_tokens, temperature, top_k, top_p, repetition_penalty, seed)
@@ -313,6 +314,11 @@ class Engine:
         self, prompt: str | bytes | Sequence[int], chat: bool, system: str | bytes
     ) -> npt.NDArray[np.uint32]:
         """Returns uint32[n], the ids of a prompt of `generate`."""
+        if system and not (chat and isinstance(prompt, str | bytes)):
+            raise UsageError(
+                "`system` is a message for the chat template, and none is used",
+                hint="leave it out, or pass text with `chat=True`",
+            )
         if not isinstance(prompt, str | bytes):
             return _token_array(prompt)
         if chat:
