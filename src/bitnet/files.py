@@ -157,7 +157,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def create_file(path: Path, data: bytes, *, mode: int) -> None:
-    """Writes a file that does not exist yet, whole or not at all.
+    """Writes a file that does not exist yet, whole or not at all; it is on the disk then.
 
     On a file system without hard links a cut of the power may leave a part of it.
 
@@ -178,6 +178,11 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             _create_in_place(path, data, mode)
+        try:
+            sync_directory(path.parent)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     except FileExistsError:
         raise UsageError(
             f"file exists already: `{path}`", hint="choose another name; nothing is overwritten"

@@ -171,3 +171,24 @@ def test_create_file_that_fails_leaves_nothing(
     with pytest.raises(ToolchainError, match="file cannot be written"):
         files.create_file(tmp_path / "key", DATA, mode=0o600)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_create_file_puts_its_name_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, a key that the ceremony has told of is gone after a cut of the power."""
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if synced[-1] == str(tmp_path) and (tmp_path / "fails").exists():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    files.create_file(tmp_path / "key", DATA, mode=0o600)
+    assert synced[-1] == str(tmp_path)
+    with pytest.raises(ToolchainError, match="file cannot be written"):
+        files.create_file(tmp_path / "fails", DATA, mode=0o600)
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]

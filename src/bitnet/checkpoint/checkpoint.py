@@ -316,6 +316,12 @@ class Checkpoint:
         summary = MagnitudeSummary()
         for begin, end in row_blocks(*matrix_shape(self.spec, role)):
             summary.add(self._store.float_rows(weight, begin, end))
+        if summary.has_scales and self.form is not WeightForm.MASTERS:
+            raise CheckpointError(
+                f"matrix is ternary with several scales: `{weight.name}`",
+                where=(*weight.where(), "each row has one magnitude, or a tenth of it is zero"),
+                hint="take a checkpoint with one scale a matrix; others cannot be written exactly",
+            )
         result = summary.mean, summary.single_magnitude
         self._magnitude_cache[role, layer] = result
         return result

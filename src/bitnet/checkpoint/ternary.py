@@ -60,17 +60,23 @@ class MagnitudeSummary:
     def __init__(self) -> None:
         self._row_sums: list[float] = []
         self._count = 0
+        self._zeros = 0
         self._least = math.inf
         self._greatest = 0.0
+        self._one_a_row = True
 
     def add(self, values: npt.NDArray[np.float32]) -> None:
         """Takes float32[rows, cols] into account."""
         self._row_sums.extend(row_magnitudes(values).tolist())
         self._count += values.size
         magnitudes = np.abs(values)
-        self._greatest = max(self._greatest, float(magnitudes.max(initial=0.0)))
-        least = magnitudes.min(initial=np.inf, where=magnitudes > 0)
-        self._least = min(self._least, float(least))
+        used = magnitudes > 0
+        self._zeros += values.size - int(np.count_nonzero(used))
+        greatest = magnitudes.max(axis=1, initial=0.0)
+        least = magnitudes.min(axis=1, initial=np.inf, where=used)
+        self._greatest = max(self._greatest, float(greatest.max(initial=0.0)))
+        self._least = min(self._least, float(least.min(initial=np.inf)))
+        self._one_a_row &= bool(np.all((least == greatest) | (greatest == 0)))
 
     @property
     def mean(self) -> np.float32:
@@ -81,6 +87,16 @@ class MagnitudeSummary:
     def single_magnitude(self) -> np.float32 | None:
         """The one magnitude of all values that are not zero, if there is just one."""
         return np.float32(self._greatest) if self._least == self._greatest else None
+
+    @property
+    def has_scales(self) -> bool:
+        """Whether W looks like -1, 0, +1 times several scales, for rows or other parts of it.
+
+        Every row has one magnitude, or more than a tenth of W is exactly zero: of weights that
+        were trained in floating point nearly none are.
+        """
+        several = self._least < self._greatest
+        return several and (self._one_a_row or 10 * self._zeros > self._count)
 
 
 def absmean_scale(mean: np.float32) -> np.float32:

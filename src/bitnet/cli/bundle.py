@@ -23,7 +23,7 @@ from bitnet.release.parts import parse_size, plan_parts, write_parts
 from bitnet.release.selftest import DEFAULT_PROMPT, SELFTEST_S
 from bitnet.release.sheet import SheetPart, emit_sheet
 from bitnet.release.statements import parse_update_statement
-from bitnet.release.trust import accept_update, parse_trust_root
+from bitnet.release.trust import accept_update, check_threshold, parse_trust_root
 from bitnet.seal.toolchain import host_arch
 
 __all__ = ["PROMPT_BYTES_MAX", "PROMPT_NAME", "build_programs_shown", "register"]
@@ -177,7 +177,9 @@ def _list_signers(
         raise SignatureError(f"signature file is for another bundle: `{path}`")
     if root is None:
         return [f"key {each.key_id[:16]}" for each in container.signatures], None
-    trust = parse_trust_root(load_container(root, "trust root").statement)
+    root_container = load_container(root, "trust root")
+    trust = parse_trust_root(root_container.statement)
+    check_threshold(trust, "root", root_container)
     _, by_role = accept_update(trust, container)
     signers = {key.key_id: key for keys in by_role.values() for key in keys}
     return [f"{key.name} ({key.custodian})" for key in signers.values()], trust.version

@@ -131,6 +131,12 @@ def _change(path: Path, output: Path | None, change: Callable[[TrustRoot], Trust
             hint="pass `--output` with a name for the draft of the next version",
         )
     changed = change(next_draft(root, issued=issued))
+    if "site" in root.roles and "site" not in changed.roles:
+        render.print_warning(
+            "role `site` goes with its last key: `release` alone then decides about releases and "
+            "about orders to go back",
+            hint="add another key to `site` before this draft is signed, unless that is meant",
+        )
     draft = Container(changed.emit())
     if output is None:
         replace_file(path, draft.emit())
@@ -158,16 +164,18 @@ def init(
         list[Path] | None, typer.Option("--site", metavar="PUB", help="Key of role site; repeat.")
     ] = None,
     site_threshold: Annotated[
-        int, typer.Option("--site-threshold", metavar="M", help="The same of role site.")
-    ] = 1,
+        int | None, typer.Option("--site-threshold", metavar="M", help="The same of role site; 1.")
+    ] = None,
 ) -> None:
     """Writes the draft of the first root, version 1."""
+    if site_threshold is not None and not site_keys:
+        raise UsageError("role `site` has no keys", hint="name them with `--site`")
     keys: dict[str, PublicKey] = {}
     roles: dict[str, Role] = {}
     for name, paths, threshold in (
         ("root", root_keys, root_threshold),
         ("release", release_keys, release_threshold),
-        ("site", site_keys or [], site_threshold),
+        ("site", site_keys or [], 1 if site_threshold is None else site_threshold),
     ):
         members = {key.key_id: key for key in map(load_public_key, paths)}
         keys.update(members)

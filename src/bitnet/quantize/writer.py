@@ -106,7 +106,7 @@ def _check_trained_ternary(checkpoint: Checkpoint, force: bool) -> None:
     if checkpoint.form is not WeightForm.PLAIN_FLOAT or force:
         return
     raise QuantizationError(
-        f"checkpoint was not trained with 1-bit weights: `{checkpoint.directory}`",
+        f"nothing in the checkpoint says 1-bit training: `{checkpoint.directory}`",
         where=(
             f"{checkpoint.architecture} with float weights and no `quantization_config`",
             "rounding ordinary weights to -1, 0, +1 gives a model that answers nonsense",

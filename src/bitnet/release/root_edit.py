@@ -63,7 +63,9 @@ def add_key(root: TrustRoot, role: str, key: PublicKey, threshold: int | None = 
         raise UsageError(f"key is in the role already: `{key.name}`", where=f"role {role}")
     if key.key_id in root.revoked:
         raise UsageError(f"key is revoked: `{key.name}`", hint="make a new key for this person")
-    new = Role(threshold or old.threshold, tuple(sorted((*old.key_ids, key.key_id))))
+    new = Role(
+        old.threshold if threshold is None else threshold, tuple(sorted((*old.key_ids, key.key_id)))
+    )
     return _with_roles(root, {**root.roles, role: new}, key)
 
 
@@ -85,7 +87,7 @@ def remove_key(root: TrustRoot, role: str, key: PublicKey) -> TrustRoot:
 
 
 def revoke_key(root: TrustRoot, key: PublicKey) -> TrustRoot:
-    """Returns the root with a key out of all roles and never to come back.
+    """Returns the root without a key that never comes back; `site` goes with its last one.
 
     Raises:
         UsageError: Too few custodians would be left in a role.

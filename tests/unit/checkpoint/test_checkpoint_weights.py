@@ -128,6 +128,52 @@ def test_checkpoint_dequantised_values_keep_their_own_magnitude(tmp_path: Path) 
     assert np.array_equal(matrix.weights, codes)
 
 
+SEVERAL_SCALES = {
+    "two shards of rows": lambda codes: np.repeat([[0.5], [0.25]], len(codes) // 2, axis=0),
+    "two shards of columns": lambda codes: np.repeat([[0.5, 0.25]], codes.shape[1] // 2, axis=1),
+    "one a row": lambda codes: np.linspace(0.1, 0.9, len(codes))[:, None],
+    "groups": lambda codes: np.repeat(np.linspace(0.1, 0.9, codes.shape[1] // 4)[None], 4, axis=1),
+}
+
+
+@pytest.mark.parametrize(
+    ("scales", "binary"), [*((name, False) for name in SEVERAL_SCALES), ("one a row", True)]
+)
+@pytest.mark.parametrize("config", [{"is_bitnet_config": True}, {}])
+def test_checkpoint_several_scales_in_a_matrix_are_refused(
+    tmp_path: Path, scales: str, binary: bool, config: dict[str, bool]
+) -> None:
+    """Broken, the mean of all magnitudes stands in for each, and the layer answers wrongly."""
+    tiny = make_checkpoint(family="llama", form="float")
+    tiny.config.pop("is_bitnet_config", None)
+    tiny.config |= config
+    name = "model.layers.0.mlp.up_proj.weight"
+    rng = np.random.default_rng(3)
+    shape = tiny.values[name].shape
+    codes = rng.choice([-1, 1] if binary else [-1, 0, 1], shape)
+    tiny.tensors[name] = as_tensor((codes * SEVERAL_SCALES[scales](codes)).astype(np.float32))
+    with open_checkpoint(tiny.write(tmp_path)) as checkpoint:
+        for read in (checkpoint.matrix, checkpoint.matrix_scale):
+            with pytest.raises(CheckpointError, match="ternary with several scales") as caught:
+                read("up", 0)
+        assert name in caught.value.message
+        checkpoint.matrix("gate", 0)  # floats without such a form go on as masters
+
+
+def test_checkpoint_online_masters_with_zeros_are_taken_as_transformers_does(
+    tmp_path: Path,
+) -> None:
+    """Broken, a model that was trained with sparse masters is refused."""
+    tiny = make_checkpoint(form="online")
+    name = "model.layers.0.mlp.up_proj.weight"
+    values = tiny.values[name] * (np.random.default_rng(5).random(tiny.values[name].shape) > 0.5)
+    tiny.tensors[name] = as_tensor(values.astype(np.float32))
+    with open_checkpoint(tiny.write(tmp_path)) as checkpoint:
+        matrix = checkpoint.matrix("up", 0)
+    theirs = WeightQuant.apply(torch.tensor(values.astype(np.float32))).numpy()
+    assert np.array_equal(matrix.weights, np.sign(theirs))
+
+
 @pytest.mark.parametrize("cols", [1, 2, 3, 17, 100, 4096])
 def test_row_magnitudes_any_width_equal_the_exact_sum(cols: int) -> None:
     """Broken, the mean of |W| would drift with the width of a matrix."""

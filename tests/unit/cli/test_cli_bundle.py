@@ -428,7 +428,7 @@ def test_existing_bundle_is_split_and_described(tmp_path: Path) -> None:
     assert b"Signed by" not in sheet.read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["enough", "forged", "too few"])
+@pytest.mark.parametrize("kind", ["enough", "forged", "too few", "root not signed"])
 def test_sheet_names_only_those_whose_signatures_verify(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -450,7 +450,8 @@ def test_sheet_names_only_those_whose_signatures_verify(
     needed = 3 if kind == "too few" else 2
     keys = (alice, bob, make_key("carol"))
     trust = make_root(4, root=(2, keys), release=(needed, keys))
-    root.write_bytes(Container(trust.emit()).emit())
+    approved = sign_all(trust.emit(), *([] if kind == "root not signed" else (alice, bob)))
+    root.write_bytes(approved.emit())
     sheet = tmp_path / "sheet.html"
     what = ("--existing", path, "--sheet", sheet, "--signatures", signatures)
     code = run("bundle", *what, "--root", root, "--output", tmp_path)

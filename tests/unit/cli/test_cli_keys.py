@@ -232,6 +232,41 @@ def test_root_add_and_remove_change_a_draft(keys: Path, tmp_path: Path) -> None:
     assert [key.name for key in root.keys] == ["alice"]
 
 
+def test_root_that_loses_its_last_site_key_says_what_that_means(
+    keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, the answer to a stolen site key hands orders to go back to `release` unnoticed."""
+    path, alice, bob = tmp_path / "trust.root", keys / "alice.pub", keys / "bob.pub"
+    base = ("--root", alice, "--release", alice, "--root-threshold", 1, "--release-threshold", 1)
+    assert run("keys", "root", "init", *base, "--site", bob, "--output", path) == 0
+    capsys.readouterr()
+    for verb in (("revoke", path, "bob"), ("remove", path, "bob", "--role", "site")):
+        draft = tmp_path / verb[0]
+        draft.write_bytes(path.read_bytes())
+        assert run("keys", "root", verb[0], draft, *verb[2:]) == 0
+        assert "warning: role `site` goes with its last key" in capsys.readouterr().err
+        assert "site" not in parse_trust_root(parse_container(draft.read_bytes()).statement).roles
+    assert run("keys", "root", "add", path, keys / "carol.pub", "--role", "site") == 0
+    assert run("keys", "root", "revoke", path, "bob") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_root_threshold_that_would_be_ignored_is_refused(
+    keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, a typing error leaves a root with less than what was asked for."""
+    path, alice = tmp_path / "trust.root", keys / "alice.pub"
+    base = ("--root", alice, "--release", alice, "--root-threshold", 1, "--release-threshold", 1)
+    assert run("keys", "root", "init", *base, "--site-threshold", 2, "--output", path) == 2
+    assert "role `site` has no keys" in capsys.readouterr().err
+    assert not path.exists()
+    assert run("keys", "root", "init", *base, "--output", path) == 0
+    before = path.read_bytes()
+    more = ("--role", "release", "--threshold", 0)
+    assert run("keys", "root", "add", path, keys / "bob.pub", *more) == 2
+    assert path.read_bytes() == before
+
+
 def test_root_sign_says_when_add_is_wrong_or_missing(
     keys: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

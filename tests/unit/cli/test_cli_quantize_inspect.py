@@ -155,7 +155,7 @@ def test_quantize_plain_float_checkpoint_explains_itself(
     arguments = ["quantize", *BITS_AND_FORMAT, "--model", directory, "--output", output]
     assert run(*arguments) == 1
     assert capsys.readouterr().err == (
-        f"error: checkpoint was not trained with 1-bit weights: `{directory}`\n"
+        f"error: nothing in the checkpoint says 1-bit training: `{directory}`\n"
         "  LlamaForCausalLM with float weights and no `quantization_config`\n"
         "  rounding ordinary weights to -1, 0, +1 gives a model that answers nonsense\n\n"
         "hint: take a checkpoint that was trained so, or insist with `--force`\n"
