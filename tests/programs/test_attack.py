@@ -105,7 +105,7 @@ HELD = [
     ("landlock", "read", (N["openat"], AT_FDCWD, ":/etc/passwd", 0), -errno.EACCES),
     ("landlock", "make", (N["openat"], AT_FDCWD, ":/tmp/x", 65, 420), -errno.EACCES),
     ("landlock", "execute", (N["execve"], ":/bin/true", 0, 0), -errno.EACCES),
-    ("landlock", "signal", (N["kill"], 1, 0), -errno.EPERM),
+    ("landlock", "signal", (N["kill"], os.getpid(), 0), -errno.EPERM),
     ("not_dumpable", "stays", (N["prctl"], 3), 0),
     ("no_new_privileges", "stays", (N["prctl"], 39), 1),
     ("mdwe", "is on", (N["prctl"], 66), 1),
@@ -171,6 +171,7 @@ def test_layers_taken_away_let_the_attack_through() -> None:
         ((N["mprotect"], "@weights", 4096, 3), 0),
         ((N["mprotect"], "@arena", 4096, 7), 0),
         ((N["openat"], AT_FDCWD, ":/etc/passwd", 0), 9),
+        ((N["kill"], os.getpid(), 0), 0),
     ):
         attack = Attack("layer", "", ("call", *map(str, words)))
         assert run_attack(attack, accept=0x3FF, preexec_fn=gone).returned == expected

@@ -2,14 +2,15 @@
 
 import hashlib
 import re
+import resource
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from bitnet.seal.embed import seal
 from bitnet.seal.toolchain import host_arch
+from tests.support.host import addresses_change
 from tests.support.sealing import build_probe, make_model, model_head, probe_facts
 
 MIB = 1 << 20
@@ -71,11 +72,13 @@ def test_program_is_static_for_ldd_and_file(tmp_path: Path) -> None:
 
 def test_program_load_address_changes_from_run_to_run(tmp_path: Path) -> None:
     """Static-PIE is there for this; at a fixed address the payload lies where the file says."""
+    plain, _ = make_sealed(tmp_path, HOST, pie=False)
+    assert len({probe_facts(HOST, plain)["address"] for _ in range(4)}) == 1
+    if not addresses_change():
+        pytest.skip("addresses are not randomised here: randomize_va_space, or the personality")
     executable, _ = make_sealed(tmp_path, HOST)
     addresses = {probe_facts(HOST, executable)["address"] for _ in range(4)}
     assert len(addresses) > 1
-    plain, _ = make_sealed(tmp_path, HOST, pie=False)
-    assert len({probe_facts(HOST, plain)["address"] for _ in range(4)}) == 1
 
 
 def read_mapping(process: int, executable: Path, flags: str) -> dict[str, int]:
@@ -104,7 +107,8 @@ def test_payload_is_read_only_and_shared_between_processes(tmp_path: Path) -> No
             sizes = read_mapping(process.pid, executable, "r--p")
             assert sizes["Rss"] >= PAYLOAD_BYTES // 1024
             assert sizes["Private_Clean"] == sizes["Private_Dirty"] == sizes["Anonymous"] == 0
-            assert sizes["Shared_Clean"] == sizes["Rss"]
+            # Dirty where the file system lies in memory.
+            assert sizes["Shared_Clean"] + sizes["Shared_Dirty"] == sizes["Rss"]
     finally:
         for process in started:
             process.communicate(b"x")
@@ -145,8 +149,13 @@ def test_payload_of_five_gib_runs(tmp_path: Path) -> None:
         file.seek(size - 8)
         file.write(b"the last")
     seal(build_probe(HOST), tmp_path / "model.bin", tmp_path / "sealed")
-    begin = time.monotonic()
+    before_s = processor_seconds_of_children()
     facts = probe_facts(HOST, tmp_path / "sealed", "ends")
     assert facts["bytes"] == str(size)
     assert facts["last"] == b"the last".hex()
-    assert time.monotonic() - begin < 5
+    assert processor_seconds_of_children() - before_s < 5
+
+
+def processor_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -7,7 +7,10 @@ to be told as missing, and all others to hold.
 import ctypes
 import functools
 import os
+import re
+import resource
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,17 +21,22 @@ from tests.support.engine import PROTECTIONS
 __all__ = [
     "absent_layers",
     "absent_mask",
+    "addresses_change",
     "clock_needs_call",
     "fixed_addresses",
     "installed",
     "landlock_abi",
+    "missing_rights",
     "root_only",
 ]
 
-root_only = pytest.mark.skipif(
-    os.geteuid() != 0,
-    reason="becomes another user, or looks into a process that only root may look into",
-)
+# The bits of the rights that tests use of root. Source: linux/capability.h.
+_RIGHTS = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "KILL": 5, "SETGID": 6, "SETUID": 7,
+    "SYS_CHROOT": 18, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "SYS_NICE": 23, "SYS_RESOURCE": 24,
+}  # fmt: skip
+# The limits that tests set higher than they may be.
+_RAISED = (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK)
 
 _PR_GET_MDWE = 66
 # Numbers that all architectures share, but for the older seccomp.
@@ -39,6 +47,38 @@ _SECCOMP_GET_ACTION_AVAIL = 2
 _KILL_PROCESS = 0x80000000
 _ADDR_NO_RANDOMIZE = 0x0040000
 _NO_DESCRIPTOR = 0xFFFFFFFF
+
+
+def missing_rights(*names: str) -> tuple[str, ...]:
+    """Returns those of these rights that this process lacks: root of a container has not all.
+
+    Source: capabilities(7), proc_pid_status(5).
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    assert found is not None
+    held = int(found[1], 16)
+    return tuple(f"CAP_{name}" for name in names if not held >> _RIGHTS[name] & 1)
+
+
+def _missing_of_root() -> tuple[str, ...]:
+    """Returns what the users of `root_only` need and this process lacks."""
+    rights = set(_RIGHTS)
+    core, lock = (resource.getrlimit(limit)[1] for limit in _RAISED)
+    if core == resource.RLIM_INFINITY and (lock == resource.RLIM_INFINITY or lock >= 8 << 20):
+        rights.remove("SYS_RESOURCE")  # they are high enough as they are
+    missing = [] if os.geteuid() == 0 else ["user 0"]
+    # What a right of another namespace is worth: user_namespaces(7).
+    users = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+    missing += [] if users == ["0", "0", "4294967295"] else ["the first user namespace"]
+    return (*missing, *missing_rights(*sorted(rights)))
+
+
+root_only = pytest.mark.skipif(
+    bool(_missing_of_root()),
+    reason="becomes another user, looks into a process that only root may look into, or mounts; "
+    f"missing here: {', '.join(_missing_of_root())}",
+)
 
 
 def _libc() -> ctypes.CDLL:
@@ -92,10 +132,18 @@ def clock_needs_call() -> bool | None:
 def fixed_addresses() -> bool:
     """Returns whether a process may ask for the same addresses on every run: some sandboxes
     refuse it."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if _libc().personality(_ADDR_NO_RANDOMIZE) >= 0 else 1)
-    return os.waitpid(pid, 0)[1] == 0
+    command = [installed("setarch"), "--addr-no-randomize", "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def addresses_change() -> bool:
+    """Returns whether the kernel gives a program other addresses on every run.
+
+    Source: Documentation/admin-guide/sysctl/kernel.rst and personality(2) of Linux.
+    """
+    fixed = Path("/proc/sys/kernel/randomize_va_space").read_text(encoding="ascii").strip() == "0"
+    personality = int(Path("/proc/self/personality").read_text(encoding="ascii"), 16)
+    return not fixed and not personality & _ADDR_NO_RANDOMIZE
 
 
 def installed(name: str) -> str:
