@@ -133,7 +133,7 @@ def test_time_of_a_template_is_that_of_all_its_renderings(
     monkeypatch.setattr(chat_template, "_SECONDS_MAX", 1.0)
     loop = "{% for i in range(COUNT) %}{% endfor %}" + USER
     used_s = {}
-    for count in (1000, 20000):
+    for count in (1000, 99999):  # Jinja's sandbox allows 100,000
         template = chat_template.ChatTemplate(loop.replace("COUNT", str(count)), "test", {})
         begun_s = time.thread_time()
         renderer = chat_template.Renderer(template)
@@ -145,4 +145,4 @@ def test_time_of_a_template_is_that_of_all_its_renderings(
             assert "template takes too long" in error.message
             assert renderer.exhausted
         used_s[count] = time.thread_time() - begun_s
-    assert used_s[1000] < 1.0 <= used_s[20000] < 2.0
+    assert used_s[1000] < 1.0 <= used_s[99999] < 2.0

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import time
@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from bitnet.seal.toolchain import host_arch
+from tests.support.attacks import system_calls
+from tests.support.held import Held, held_after
 from tests.support.log_programs import (
     assert_told,
     end,
@@ -69,7 +72,7 @@ def test_follow_shows_records_live_and_survives_the_writer(tmp_path: Path) -> No
     again.communicate("")
     assert line()["writer"] == "ended"
     path.unlink()
-    reader.communicate(timeout=20)
+    reader.communicate(timeout=120)
     assert reader.returncode == 0
 
 
@@ -77,6 +80,33 @@ def head_of(path: Path) -> bytes:
     """The count of records in the header."""
     with path.open("rb") as file:
         return file.read(72)[64:]
+
+
+def stop_between_looks(reader: subprocess.Popen[str]) -> None:
+    """Stops a reader that follows while it waits for its next look.
+
+    One stopped in the middle of a look would see parts of two rings.
+    """
+    proc = Path(f"/proc/{reader.pid}")
+    waiting = {str(system_calls(host_arch())[name]) for name in ("nanosleep", "clock_nanosleep")}
+
+    def reads() -> str:
+        (line,) = re.findall(r"^syscr: \d+$", (proc / "io").read_text(), re.MULTILINE)
+        return str(line)
+
+    deadline = time.monotonic() + 120
+    while True:
+        assert time.monotonic() < deadline
+        before = reads()
+        if (proc / "syscall").read_text().split()[0] not in waiting:
+            continue
+        reader.send_signal(signal.SIGSTOP)
+        while (proc / "stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < deadline
+        # It was seen waiting, and has read nothing since before.
+        if reads() == before:
+            return
+        reader.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("more", [0, 3, 8])
@@ -100,11 +130,11 @@ def test_follow_refuses_a_ring_that_was_set_back(tmp_path: Path, more: int) -> N
     write(other, more)
     assert show(other).returncode == 0
     content = other.read_bytes()
-    reader.send_signal(signal.SIGSTOP)
+    stop_between_looks(reader)
     path.write_bytes(content)
     reader.send_signal(signal.SIGCONT)
     try:
-        output, errors = reader.communicate(timeout=20)
+        output, errors = reader.communicate(timeout=120)
     finally:
         reader.kill()
     assert (output, errors) == ("", told("kLogChain", "shown before", 9))
@@ -112,30 +142,22 @@ def test_follow_refuses_a_ring_that_was_set_back(tmp_path: Path, more: int) -> N
 
 
 @contextlib.contextmanager
-def slow_look(path: Path, place: int, trace: Path) -> Iterator[subprocess.Popen[str]]:
-    """A reader that has asked for a writer, and waits three seconds before its read `place`."""
-    strace = shutil.which("strace")
-    assert strace is not None, "strace is not installed; `make setup` names what the tests need"
-    process = subprocess.Popen(
-        [strace, "-qq", "-e", "trace=fcntl,pread64", "-o", str(trace),
-         "-e", f"inject=pread64:delay_enter=3s:when={place}",
-         str(log_program()), str(path), "--json"],
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 20
-    while not trace.exists() or trace.read_text().count("pread64(") < place:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def held_look(path: Path, reads: int, trace: Path) -> Iterator[Held]:
+    """A reader that has asked for a writer, and stands still after so many reads."""
+    # It asks with its second fcntl; the first belongs to the opening.
+    call, count = ("pread64", reads) if reads else ("fcntl", 2)
+    command = [log_program(), path, "--json"]
+    with held_after(call, count, trace, command, watched="fcntl,pread64") as held:
+        asked = [number for number, line in enumerate(held.calls) if "F_OFD_GETLK" in line]
+        read = [number for number, line in enumerate(held.calls) if line.startswith("pread64(")]
+        assert len(asked) == 1 and len(read) == reads and asked < (read or [len(held.calls)])
+        yield held
 
 
-def state_of(process: subprocess.Popen[str]) -> str:
+def state_of(held: Held) -> str:
     """What a look told of the writer."""
-    output, errors = process.communicate(timeout=20)
+    process = held.go_on()
+    output, errors = process.communicate(timeout=120)
     assert (errors, process.returncode) == ("", 0)
     return str(json.loads(output.splitlines()[-1])["writer"])
 
@@ -144,12 +166,12 @@ def test_writer_that_starts_during_a_look_is_not_told_as_dead(tmp_path: Path) ->
     """An operator who reads `died` looks for a crash that never was."""
     path = tmp_path / "ring"
     write(path, 3)
-    with slow_look(path, 1, tmp_path / "trace") as look:
+    with held_look(path, 0, tmp_path / "trace") as look:
         writer = start_writer(path, 2)
         assert state_of(look) == "running"
     writer.communicate("")
     # One that came and went: what was copied of it ends in the middle.
-    with slow_look(path, 2, tmp_path / "again") as look:
+    with held_look(path, 1, tmp_path / "again") as look:
         write(path, 2)
         assert state_of(look) == "running"
 
@@ -165,7 +187,7 @@ def test_record_whose_head_is_not_stored_yet_is_no_change(tmp_path: Path) -> Non
         with path.open("r+b") as file:
             os.pwrite(file.fileno(), shorter, 64)
 
-    with slow_look(path, 1, tmp_path / "trace") as look:
+    with held_look(path, 0, tmp_path / "trace") as look:
         writer = start_writer(path)
         tear()
         assert state_of(look) == "running"

@@ -18,11 +18,13 @@ from bitnet.seal import toolchain
 from bitnet.seal.sources import PROGRAMS, build_root, engine_root
 from tests.conformance.test_update_attacks import ARCHIVES, assert_refused, changed
 from tests.programs.test_update import chained
+from tests.support.held import held_after
 from tests.support.host import installed, root_only
 from tests.support.installation import (
     ALICE,
     Installation,
     Result,
+    fake_infer,
     make_release,
     root_file,
 )
@@ -172,24 +174,21 @@ def test_staging_folder_is_closed_to_others_until_all_is_right() -> None:
     with public_prefix() as host:
         assert host.install_root(root_file()).returncode == 0
         bundle = host.lay_down(make_release(2))
-        program = host.program("bitnet-update")
-        inject = ("strace", "-o", "/dev/null", "-e", "trace=fallocate",
-                  "-e", "inject=fallocate:delay_exit=1000000")  # fmt: skip
-        command = [*inject, program, "--prefix", host.prefix, "apply", bundle]
+        command = [host.program("bitnet-update"), "--prefix", host.prefix, "apply", bundle]
         staging = host.releases / ".incoming"
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-            while not (staging / "bitnet-infer").exists():
-                assert process.poll() is None
-                time.sleep(0.01)
+        # With its first write of all the program is there, and not yet closed.
+        with held_after("pwrite64", 1, host.folder / "trace", command) as held:
+            assert (staging / "bitnet-infer").read_bytes() == fake_infer()
             assert staging.stat().st_mode & 0o7777 == 0o700
             assert (staging / "bitnet-infer").stat().st_mode & 0o7777 == 0o600
             tried = subprocess.run(
                 ["cat", staging / "bitnet-infer"], capture_output=True, check=False,
                 preexec_fn=become_nobody,
             )  # fmt: skip
-            assert process.poll() is None
             assert tried.returncode != 0 and b"Permission denied" in tried.stderr
-        assert process.returncode == 0
+            process = held.go_on()
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
         assert not staging.exists()
         host.assert_runs(make_release(2))
 
@@ -354,11 +353,11 @@ def test_release_that_does_not_end_in_time_is_killed_and_the_old_one_stays(
     host.assert_runs(make_release(2))
     host.assert_whole(release)
     assert host.state()[release.name].endswith(" failed")
-    running = {
-        os.readlink(path)
-        for path in Path("/proc").glob("[0-9]*/exe")
-        if path.exists() and os.access(path, os.R_OK)
-    }
+    running = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, is the kernel's own, or another user's
+            running.add(os.readlink(process / "exe"))
+    assert os.readlink("/proc/self/exe") in running
     assert not any(str(host.prefix) in path for path in running)
     assert host.apply(make_release(4)).returncode == 0
 

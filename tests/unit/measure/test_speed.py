@@ -101,11 +101,13 @@ def test_speed_program_processor_time_is_that_of_its_work(model: Path) -> None:
     with open_program(model) as program:
         before = program.processor_seconds()
         begin = time.monotonic()
-        while time.monotonic() - begin < 0.3:
+        used = 0.0
+        while used <= 0.05:  # /proc counts in hundredths of a second
+            assert time.monotonic() - begin < 60
             program.prefill(0, 20)
+            used = program.processor_seconds() - before
         spent = time.monotonic() - begin
-        used = program.processor_seconds() - before
-    assert 0 < used <= spent + 0.05
+    assert used <= spent + 0.05
 
 
 def test_speed_program_peak_is_the_memory_of_the_process(model: Path) -> None:
