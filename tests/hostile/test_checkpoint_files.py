@@ -397,7 +397,7 @@ def make_loop(file: Path) -> None:
     file.symlink_to(file)
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", [SINGLE, "config.json", "generation_config.json"])
 @pytest.mark.parametrize(
     ("make", "message"),

@@ -408,7 +408,7 @@ def test_infer_prompt_beyond_its_bytes_is_refused(tmp_path: Path) -> None:
     with Path("/dev/zero").open("rb") as endless:
         result = subprocess.run(
             [sealed_program(), "--config", config, "--seed", "1"], stdin=endless,
-            capture_output=True, timeout=20, check=False,
+            capture_output=True, timeout=120, check=False,
         )  # fmt: skip
     assert_refused(result, *expected)
 
@@ -463,7 +463,7 @@ def test_infer_streams_that_fail_are_reported(config: Path, tmp_path: Path) -> N
     def run(redirection: str) -> Result:
         return subprocess.run(
             ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *command], input=QUESTION,
-            capture_output=True, timeout=20, check=False,
+            capture_output=True, timeout=120, check=False,
         )  # fmt: skip
 
     assert_refused(run(">/dev/full"), "kWriteFailed", "", 0, 28)

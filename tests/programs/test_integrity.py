@@ -292,7 +292,7 @@ def running(directory: Path, program: Path | None = None) -> Iterator[subprocess
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while "read" not in Path(f"/proc/{process.pid}/wchan").read_text() + state(process):
             assert time.monotonic() < deadline
             time.sleep(0.02)

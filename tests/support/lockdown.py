@@ -58,7 +58,7 @@ class Paused:
         """Lets the run end and returns its answer."""
         with os.fdopen(os.dup(self.output), "rb") as pipe:
             received = pipe.read()
-        self.process.wait(30)
+        self.process.wait(120)
         return received[self.filler :]
 
 
@@ -116,7 +116,7 @@ def paused_run(
         process.stdin.write(question)
         process.stdin.close()
         process.stdin = None
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while (paused.proc / "syscall").read_text().split()[0:2] != [str(_WRITE), "0x1"]:
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline

@@ -75,7 +75,7 @@ def crypto() -> ctypes.CDLL:
     if not library.exists():
         scratch = library.with_suffix(f".{program.name[-20:]}")
         linker = [str(toolchain.find_compiler()), "cc", "-shared", "-o", str(scratch)]
-        subprocess.run([*linker, str(compiled.output)], check=True, timeout=300)
+        subprocess.run([*linker, str(compiled.output)], check=True)
         scratch.replace(library)
     loaded = ctypes.CDLL(str(library))
     for name in ("bitnet_ed25519_verify", "bitnet_mldsa87_verify"):

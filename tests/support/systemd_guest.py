@@ -87,7 +87,7 @@ def systemd_guest() -> Iterator[Guest]:
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             assert outer.poll() is None and time.monotonic() < deadline, log.read_text()
             children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()

@@ -105,7 +105,7 @@ READERS = {
 }
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("name", READERS)
 def test_readers_of_a_named_pipe_refuse_at_once(tmp_path: Path, name: str) -> None:
     """Broken, a pipe among the files of somebody else hangs the builder for ever."""
