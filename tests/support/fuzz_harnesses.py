@@ -137,6 +137,37 @@ def archive_seeds() -> Iterator[bytes]:
         yield b"\0\xff" + release.compressed()
 
 
+def bundle_seeds() -> Iterator[bytes]:
+    """Parts in and out of order, twice, cut, of a medium that cannot be read; a bundle as it is."""
+
+    def part(
+        index: int, count: int, begin: int, size: int, kind: int = 3, more: bytes = b""
+    ) -> bytes:
+        return struct.pack("<BHHHH", kind, index, count, begin, size) + more
+
+    two = part(1, 2, 0, 100), part(2, 2, 100, 200)
+    edited = part(2, 2, 100, 200, 3 | 16, struct.pack("<HB", 512 + 77, 1))
+    head = part(2, 2, 100, 200, 3 | 16, struct.pack("<HB", 200, ord("x")))
+    cut = part(2, 2, 100, 200, 3 | 8, struct.pack("<H", 700))
+    for folder in (b"\0\xff", b"\1\x10"):
+        for files in (two, two[::-1], (*two, two[0]), two[:1], (two[0], edited), (two[0], head)):
+            yield folder + b"".join(files)
+        for unreadable in (3, 512, 600, 1000):
+            more = struct.pack("<H", unreadable)
+            yield folder + two[0] + part(2, 2, 100, 200, 3 | 128, more)
+        yield folder + cut + two[0] + two[1]
+        yield folder + part(1, 3, 0, 100) + part(2, 3, 100, 100) + part(3, 3, 200, 100)
+        yield folder + part(1, 3, 0, 100) + part(2, 3, 90, 100) + part(3, 3, 200, 100)
+        yield folder + part(1, 2, 0, 100) + part(2, 2, 100, 199)
+        yield folder + two[0] + part(2, 2, 100, 200, 2)  # named like no part
+        yield folder + b"\4"
+        yield folder + b"\x84" + struct.pack("<H", 299)
+        yield folder + b"\x15" + struct.pack("<HB", 299, 1)
+        yield folder + b"\1\x20bitnet-part v1\nbundle 0123456789ab"
+        yield folder + part(1, 1, 0, 300)
+        yield folder + part(999, 999, 0, 100) + part(1000, 1000, 0, 100)
+
+
 def frame(content: bytes, level: int, **options: int) -> bytes:
     """Returns one zstd frame, by the reference implementation."""
     settings = zstandard.ZstdCompressionParameters.from_level(
@@ -362,6 +393,8 @@ HARNESSES = (
             archive_seeds, edges_min=750, bytes_max=8192),
     Harness("arguments", ("base", "programs/arguments.cc", "programs/report.cc"), argument_seeds,
             edges_min=115),
+    Harness("bundle", (*_RELEASE, "release/bundle.cc", "release/content.cc", "release/manifest.cc"),
+            bundle_seeds, edges_min=230),
     Harness("config", ("base", "format/config.cc"), config_seeds, edges_min=275),
     Harness("container", _RELEASE, container_seeds, edges_min=79, bytes_max=20000),
     Harness("executable",
