@@ -175,14 +175,16 @@ Error run(int count, char** values) {
   const bool applies = is_verb("apply", 2, SIZE_MAX);
   const bool roots = is_verb("root", 3, 3) && std::strcmp(arguments.words[1], "install") == 0;
   const bool status = is_verb("status", 1, 1);
+  const bool reads = status || is_verb("verify-log", 1, 1);
+  if (!applies && !roots && !reads && !is_verb("recover", 1, 1)) {
+    return Error{Status::kOptionMissing, kVerbs};
+  }
   // What a verb does not look at would be thought to have been.
   if (arguments.digest != nullptr && !roots) return Error{Status::kUsage, "--digest"};
   if (arguments.signature != nullptr && !applies) return Error{Status::kUsage, "--sig"};
   if (arguments.order != nullptr && !applies) return Error{Status::kUsage, "--order"};
   if (arguments.json && !status) return Error{Status::kUsage, "--json"};
-  if (status) return run_status();
-  if (is_verb("verify-log", 1, 1)) return run_verify_log();
-  if (!applies && !roots && !is_verb("recover", 1, 1)) return Error{Status::kOptionMissing, kVerbs};
+  if (reads) return status ? run_status() : run_verify_log();
   BITNET_TRY(release::run_selftest());
   BITNET_TRY(release::open_host(arguments.prefix, true, &host));
   if (applies) return run_apply();

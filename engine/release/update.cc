@@ -192,8 +192,7 @@ Error obtain(Host* host, const ReleaseName& name, std::span<const char* const> p
   if (update.bundle_bytes == 0) return Error{Status::kNoBundle, "update.sig"};
   BITNET_TRY(open_bundle(paths, update.bundle_sha384, update.bundle_bytes, &host->bundle));
   Error error = unpack(host);
-  const bool of_disk = error.status == Status::kFileSystem && !failed(host->archive.source);
-  if (failed(error) && !of_disk) {
+  if (failed(error) && (error.status != Status::kFileSystem || failed(host->archive.source))) {
     error = explain_refusal(&host->bundle, host->buffer, error);
   }
   // All of it is on the disk, and right: only now it gets its name.

@@ -178,6 +178,8 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             _create_in_place(path, data, mode)
+        temporary.unlink()
+        temporary = None
         try:
             sync_directory(path.parent)
         except OSError:

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -82,10 +83,23 @@ def test_compile_of_a_template_with_costly_steps_ends(
     assert time.process_time() - begun_s < 2
 
 
-def test_render_of_a_loop_ends_wherever_its_steps_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python drops what is raised while a generator is closed, and then no longer traces."""
+# What makes Python drop an error: a generator that is closed (Jinja's own, the template's), and the
+# end of an iteration.
+DROPS = {
+    "generator of a filter": "{{ [1, 2] | map('string') | first }}",
+    "generator of the template": "{% for x in [1, 2] if x %}{% break %}{% endfor %}",
+    "end of an iteration": "{% for x in [1, 2] %}{{ loop.index }}{% endfor %}",
+    "macro": "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(1) }}",
+}
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_render_of_a_loop_ends_wherever_its_steps_run_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python drops what is raised where it has an error of its own, and then no longer traces."""
     template = chat_template.ChatTemplate(
-        "{{ [1, 2] | map('string') | first }}" * 4
+        DROPS[name] * 3
         + "{% for i in range(100) %}{% for k in range(100) %}{% endfor %}{% endfor %}"
         + USER,
         "test",
@@ -93,11 +107,36 @@ def test_render_of_a_loop_ends_wherever_its_steps_run_out(monkeypatch: pytest.Mo
     )
     renderer = chat_template.Renderer(template)
     messages = [{"role": "user", "content": "x"}]
-    assert renderer.render(messages) == "1111x"
-    for steps in range(100):
+    assert renderer.render(messages).endswith("x")
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    for steps in range(250):  # all of the beginning, and some of the loop behind it
         monkeypatch.setattr(chat_template, "_STEPS_MAX", steps)
-        with pytest.raises(TokenizerError, match="template does not end"):
+        with pytest.raises(TokenizerError, match="template does not end") as caught:
             renderer.render(messages)
+        # With the error still at hand nothing is held.
+        assert caught.value.__context__ is not None
+        assert gc.isenabled()
+        assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+    assert not chat_template._MEMORY_LOCK.locked()
+
+
+def test_render_that_only_just_ends_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last steps are those in which a context manager would end."""
+    renderer = chat_template.Renderer(chat_template.ChatTemplate(USER, "test", {}))
+    messages = [{"role": "user", "content": "x"}]
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    refused: list[bool] = []
+    for steps in range(200):
+        monkeypatch.setattr(chat_template, "_STEPS_MAX", steps)
+        try:
+            refused.append(renderer.render(messages) != "x")
+        except TokenizerError as error:
+            refused.append(error.message != "")
+            assert gc.isenabled()
+            assert not chat_template._MEMORY_LOCK.locked()
+            assert resource.getrlimit(resource.RLIMIT_DATA) == limits
+    assert refused == sorted(refused, reverse=True)
+    assert {True, False} == set(refused)
 
 
 def test_render_leaves_the_garbage_of_others_until_afterwards() -> None:

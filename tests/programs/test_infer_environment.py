@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from bitnet.seal.toolchain import host_arch
+from tests.support.attacks import system_calls
 from tests.support.engine import DEMO_TOKENIZER, demo_model, open_engine
 from tests.support.host import root_only
 from tests.support.infer import (
@@ -43,28 +45,38 @@ def limited(config: Path, kind: int, value: int, *arguments: str) -> Result:
     )  # fmt: skip
 
 
+def wait_for_call(process: subprocess.Popen[bytes], name: str, descriptor: int) -> None:
+    """Waits until a process waits in a system call on a descriptor."""
+    wanted = [str(system_calls(host_arch())[name]), hex(descriptor)]
+    end_s = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < end_s
+        line = Path(f"/proc/{process.pid}/syscall").read_text(encoding="ascii")
+        if line.split()[:2] == wanted:
+            return
+        time.sleep(0.01)
+
+
+@root_only
 def test_infer_waits_for_streams_that_do_not_block(config: Path) -> None:
     """Broken, a terminal that another program left in O_NONBLOCK ends the run with errno 11."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     answer, output = os.pipe()
-    fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, 4096)
+    room = fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, 4096)  # a page, of whatever size
     os.set_blocking(output, False)
-    os.write(output, bytes(4096))  # full: to go on, the program must wait
+    os.write(output, bytes(room))  # full: to go on, the program must wait
     command = [sealed_program(), "--config", config, "--seed", "42"]
     with subprocess.Popen(command, stdin=reader, stdout=output, stderr=subprocess.PIPE) as process:
         os.close(reader)
         os.close(output)
-        assert process.stderr is not None
-        # It waits for its input, then for room for its output, and neither call fails.
-        for data in (QUESTION, b""):
-            time.sleep(0.5)
-            assert process.poll() is None, process.stderr.read()
-            if data:
-                os.write(writer, data)
-                os.close(writer)
+        wait_for_call(process, "read", 0)
+        os.write(writer, QUESTION)
+        os.close(writer)
+        wait_for_call(process, "write", 1)
         with os.fdopen(answer, "rb") as file:
-            assert file.read()[4096:] == ANSWER
+            assert file.read()[room:] == ANSWER
         assert process.wait(120) == 0
 
 

@@ -20,6 +20,7 @@ SUITES = {
         "tests/engine/test_engine.py",
         "tests/engine/test_kv_cache.py",
         "tests/engine/test_sampler.py",
+        "tests/engine/test_stop_strings.py",
     ),
 }
 

@@ -174,7 +174,15 @@ def test_option_of_another_verb_is_refused(host: Installation, arguments: tuple[
     assert host.state() == before
 
 
-@pytest.mark.parametrize("arguments", [(), ("remove",), ("apply",), ("root", "install")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (), ("remove",), ("apply",), ("root", "install"), ("apply", "--sig", "x"),
+        ("root", "install", "--digest", "0" * 96), ("aply", "x", "--sig", "x"),
+        ("root", "instal", "x"), ("status", "more", "--json"), ("recover", "x"),
+    ],
+    ids=shlex.join,
+)  # fmt: skip
 def test_missing_verb_or_argument_is_named(host: Installation, arguments: tuple[str, ...]) -> None:
     """Broken, nobody learns what can be asked for."""
     result = host.update(*arguments)

@@ -318,7 +318,7 @@ class Checkpoint:
             summary.add(self._store.float_rows(weight, begin, end))
         if summary.has_scales and self.form is not WeightForm.MASTERS:
             raise CheckpointError(
-                f"matrix is ternary with several scales: `{weight.name}`",
+                f"matrix looks ternary with several scales: `{weight.name}`",
                 where=(*weight.where(), "each row has one magnitude, or a tenth of it is zero"),
                 hint="take a checkpoint with one scale a matrix; others cannot be written exactly",
             )

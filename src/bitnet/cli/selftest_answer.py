@@ -117,6 +117,12 @@ def _check_fit(configuration: "Configuration", draft: Draft) -> None:
             configuration.top_k <= contents.model.spec.vocab_size,
             f"at most {contents.model.spec.vocab_size}",
         ),
+        (
+            "system",
+            f"{len(configuration.system)} bytes",
+            configuration.chat or not configuration.system,
+            "none, with `prompt: raw`",
+        ),
     ):
         if not fits:
             raise UsageError(

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import jinja2
 import jinja2.ext
@@ -52,6 +52,7 @@ _RENDERED_CHARACTERS_MAX: Final = 1 << 20
 _REPEAT_MAX: Final = 1 << 16
 _MEMORY_BYTES_MAX: Final = 128 << 20
 _MEMORY_LOCK: Final = threading.Lock()
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -228,8 +229,10 @@ class Renderer:
         self._budget = _Budget()
         try:
             # What is constant is computed already here. Steps grow with the text, which is bounded.
-            with self._budget.spend(math.inf), _memory_budget():
-                self._compiled = _environment().from_string(template.text)
+            with _memory_budget():
+                self._compiled = self._budget.spend(
+                    math.inf, lambda: _environment().from_string(template.text)
+                )
         except _RefusedTemplateError as error:
             raise self._refuse_unfixed(error) from None
         except (
@@ -260,8 +263,8 @@ class Renderer:
             TokenizerError: The template fails, never ends, or asks for the clock.
         """
         try:
-            with self._budget.spend(_STEPS_MAX), _memory_budget():
-                return self._collect(messages)
+            with _memory_budget():
+                return self._budget.spend(_STEPS_MAX, lambda: self._collect(messages))
         except _RefusedTemplateError as error:
             raise self._refuse_unfixed(error) from None
         except Exception as error:  # noqa: BLE001 - a template is code and may raise anything
@@ -324,17 +327,20 @@ class _Budget:
 
     Time is that of this thread, whatever else the machine does, and is looked at with every step.
     Python stops tracing for good when a trace function raises, so nothing may drop that error. It
-    drops those of finalizers: none is raised in a generator, which might be one that is being
-    closed, and the garbage of the rest of the process is left until afterwards.
+    drops those of generators that are being closed, of the end of an iteration, and of finalizers:
+    nothing is raised but at a line of the template and at the call of a function, and the garbage
+    of the rest of the process is left until afterwards.
     """
 
     def __init__(self) -> None:
         self._left_s = _SECONDS_MAX
         self.exhausted = False
 
-    @contextlib.contextmanager
-    def spend(self, steps_max: float) -> Iterator[None]:
-        """Stops what runs inside with `_RefusedTemplateError` when one of the two is used up."""
+    def spend(self, steps_max: float, work: Callable[[], T]) -> T:
+        """Returns what `work` does, or stops it with `_RefusedTemplateError` in the middle.
+
+        No context manager: the call of its end would be a step that may be refused, too.
+        """
         self._steps_left = steps_max
         self._end_s = time.thread_time() + self._left_s
         before = sys.gettrace()
@@ -342,7 +348,7 @@ class _Budget:
         gc.disable()
         sys.settrace(self._trace)
         try:
-            yield
+            return work()
         finally:
             sys.settrace(before)
             if collects:
@@ -352,8 +358,8 @@ class _Budget:
     def _trace(self, frame: types.FrameType, event: str, _argument: object) -> Any:
         self._steps_left -= 1
         self.exhausted = self._steps_left < 0 or time.thread_time() > self._end_s
-        closing = event == "call" and frame.f_code.co_flags & inspect.CO_GENERATOR
-        if self.exhausted and not closing:
+        begins = event == "call" and not frame.f_code.co_flags & inspect.CO_GENERATOR
+        if self.exhausted and (event == "line" or begins):
             reason = "does not end" if self._steps_left < 0 else "takes too long"
             raise _RefusedTemplateError(f"template {reason}")
         # Lines are counted in the template alone; calls of Jinja's own functions count as one step
