@@ -42,7 +42,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   weights_ = given;
   if (resident) weights_ = BITNET_VALUE(platform::copy_to_huge_pages(given));
   header_ = BITNET_VALUE(format::check_model_header(weights_));
-  if (options.context > header_->context_max) {
+  if (options.context == 0 || options.context > header_->context_max) {
     return Error{Status::kConfigConflict, "context", 0, options.context, header_->context_max};
   }
   const kernels::KernelLevel* level = BITNET_VALUE(choose_level(options.isa));

@@ -121,7 +121,6 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
     const char* name;
     uint32_t value, low, high;
   } ranges[] = {
-      {"context", options->context, 1, UINT32_MAX},
       {"threads", options->threads, 1, kThreadCountMax},
       {"prefill_chunk", options->prefill_chunk, 1, kPrefillChunkMax},
       {"kv_cache", options->kv_cache, 0, format::kKvCacheKindCount - 1},

@@ -329,7 +329,7 @@ def test_infer_error_has_exactly_this_form(config: Path) -> None:
         "error: configuration value is out of range: `threads`\n"
         "  line 23, found 65, limit 64\n"
         "\n"
-        "hint: choose a value within the limit\n"
+        "hint: choose a value within the limit; `cores` names one processor for each thread\n"
     )
     config.write_text(demo_config(top_p=None))
     assert ask(config).stderr.decode() == (
