@@ -178,9 +178,9 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
             if error.errno not in _NO_HARD_LINKS:
                 raise
             _create_in_place(path, data, mode)
-        temporary.unlink()
-        temporary = None
         try:
+            temporary.unlink()
+            temporary = None
             sync_directory(path.parent)
         except OSError:
             path.unlink(missing_ok=True)

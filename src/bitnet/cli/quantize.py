@@ -114,7 +114,8 @@ def quantize(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Convert a checkpoint that was not trained with 1-bit weights."
+            "--force",
+            help="Convert a checkpoint that does not say it was trained with 1-bit weights.",
         ),
     ] = False,
     as_json: Annotated[

@@ -301,11 +301,11 @@ def write_model(
         output: The file to write; an existing one is replaced.
         embedding: The kind of the embedding, and of the head where it is not tied.
         tokenizer: The checkpoint's tokenizer.json, whose SHA-384 goes into the header.
-        force: Converts a checkpoint that was not trained with 1-bit weights.
+        force: Converts a checkpoint of which nothing says 1-bit training.
         progress: Called as bytes are written.
 
     Raises:
-        QuantizationError: The checkpoint was not trained with 1-bit weights.
+        QuantizationError: Nothing in the checkpoint says 1-bit training.
         CheckpointError: A value of the checkpoint is not usable.
         UsageError: `output` or `tokenizer` is not usable.
         ToolchainError: The output cannot be written (disk full, no permission).
