@@ -142,7 +142,8 @@ def new_file(output: Path, *, mode: int) -> Iterator[NewFile]:
         raise _write_error(output, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the failure before it is the one to tell
+                temporary.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -193,7 +194,8 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
         raise _write_error(path, error) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the failure before it is the one to tell
+                temporary.unlink(missing_ok=True)
 
 
 def _create_in_place(path: Path, data: bytes, mode: int) -> None:
