@@ -319,7 +319,7 @@ void run_scenario(const Scenario& scenario, uint64_t limit) {
       cut(failed_run, limit / 4, name + " then power cut");
     }
     if (call % second_every != 0) continue;
-    // 3. Killed or cut, and the recovery from that is killed or cut again.
+    // 3. Killed or cut, and the recovery from that is killed or cut again, or fails.
     const std::vector<World> disks{
         killed, killed.after_cut(std::vector<unsigned>(killed.pending.size())),
         killed.after_cut(std::vector<unsigned>(killed.pending.size(), 1))};
@@ -332,6 +332,18 @@ void run_scenario(const Scenario& scenario, uint64_t limit) {
         const World twice = world;
         try_state(scenario, twice, name + " killed");
         cut(twice, 4, name + " power cut");
+        const int reason = second % 2 != 0 ? EIO : ENOSPC;
+        world = disk;
+        model::run({0, second, reason, 0}, recover_job);
+        try_state(scenario, World(world), name + " errno " + std::to_string(reason));
+      }
+      // The disk fills while it recovers; when somebody has made room, all is well again.
+      for (const uint64_t room : {uint64_t{0}, kRoomForRecord / 2, kRoomForRecord}) {
+        world = disk;
+        world.room = room;
+        model::run({}, recover_job);
+        world.room = UINT64_MAX;
+        try_state(scenario, World(world), at + " then recovery in " + std::to_string(room));
       }
     }
   }
