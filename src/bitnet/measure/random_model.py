@@ -199,5 +199,5 @@ def find_model(
 def _is_usable(path: Path, spec: ModelSpec) -> bool:
     """Says whether the file is of today's format and of this geometry; its weights are not read."""
     with contextlib.suppress(ToolkitError), open_model(path) as model:
-        return model.spec == dataclasses.replace(spec, rope_theta=model.spec.rope_theta)
+        return dataclasses.replace(model.spec, rope_theta=spec.rope_theta) == spec
     return False
