@@ -173,21 +173,39 @@ def test_create_file_that_fails_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_create_file_whose_temporary_name_stays_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Broken, the ceremony ends with an error and yet there is a key of that name."""
+def keep_temporary_names(monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
-    def keep_temporary(path: Path, missing_ok: bool = False) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
         if path.name.startswith("."):
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         unlink(path, missing_ok=missing_ok)
 
-    monkeypatch.setattr(Path, "unlink", keep_temporary)
+    monkeypatch.setattr(Path, "unlink", refuse)
+
+
+def test_create_file_whose_temporary_name_stays_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, the ceremony ends with an error and yet there is a key of that name."""
+    keep_temporary_names(monkeypatch)
     with pytest.raises(ToolchainError, match="file cannot be written"):
         files.create_file(tmp_path / "key", DATA, mode=0o600)
     assert not (tmp_path / "key").exists()
+
+
+def test_new_file_whose_temporary_name_stays_tells_what_failed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Broken, a full disk ends in a traceback about a file that nobody named."""
+    keep_temporary_names(monkeypatch)
+    with (
+        pytest.raises(ToolchainError) as caught,
+        files.new_file(tmp_path / "model.bin", mode=0o644),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.where == (os.strerror(errno.ENOSPC),)
+    assert not (tmp_path / "model.bin").exists()
 
 
 def test_create_file_puts_its_name_on_the_disk(
