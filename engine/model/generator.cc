@@ -30,10 +30,9 @@ Generator::Generator(Arena& arena, const format::ModelHeader& header)
       held_(arena.take<uint8_t>(2 * kStopStringBytesMax)) {}
 
 bool Generator::is_stop_token(uint32_t token) const {
-  for (uint32_t i = 0; i < header_->eos_count; ++i) {
-    if (header_->eos_ids[i] == token) return true;
-  }
-  return false;
+  bool found = false;
+  for (uint32_t i = 0; i < header_->eos_count; ++i) found |= header_->eos_ids[i] == token;
+  return found;
 }
 
 Error Generator::prefill(Transformer& transformer, std::span<const uint32_t> prompt) {

@@ -96,12 +96,6 @@ Head::Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_coun
   weights_ = arena.take<float>(vocab_padded_);
 }
 
-void Head::compute(const float* x, uint32_t thread) {
-  if (upper_.empty()) return compute_all(x, thread);
-  prepare(x, thread);
-  screen(thread);
-}
-
 /// The final norm and the split of the state in two parts.
 void Head::prepare(const float* x, uint32_t thread) {
   float* state = states_.data() + size_t{thread} * hidden_padded_;
@@ -184,20 +178,25 @@ void Head::bound_rows(const Bound& bound, size_t first, uint32_t count,
   }
 }
 
-/// This thread's rows.
-void Head::compute_all(const float* x, uint32_t thread) {
+void Head::compute(const float* x, uint32_t thread, bool all) {
   prepare(x, thread);
   const runtime::Range tiles = context_->team.share(tile_count(), thread);
   if (table().kind == format::kF32Rows) {
     return multiply_f32(tiles.begin * kTileRows, tiles.end * kTileRows, thread);
   }
+  const bool screening = !all && !upper_.empty();
+  if (screening) bound_parts(thread);
+  const size_t row_bytes = low_row_bytes(hidden_padded_);
   alignas(64) int32_t hi[kChunkRows];
   alignas(64) int32_t lo[kChunkRows];
   for (uint32_t begin = tiles.begin; begin < tiles.end; begin += kChunkTiles) {
     const uint32_t left = tiles.end - begin;
     const uint32_t count = (left < kChunkTiles ? left : kChunkTiles) * kTileRows;
     const size_t row = size_t{begin} * kTileRows;
-    const size_t row_bytes = low_row_bytes(hidden_padded_);
+    if (screening) {
+      screen(row, count, thread);
+      continue;
+    }
     context_->leaves.need(table().low + row * row_bytes, count * row_bytes);
     multiply_high(row, count / kTileRows, thread, {hi, lo});
     multiply_low(row, {kChunkInOrder.data(), count}, {0, kParts}, thread, {hi, lo});
@@ -228,25 +227,18 @@ void Head::multiply_listed(uint32_t thread) {
   }
 }
 
-/// Bounds of this thread's rows from the high plane.
-void Head::screen(uint32_t thread) {
-  const runtime::Range tiles = context_->team.share(tile_count(), thread);
-  bound_parts(thread);
-  for (uint32_t begin = tiles.begin; begin < tiles.end; begin += kChunkTiles) {
-    const uint32_t end = begin + kChunkTiles < tiles.end ? begin + kChunkTiles : tiles.end;
-    const size_t first = size_t{begin} * kTileRows;
-    const kernels::PlaneSums sums{hi_sums_.data() + first, lo_sums_.data() + first};
-    multiply_high(first, end - begin, thread, sums);
-    bound_rows(bounds(thread)[0], first, (end - begin) * kTileRows, sums, upper_.data() + first);
-    if (end == tile_count()) {  // rows that pad are no tokens: their bound counts for nothing
-      for (float& upper : upper_.subspan(header_->vocab_size)) upper = -kInfinity;
-    }
-    for (uint32_t tile = begin; tile < end; ++tile) {
-      const float* upper = upper_.data() + size_t{tile} * kTileRows;
-      float largest = upper[0];
-      for (uint32_t i = 1; i < kTileRows; ++i) largest = upper[i] > largest ? upper[i] : largest;
-      tile_upper_[tile] = largest;
-    }
+/// Bounds of rows, whole tiles of them, from the high plane.
+void Head::screen(size_t first, uint32_t count, uint32_t thread) {
+  const kernels::PlaneSums sums{hi_sums_.data() + first, lo_sums_.data() + first};
+  multiply_high(first, count / kTileRows, thread, sums);
+  bound_rows(bounds(thread)[0], first, count, sums, upper_.data() + first);
+  if (first + count == vocab_padded_) {  // rows that pad are no tokens: their bound counts not
+    for (float& upper : upper_.subspan(header_->vocab_size)) upper = -kInfinity;
+  }
+  for (const float* upper = &upper_[first]; upper < &upper_[first] + count; upper += kTileRows) {
+    float largest = upper[0];
+    for (uint32_t i = 1; i < kTileRows; ++i) largest = upper[i] > largest ? upper[i] : largest;
+    tile_upper_[static_cast<size_t>(upper - upper_.data()) / kTileRows] = largest;
   }
 }
 

@@ -41,13 +41,12 @@ class Head {
   Head(Arena& arena, const format::ModelHeader& header, uint32_t thread_count, HeadMode mode,
        Context& context);
 
-  /// On every thread: what `choose` needs, from the residual stream, float[hidden_padded].
-  void compute(const float* x, uint32_t thread);
+  /// On every thread: what `choose` needs, from the residual stream, float[hidden_padded]; or, if
+  /// it shall be all, the logits: vocab_size, padded to a multiple of 16, until the next call.
+  void compute(const float* x, uint32_t thread, bool all = false);
   /// After `compute`: the token at place `index` of the answer. kNotFinite (where = token id),
   /// kModelLeaf.
   Result<uint32_t> choose(sampler::Sampler& sampler, uint64_t index);
-  /// As `compute`, all logits: vocab_size of them, padded to a multiple of 16, until the next call.
-  void compute_all(const float* x, uint32_t thread);
   std::span<float> logits() { return logits_; }
   const HeadCost& cost() const { return cost_; }
 
@@ -83,7 +82,7 @@ class Head {
                     const kernels::PlaneSums& sums) const;
   void multiply_f32(uint32_t row_begin, uint32_t row_end, uint32_t thread);
   void multiply_listed(uint32_t thread);
-  void screen(uint32_t thread);
+  void screen(size_t first, uint32_t count, uint32_t thread);
   void penalise_bounds();
   void list_rows(float threshold, uint32_t from);
   void extend(float threshold);

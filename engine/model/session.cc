@@ -11,10 +11,9 @@ Result<const kernels::KernelLevel*> choose_level(Text isa) {
   const Processor processor = detect_processor(platform::hardware_capabilities());
   const kernels::KernelLevel* best = nullptr;
   for (const kernels::KernelLevel& level : kernels::kernel_levels()) {
-    const bool available = processor.*level.available;
-    if (available) best = &level;
+    if (processor.*level.available) best = &level;
     if (!same(isa, level.name)) continue;
-    if (available) return best;
+    if (best == &level) return best;
     return Error{Status::kIsaUnavailable, level.name};
   }
   if (same(isa, "auto")) return best;

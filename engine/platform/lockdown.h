@@ -22,7 +22,8 @@ Reason lock_memory(std::span<const uint8_t> memory);
 Reason exclude_from_dumps(std::span<const uint8_t> memory);
 /// Makes unmapping, moving and changing the protection of the pages impossible (Linux 6.10).
 Reason seal_mapping(std::span<const uint8_t> memory);
-/// The calling thread's stack as far as it is mapped; empty if the C library cannot tell.
+/// The calling thread's stack as far as it is mapped; a place where nothing is mapped, so that none
+/// of the above succeeds, if the C library cannot tell or a filter refuses what it asks.
 std::span<const uint8_t> own_stack();
 /// Zeros that the compiler may not leave out.
 void wipe(std::span<uint8_t> memory);

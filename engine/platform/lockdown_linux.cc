@@ -158,14 +158,20 @@ Reason seal_mapping(std::span<const uint8_t> memory) {
 }
 
 std::span<const uint8_t> own_stack() {
+  const std::span<const uint8_t> nowhere(static_cast<const uint8_t*>(nullptr), 1);
   pthread_attr_t attributes;
   void* begin = nullptr;
   size_t bytes = 0;
-  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return {};
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return nowhere;
   pthread_attr_getstack(&attributes, &begin, &bytes);
   pthread_attr_destroy(&attributes);
   const uintptr_t name = getauxval(AT_EXECFN);
   if (gettid() == getpid() && name > reinterpret_cast<uintptr_t>(begin)) {
+    // The C library takes the first page that is not answered with "occupied" to be beyond the
+    // stack: such a page must not exist, rather than the question have been refused.
+    const size_t page = page_bytes();
+    const long moved = syscall(SYS_mremap, static_cast<uint8_t*>(begin) - page, page, 2 * page, 0);
+    if (moved != -1 || errno != EFAULT) return nowhere;
     // Above the C library's idea of the stack the kernel has put arguments and environment; the
     // name of the program is the last of them.
     bytes = name + std::strlen(reinterpret_cast<const char*>(name)) + 1 -

@@ -60,7 +60,6 @@ Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages) {
 }
 
 Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes) {
-  constexpr size_t kHugePageBytes = size_t{2} << 20;
   constexpr size_t kCopyStepBytes = size_t{4} << 20;
   const Error no_memory{Status::kNoMemory, "weights", 0, bytes.size(), 0};
   if (bytes.size() > SIZE_MAX / 2) return no_memory;
@@ -86,10 +85,8 @@ Error protect_read_only(std::span<const uint8_t> memory) {
   const uintptr_t end = reinterpret_cast<uintptr_t>(memory.data()) + memory.size();
   // Linked for smaller pages than the kernel's: the last part would stay writable.
   if (end % page != 0) return Error{Status::kSystem, "page size", 0, EINVAL};
-  if (mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ) != 0) {
-    return system_error(Status::kSystem, "mprotect");
-  }
-  return kNoError;
+  const int result = mprotect(reinterpret_cast<void*>(begin), end - begin, PROT_READ);
+  return result == 0 ? kNoError : system_error(Status::kSystem, "mprotect");
 }
 
 Error prepare_streams() {

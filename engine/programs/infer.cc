@@ -277,9 +277,6 @@ constexpr const char* kFinishNames[] = {"stop_token", "stop_string", "length"};
 
 const char* finish_name(model::Finish finish) { return kFinishNames[static_cast<int>(finish)]; }
 
-/// Microseconds as a decimal number of milliseconds.
-void add_ms(Line& line, const char* key, uint64_t ns) { line.text(key).decimal(ns / 1000, 3); }
-
 void print_stats(Program& self, const model::GenerateResult& result, uint64_t start_ns) {
   const uint64_t decode_ns = result.end_ns - result.first_ns;
   const uint64_t decoded =
@@ -290,9 +287,10 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
   line.text(", \"finish\": \"").text(finish_name(result.finish));
   line.text("\", \"isa\": \"").text(self.session.transformer().kernels().name);
   line.text("\", \"threads\": ").number(self.config.threads);
-  add_ms(line, ", \"first_token_ms\": ", result.first_ns - start_ns);
-  add_ms(line, ", \"prefill_ms\": ", result.first_ns - result.start_ns);
-  add_ms(line, ", \"decode_ms\": ", decode_ns);
+  // Microseconds with three digits behind the point.
+  line.text(", \"first_token_ms\": ").decimal((result.first_ns - start_ns) / 1000, 3);
+  line.text(", \"prefill_ms\": ").decimal((result.first_ns - result.start_ns) / 1000, 3);
+  line.text(", \"decode_ms\": ").decimal(decode_ns / 1000, 3);
   line.text(", \"decode_tokens\": ").number(decoded);
   // Tokens per second with three digits: tokens * 10^12 / ns.
   line.text(", \"decode_tokens_per_second\": ")

@@ -19,7 +19,8 @@ constexpr char kHelp[] =
 
   --self        this program: its file, its memory, and what that cannot prove
   --binary PATH a sealed executable: every leaf of the model, the roots, the rest of the image
-  --pid PID     a process that runs a sealed executable: its file as above, and its memory
+  --pid PID     a process that runs a sealed executable: its file as above, and its memory; a
+                model.bin beside the executable is not compared
   --json        one JSON object a line
   --version     print the version
 
@@ -108,7 +109,9 @@ Error check(const char* binary, const char* pid, bool self) {
   const format::ElfFile elf = BITNET_VALUE(format::parse_elf(file));
   tell_digest("sha3_384", Sha3().add(file).digest());
   BITNET_TRY(check_file(elf));
-  if (binary != nullptr) return kNoError;
+  // Nothing in a file without a model is held against a digest.
+  if (binary != nullptr)
+    return elf.payload.empty() ? Error{Status::kModelNotSealed, binary} : kNoError;
   BITNET_TRY(programs::check_process(pid, elf, tell_region));
   tell_lockdown();
   for (const char* limit : kLimits) {

@@ -200,7 +200,7 @@ uint32_t bitnet_logits(void* handle, const uint32_t* ids, size_t count, float* o
   } row{transformer.head(), nullptr};
   const auto compute = [](void* raw, uint32_t thread) {
     const auto& of = *static_cast<decltype(row)*>(raw);
-    of.head.compute_all(of.state, thread);
+    of.head.compute(of.state, thread, true);
   };
   for (size_t done = 0; done < count;) {
     const size_t rest = count - done;

@@ -85,8 +85,15 @@ Error compare(Process& process, uint64_t apart, uint64_t begin, uint64_t end) {
         return Error{Status::kMappingDiffers, "memory", apart + at, at};
     }
   }
-  process.compared_bytes += end - begin;
   return kNoError;
+}
+
+/// Where the weights that a run reads lie, if they are a copy in this region (`weights: resident`):
+/// read-only, of no file, from the first huge page on; 0 where there is none.
+uint64_t find_copy(const Region& region, Text payload) {
+  const uint64_t gap = -region.begin % platform::kHugePageBytes;
+  if (payload.empty() || region.end - region.begin < gap + payload.size()) return 0;
+  return region.name.empty() && same(region.rights, "r--p") ? region.begin + gap : 0;
 }
 
 /// A region of the executable: the segment that holds its offset says the rest. Pages are mapped
@@ -96,8 +103,7 @@ Error check_own(Process& process, const Region& region) {
   const bool executable = region.rights[2] == 'x';
   const uint64_t apart = region.begin - region.offset;
   const uint64_t page = platform::page_bytes();
-  for (size_t i = 0; i < process.elf.load_count; ++i) {
-    const format::ProgramHeader& load = process.elf.loads[i];
+  for (const format::ProgramHeader& load : std::span(process.elf.loads, process.elf.load_count)) {
     const uint64_t file_end = load.offset + load.file_bytes;
     if (region.offset < load.offset / page * page || region.offset >= file_end) continue;
     const uint64_t bias = apart - (load.virtual_address - load.offset);
@@ -108,9 +114,10 @@ Error check_own(Process& process, const Region& region) {
     process.bias = bias;
     process.bias_known = true;
     if (may_write) return kNoError;  // start-up relocates it
-    const uint64_t mapped_end = region.end - apart;
-    return compare(process, apart, region.offset < load.offset ? load.offset : region.offset,
-                   mapped_end < file_end ? mapped_end : file_end);
+    const uint64_t from = region.offset < load.offset ? load.offset : region.offset;
+    const uint64_t to = region.end - apart < file_end ? region.end - apart : file_end;
+    process.compared_bytes += to - from;
+    return compare(process, apart, from, to);
   }
   return foreign(region);
 }
@@ -159,14 +166,19 @@ Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(co
   Region region;
   bool ok = true;
   for (Text rest(smaps, count.value()); next_region(rest, &region, &ok);) {
+    const uint64_t copy = find_copy(region, elf.payload);
     // Segments are private; a shared mapping is of a program that reads its own file.
-    region.of_executable = region.rights[3] == 'p' && same(region.name, executable);
+    const bool mapped = region.rights[3] == 'p' && same(region.name, executable);
+    region.of_executable = mapped || copy != 0;
     tell(region);
     const bool code = region.rights[2] == 'x';
     const bool kernel = same(region.name, "[vdso]") || same(region.name, "[vsyscall]");
     if (code && (region.rights[1] == 'w' || (!region.of_executable && !kernel)))
       return foreign(region);
-    if (region.of_executable) BITNET_TRY(check_own(process, region));
+    if (mapped) BITNET_TRY(check_own(process, region));
+    const uint64_t payload = static_cast<uint64_t>(elf.payload.data() - elf.file.data());
+    if (copy != 0)
+      BITNET_TRY(compare(process, copy - payload, payload, payload + elf.payload.size()));
   }
   if (!ok) return Error{Status::kProcessHidden, "smaps"};
   uint64_t expected = 0;

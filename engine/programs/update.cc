@@ -121,12 +121,6 @@ void print_item(const char* head, Text words) {
   between = ",";
 }
 
-/// The state as it stands on the disk, a line a fact.
-void print_state() {
-  Text rest = emit_state(host.state, host.buffer);
-  while (!rest.empty()) print_item("", take_line(&rest));
-}
-
 /// What does not agree with the state, or makes its record of time a lower bound only.
 void print_doubts() {
   const release::State& state = host.state;
@@ -148,7 +142,8 @@ void print_doubts() {
 Error run_status() {
   BITNET_TRY(release::open_host(arguments.prefix, false, &host));
   print_bracket("{\"state\":[");
-  print_state();
+  Text rest = emit_state(host.state, host.buffer);  // as it stands on the disk, a line a fact
+  while (!rest.empty()) print_item("", take_line(&rest));
   print_bracket("],\"doubts\":[");
   print_doubts();
   print_bracket("]}\n");

@@ -24,10 +24,9 @@ bool of_host(const Error& error) {
 InstalledRelease* list_release(State* state, const ReleaseName& name) {
   if (InstalledRelease* found = find_release(state, name); found != nullptr) return found;
   ENGINE_CHECK(state->release_count < kReleasesMax);
-  InstalledRelease& release = state->releases[state->release_count++];
   const uint64_t now_s = state->time.elapsed_s;
-  release = InstalledRelease{name, now_s, now_s, false};
-  return &release;
+  state->releases[state->release_count] = {name, now_s, now_s, false};
+  return &state->releases[state->release_count++];
 }
 
 /// Notes a release as evidence of a failure; but one that is gone back to, and that the system kept

@@ -32,7 +32,7 @@ int run(std::span<uint32_t> ids, uint32_t chunk) {
     for (uint32_t i = 0; i < count; ++i) {
       state = transformer.state(i);
       session.team().run(
-          [](void*, uint32_t t) { session.transformer().head().compute_all(state, t); }, nullptr);
+          [](void*, uint32_t t) { session.transformer().head().compute(state, t, true); }, nullptr);
       const auto* bytes = reinterpret_cast<const uint8_t*>(transformer.head().logits().data());
       const Error written =
           platform::write_all(platform::kStdout, {bytes, size_t{session.header().vocab_size} * 4});

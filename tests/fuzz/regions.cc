@@ -135,14 +135,16 @@ constexpr format::ProgramHeader kLoads[] = {
     segment(format::kFlagRead | format::kFlagWrite, 0x1f00, 0x403f00, 0x180),
     segment(format::kFlagRead, 0x3000, 0x600000, 0x500),
 };
-/// Pages of memory that hold pages of the file.
+/// Pages of memory that hold pages of the file; the last ones a copy of the model.
 constexpr struct {
   uint64_t address, bytes, offset;
 } kMapped[] = {{0x400000, 0x2000, 0},
                {0x402000, 0x1000, 0x1000},
                {0x403000, 0x2000, 0x1000},
-               {0x600000, 0x1000, 0x3000}};
-constexpr size_t kMemoryBytes = 0x6000;
+               {0x600000, 0x1000, 0x3000},
+               {0x800000, 0x1000, 0x3000}};
+constexpr size_t kMemoryBytes = 0x7000;
+constexpr uint64_t kModel = 0x3000, kModelBytes = 0x500, kHugeBytes = 0x200000;
 
 // What proc(5) shows of it, before and after \x01, the path: at start, and with the part that only
 // relocation writes sealed.
@@ -159,6 +161,12 @@ constexpr char kSealed[] =
     "7f0000403000-7f0000404000 r--p 00001000 fe:00 7 \1\n"
     "7f0000404000-7f0000405000 rw-p 00002000 fe:00 7 \1\n"
     "7f0000600000-7f0000601000 r--p 00003000 fe:00 7 \1\n";
+
+// With `weights: resident`, at the end of any of these: a region that is the copy, one that begins
+// before it, one that holds no byte more.
+constexpr const char* kCopies[] = {"7f0000800000-7f0000801000 r--p 00000000 00:00 0 \n",
+                                   "7f00007ff000-7f0000801000 r--p 00000000 00:00 0 \n",
+                                   "7f0000800000-7f0000800500 r--p 00000000 00:00 0 \n"};
 
 constexpr size_t kPathsCount = 4;
 constexpr size_t kTextBytesMax = 1u << 17;
@@ -182,6 +190,7 @@ void make_process() {
     byte = static_cast<uint8_t>(state >> 24);
   }
   elf.file = file_bytes;
+  elf.payload = elf.file.subspan(kModel, kModelBytes);
   for (const format::ProgramHeader& load : kLoads) elf.loads[elf.load_count++] = load;
   std::memset(long_path, 'n', sizeof long_path - 1);
   long_path[0] = '/';
@@ -200,7 +209,15 @@ uint8_t* find_memory(uint64_t address, size_t* bytes) {
   return nullptr;
 }
 
-/// Fills the memory from the file and changes it; returns whether a byte is not as it must be.
+/// Whether the model is at this address, whole.
+bool holds_model(uint64_t address) {
+  size_t bytes = 0;
+  const uint8_t* found = find_memory(address, &bytes);
+  return bytes >= kModelBytes && std::memcmp(found, file_bytes + kModel, kModelBytes) == 0;
+}
+
+/// Fills the memory from the file and changes it; returns whether a byte of a segment is not as it
+/// must be.
 bool fill_memory(const uint8_t* changes) {
   uint8_t* place = memory;
   for (const auto& mapped : kMapped) {
@@ -237,11 +254,19 @@ bool is_own(const programs::Region& region) {
   return region.rights[3] == 'p' && same_bytes(region.name, words(executable));
 }
 
+/// Where the weights that are read instead of the file's would be; 0 for nowhere.
+uint64_t copy_in(const programs::Region& region) {
+  const unsigned __int128 up = region.begin + static_cast<unsigned __int128>(kHugeBytes) - 1;
+  const unsigned __int128 at = up - up % kHugeBytes;
+  const bool fits = at + kModelBytes <= region.end && same_bytes(region.rights, words("r--p"));
+  return fits && region.name.empty() ? static_cast<uint64_t>(at) : 0;
+}
+
 void tell(const programs::Region& region) {
   programs::Region expected;
   must(read_region(&untold, &expected));
   must_equal(region, expected);
-  must(region.of_executable == is_own(expected));
+  must(region.of_executable == (is_own(expected) || copy_in(expected) != 0));
 }
 
 enum Descriptor : int { kSmaps = 5, kMem = 6 };
@@ -289,8 +314,20 @@ Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffe
 
 namespace {
 
-/// What a process that matches must be: nothing else can run, and each segment that is not writable
-/// is mapped whole and with its rights. The kernel tells regions in ascending order.
+/// Takes a copy of the model off the end of a text.
+bool take_copy(Text* text) {
+  for (const char* const each : kCopies) {
+    const Text copy = words(each);
+    if (text->size() < copy.size() || !same_bytes(text->last(copy.size()), copy)) continue;
+    *text = text->first(text->size() - copy.size());
+    return true;
+  }
+  return false;
+}
+
+/// What a process that matches must be: nothing else can run, each segment that is not writable is
+/// mapped whole and with its rights, and each copy of the model is one. The kernel tells regions in
+/// ascending order.
 void check_match(Text text) {
   bool ascending = true;
   uint64_t last = 0, mapped[4] = {};
@@ -302,6 +339,7 @@ void check_match(Text text) {
     const bool kernel =
         same_bytes(region.name, words("[vdso]")) || same_bytes(region.name, words("[vsyscall]"));
     must(!runs || (!writable && (is_own(region) || kernel)));
+    must(copy_in(region) == 0 || holds_model(copy_in(region)));
     if (!is_own(region)) continue;
     size_t i = 0;  // the segment by its distance, which no two share here
     while (i < 4 &&
@@ -334,8 +372,11 @@ void check_process(const uint8_t* data, size_t bytes) {
   const Error error = programs::check_process("42", elf, tell);
   must(open_count == 0);
   const bool interrupted = call_that_fails != 0 && calls >= call_that_fails;
-  const bool right = same_bytes(told, words(kWhole)) || same_bytes(told, words(kSealed));
-  must(!right || interrupted || failed(error) == tampered);
+  Text segments = told;
+  const bool copied = take_copy(&segments);
+  const bool right = same_bytes(segments, words(kWhole)) || same_bytes(segments, words(kSealed));
+  const bool wrong = tampered || (copied && !holds_model(kBias + 0x800000));
+  must(!right || interrupted || failed(error) == wrong);
   if (!failed(error)) {
     must(!tampered && !interrupted && untold.empty());
     fuzz_accepted += 1;

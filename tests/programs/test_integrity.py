@@ -25,6 +25,7 @@ from bitnet.seal.toolchain import Target, build_program, host_arch
 from tests.support.engine import demo_model
 from tests.support.host import root_only
 from tests.support.infer import sealed_program, unsealed_program, write_config
+from tests.support.lockdown import mappings_of
 from tests.support.sealing import build_probe
 from tests.support.status_table import status_rows, told
 
@@ -279,16 +280,18 @@ def test_regions_of_long_names_are_whole_lines(tmp_path: Path) -> None:
 
 
 def test_unsealed_program_is_told_as_such() -> None:
-    """No model is not a broken model."""
-    found = facts(integrity("--binary", unsealed_program(), "--json"))
-    assert found["model"] == "none: not sealed"
+    """If this fails, a file in which nothing was held against a digest is said to match."""
+    result = integrity("--binary", unsealed_program())
+    assert_told(result, "kModelNotSealed", unsealed_program())
+    assert result.stdout.splitlines()[-1] == "model  none: not sealed"
 
 
 @contextmanager
-def running(directory: Path, program: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def running(directory: Path, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
     """A program that waits for its prompt; the lock-down hides it from all but root."""
+    config = write_config(directory, **settings)
     process = subprocess.Popen(
-        [str(program or sealed_program()), "--config", str(write_config(directory)), "--seed", "1"],
+        [str(sealed_program()), "--config", str(config), "--seed", "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -339,14 +342,41 @@ def test_process_whose_memory_was_changed_is_found(tmp_path: Path, part: str) ->
         ]
         begin = int(lines[-1][0].split("-")[0], 16)
         address = begin + 5000
-        with Path(f"/proc/{process.pid}/mem").open("r+b", buffering=0) as memory:
-            memory.seek(address)
-            byte = memory.read(1)[0]
-            memory.seek(address)
-            memory.write(bytes([byte ^ 1]))
+        flip_in_memory(process.pid, address)
         result = integrity("--pid", process.pid)
     offset = int(lines[-1][2], 16) + 5000
     assert_told(result, "kMappingDiffers", "memory", address, offset)
+
+
+def flip_in_memory(pid: int, address: int) -> None:
+    with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
+        byte = os.pread(memory.fileno(), 1, address)[0]
+        os.pwrite(memory.fileno(), bytes([byte ^ 1]), address)
+
+
+@pytest.mark.parametrize("lock", ["all", "arena"])
+@root_only
+def test_copy_of_the_weights_that_was_changed_is_found(tmp_path: Path, lock: str) -> None:
+    """If this fails, the weights in the file match, and those that are read are looked at by
+    nobody."""
+    model = demo_model().read_bytes()
+    payload = sealed_program().read_bytes().index(model[:512])
+    with running(tmp_path, weights="resident", lock=lock) as process:
+        whole = integrity("--pid", process.pid, "--json")
+        mappings = mappings_of(Path(f"/proc/{process.pid}"))
+        (copy,) = (
+            each.begin for each in mappings
+            if each.permissions == "r--p" and not each.path and each.end - each.begin >= len(model)
+        )  # fmt: skip
+        for place in (0, len(model) // 2, len(model) - 1):
+            flip_in_memory(process.pid, copy + place)
+            result = integrity("--pid", process.pid)
+            assert_told(result, "kMappingDiffers", "memory", copy + place, payload + place)
+            flip_in_memory(process.pid, copy + place)
+    assert facts(whole)["result"] == "matches"
+    regions = [json.loads(line) for line in whole.stdout.splitlines() if '"region"' in line]
+    (told_copy,) = (each for each in regions if each["of_executable"] and not each["name"])
+    assert told_copy["region"].startswith(f"{copy:x}-")
 
 
 @contextmanager

@@ -100,6 +100,20 @@ def test_kernel_that_kills_only_the_thread_has_no_filter(tmp_path: Path) -> None
     assert_refused(refused, "kProtectionKernel", "filter", 0, errno.EINVAL)
 
 
+@pytest.mark.parametrize("reason", [errno.EPERM, errno.ENOSYS])
+def test_stack_that_cannot_be_found_is_not_locked(tmp_path: Path, reason: int) -> None:
+    """If this fails, under a filter that refuses the C library's question for the end of the stack
+    a part of it can reach swap, and the layer is said to be on."""
+    lacks = lacking(Refused("mremap", reason))
+    config = write_config(tmp_path, accept_missing=["dont_dump", *ABSENT])
+    refused = run(config, preexec_fn=lacks)
+    assert_refused(refused, "kProtectionMemory", "memory_lock", 0, errno.ENOMEM)
+    config = write_config(tmp_path, accept_missing=["memory_lock", "dont_dump", *ABSENT])
+    report = run(config, "--hardening-report", "--json", seed=False, preexec_fn=lacks)
+    states = {name: row["state"] for name, row in layers_of(report).items()}
+    assert states == STATES | {"memory_lock": "accepted", "dont_dump": "accepted"}
+
+
 def test_descriptors_accepted_and_inherited_do_not_shift_the_pipes(tmp_path: Path) -> None:
     """If this fails, a kernel without close_range cannot run under a careless parent, and the error
     blames another layer."""

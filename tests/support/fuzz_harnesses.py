@@ -276,7 +276,7 @@ def executable_seeds() -> Iterator[bytes]:
 def region_seeds() -> Iterator[bytes]:
     """Fixed texts: what the kernel shows, what it may show, and what the harness's own process has.
 
-    The two texts of a process that matches stand in regions.cc, too.
+    The texts of a process that matches stand in regions.cc, too.
     """
     path = b"/opt/bitnet/bitnet-infer"
     names = (
@@ -312,6 +312,7 @@ def region_seeds() -> Iterator[bytes]:
         b"7f0000404000-7f0000405000 rw-p 00002000 fe:00 7 \1\n"
     )
     sealed = parts["read"] + parts["run"] + relocated + parts["payload"]
+    resident = sealed + b"7f0000800000-7f0000801000 r--p 00000000 00:00 0 \n"
     for kind in range(4):
         for told in (whole, sealed):
             yield bytes([1, kind, 0]) + bytes(9) + told
@@ -319,6 +320,17 @@ def region_seeds() -> Iterator[bytes]:
         yield bytes([1, 0, call]) + bytes(9) + whole
     for place in (0, 0x15FF, 0x1600, 0x2600, 0x3F00, 0x5000, 0x54FF, 0x5500):
         yield bytes([1, 0, 0]) + place.to_bytes(2, "little") + b"\x80" + bytes(6) + sealed
+    for place in (0, 0x5000, 0x6000, 0x64FF, 0x6500):
+        yield bytes([1, 0, 0]) + place.to_bytes(2, "little") + b"\x80" + bytes(6) + resident
+    for place in (
+        b"7f00007ff000-7f0000801000",
+        b"7f0000800000-7f0000800500",
+        b"7f0000800000-7f00008004ff",
+        b"7f0000800001-7f0000801000",
+    ):
+        told = resident.replace(b"7f0000800000-7f0000801000", place)
+        yield bytes([1, 0, 0]) + bytes(9) + told
+        yield bytes([1, 0, 0]) + bytes(2) + b"\x80" + bytes(6) + told
     for part in parts.values():
         yield bytes([1, 0, 0]) + bytes(9) + whole.replace(part, b"")
         yield bytes([1, 0, 0]) + bytes(9) + whole.replace(part, part + part)
