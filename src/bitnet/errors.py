@@ -92,6 +92,4 @@ class IntegrityError(NotTrustedError):
 
 
 class RollbackError(NotTrustedError):
-    """A release is older than what is allowed."""
-
-    exit_code = 4
+    """A trust root is not the next version after the installed one."""

@@ -114,7 +114,7 @@ def guest() -> Iterator[Guest]:
         config = demo_config(accept_missing=ABSENT, log="/run/bitnet-log/ring")
         guest.put(f"{folder}/config.yaml", config.encode())
         guest.run("ln", "-s", "bitnet.d/1-0123456789abcdef", "/opt/bitnet")
-        for path in (*SERVICES, "bitnet.socket"):
+        for path in (*SERVICES, "bitnet.socket", "bitnet.slice"):
             guest.put(f"/run/systemd/system/{path}", (UNITS / path).read_bytes())
         guest.put("/run/sysusers.conf", (UNITS / "bitnet-sysusers.conf").read_bytes())
         assert guest.run("systemd-sysusers", "/run/sysusers.conf").returncode == 0
@@ -208,9 +208,20 @@ def test_socket_under_systemd_serves_many_users(guest: Guest) -> None:
             return b"".join(iter(lambda: client.recv(4096), b""))
 
     questions = list(answers) * 4
-    # Two at a time: the unit allows four to one user, and ends one a moment after its answer.
+    # Two at a time: from version 256 on systemd allows four to one user, and it ends one a moment
+    # after its answer.
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(ask, questions)) == [answers[question] for question in questions]
+
+
+@root_only
+def test_connections_under_systemd_have_a_limit_of_memory_together(guest: Guest) -> None:
+    """If this fails, those who may ask can take all memory of the machine, locked."""
+    shown = guest.run("systemctl", "show", "--property=Slice", "bitnet@1.service").stdout
+    assert shown == b"Slice=bitnet.slice\n"
+    shown = guest.run("systemctl", "show", "--property=MemoryMax", "bitnet.slice").stdout
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert int(shown.split(b"=")[1]) <= total // 2
 
 
 # The same limits without systemd: runs wherever the tests do.

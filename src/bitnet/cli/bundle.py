@@ -50,13 +50,14 @@ PROMPT_NAME: Final = "prompt of the self-test"
 _HOST_ARCH: Final = host_arch()
 
 _Executable = Annotated[
-    Path | None, typer.Option("--executable", metavar="FILE", help="bitnet-infer, sealed or not.")
+    Path | None, typer.Option("--executable", metavar="FILE", help="bitnet-infer.")
 ]
 _Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Its config.yaml, taken as it is.")
 ]
 _Model = Annotated[
-    Path | None, typer.Option("--model", metavar="FILE", help="model.bin, if it is not sealed in.")
+    Path | None,
+    typer.Option("--model", metavar="FILE", help="model.bin beside it, of `--no-model`."),
 ]
 _Existing = Annotated[
     Path | None, typer.Option("--existing", metavar="FILE", help="A bundle made before.")
@@ -69,7 +70,8 @@ _Version = Annotated[
     str | None, typer.Option("--version", metavar="X.Y.Z", help="Version, for people.")
 ]
 _Counter = Annotated[
-    int | None, typer.Option("--counter", metavar="N", help="Higher with every release.")
+    int | None,
+    typer.Option("--counter", metavar="N", help="Higher with every release, from 1 on."),
 ]
 _Minimum = Annotated[
     int,
@@ -208,6 +210,8 @@ def _request(executable: Path | None, config: Path | None, **rest: Any) -> Reque
             f"bundle is not described: {', '.join(absent)} missing",
             hint="pass them, or `--existing` with a bundle made before",
         )
+    if rest["counter"] == 0:
+        raise UsageError("counter is out of range: `0`", hint="no host takes 0: begin with 1")
     prompt = rest.pop("prompt")
     text = DEFAULT_PROMPT
     if prompt is not None:

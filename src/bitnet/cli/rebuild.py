@@ -35,8 +35,10 @@ _HELP: Final = """Makes a release again from its checkpoint and compares byte by
 
 Everything is made anew: model.bin from the checkpoint, the engine and the programs from the
 sources of this version, the self-test's answer, the bill of materials, the provenance, the bundle.
-From the bundle come only the choices of its builder: config.yaml, the self-test's prompt, version
-and counters. A difference is named with file and offset, and the exit code is 3.
+From the bundle come only the choices of its builder: config.yaml, prompt and seed of the self-test,
+product, version and counters, and what provenance.json records of them (processor, kind of
+executable and of embedding, programs, training data). A difference is named with file and offset,
+and the exit code is 3.
 
 Example:
 
@@ -196,7 +198,7 @@ def rebuild(
     ],
     work: Annotated[
         Path | None,
-        typer.Option("--work", metavar="DIR", help="Folder with room for three times the bundle."),
+        typer.Option("--work", metavar="DIR", help="Folder with room for five bundles."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

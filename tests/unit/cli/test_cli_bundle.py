@@ -305,6 +305,7 @@ def test_bundle_of_a_model_that_is_not_as_its_format_says_is_refused(
     [
         (("--version", "2.1"), 2, "version is not of the form X.Y.Z: `2.1`"),
         (("--counter", -1), 2, "counter is out of range: `-1`"),
+        (("--counter", 0), 2, "counter is out of range: `0`"),
         (("--minimum-counter", 8), 2, "minimum counter is above the counter: `8`"),
         (("--product", "a/b"), 2, "product is not a name: `a/b`"),
         (("--arch", "mips"), 2, "architecture is not supported: `mips`"),

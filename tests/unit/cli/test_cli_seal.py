@@ -1,5 +1,7 @@
 """`bitnet seal`: what is refused before anything is compiled."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from bitnet.seal import executable
 from bitnet.seal.executable import build_engine, seal_model
 from bitnet.seal.toolchain import Target, host_arch
 from tests.support.engine import DEMO_TOKENIZER, demo_model
+from tests.support.infer import ANSWER, ask, write_config
 
 
 @pytest.fixture
@@ -48,7 +51,44 @@ def test_seal_to_a_place_that_is_none_is_refused_at_once(
     assert capsys.readouterr().err.startswith(f"error: {REFUSED[name]}: ")
     with pytest.raises(UsageError, match=REFUSED[name]):
         seal_model(model, tokenizer, output, Target(host_arch()))
+    if name != "model.bin":
+        command = ["seal", "--no-model", "--tokenizer", tokenizer, "--output", output]
+        assert render.run_app(app.create(), "bitnet", [str(each) for each in command]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {REFUSED[name]}: ")
     assert {path: path.read_bytes() for path in inputs.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "model is not given"),
+        (("--model", "model.bin", "--no-model"), "`--model` and `--no-model` exclude each other"),
+    ],
+)
+def test_seal_says_whether_there_is_a_model(
+    inputs: Path, arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, an executable without a model is written where somebody forgot to name it."""
+    tokenizer, output = str(inputs / "tokenizer.json"), str(inputs / "bitnet-infer")
+    command = ["seal", *arguments, "--tokenizer", tokenizer, "--output", output]
+    assert render.run_app(app.create(), "bitnet", command) == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}\n")
+
+
+def test_seal_without_a_model_answers_with_the_one_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Broken, no command makes what a release with a model.bin beside its executable needs."""
+    program = tmp_path / "bitnet-infer"
+    command = ["seal", "--no-model", "--tokenizer", str(DEMO_TOKENIZER), "--output", str(program)]
+    assert render.run_app(app.create(), "bitnet", [*command, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    content = program.read_bytes()
+    assert (told["file_bytes"], told["root"]) == (len(content), None)
+    assert told["sha384"] == hashlib.sha384(content).hexdigest()
+    assert program.stat().st_mode & 0o777 == 0o755
+    result = ask(write_config(tmp_path, model=str(demo_model())), program=program)
+    assert (result.stdout, result.stderr, result.returncode) == (ANSWER, b"", 0)
 
 
 def test_seal_of_a_tokenizer_without_end_is_refused(inputs: Path) -> None:
