@@ -226,7 +226,8 @@ Error set_up(Program& self) {
   // 2. The model's bytes; the program's own.
   const bool sealed = same(self.config.model, "sealed");
   const std::span<const uint8_t> file = BITNET_VALUE(find_model(self.config.model));
-  if (sealed && self.config.verify != format::VerifyMode::kOff) BITNET_TRY(check_image());
+  const bool has_image = !same(format::sealed_root(), Digest{});  // whichever model is read
+  if (has_image && self.config.verify != format::VerifyMode::kOff) BITNET_TRY(check_image());
   // 3. Other files.
   if (self.arguments.vocabulary != nullptr) {
     BITNET_TRY(check_vocabulary_file(self.arguments.vocabulary));
@@ -275,8 +276,6 @@ Result<Text> read_prompt(Program& self) {
 /// In the order of model::Finish.
 constexpr const char* kFinishNames[] = {"stop_token", "stop_string", "length"};
 
-const char* finish_name(model::Finish finish) { return kFinishNames[static_cast<int>(finish)]; }
-
 void print_stats(Program& self, const model::GenerateResult& result, uint64_t start_ns) {
   const uint64_t decode_ns = result.end_ns - result.first_ns;
   const uint64_t decoded =
@@ -284,7 +283,7 @@ void print_stats(Program& self, const model::GenerateResult& result, uint64_t st
   Line line;
   line.text("{\"prompt_tokens\": ").number(result.prompt_tokens);
   line.text(", \"new_tokens\": ").number(result.new_tokens);
-  line.text(", \"finish\": \"").text(finish_name(result.finish));
+  line.text(", \"finish\": \"").text(kFinishNames[static_cast<int>(result.finish)]);
   line.text("\", \"isa\": \"").text(self.session.transformer().kernels().name);
   line.text("\", \"threads\": ").number(self.config.threads);
   // Microseconds with three digits behind the point.
@@ -323,7 +322,7 @@ Error answer(Program& self, uint64_t start_ns) {
   const model::GenerateResult result = BITNET_VALUE(self.session.generator().run(
       self.session.transformer(), &kTokenizerTables, ids, options, {write_answer, &self}));
   self.log.write(Event::kAnswer, result.new_tokens, (result.end_ns - start_ns) / 1000000,
-                 self.answer_bytes, text_of(finish_name(result.finish)));
+                 self.answer_bytes, text_of(kFinishNames[static_cast<int>(result.finish)]));
   BITNET_TRY(platform::write_all(platform::kStdout, text_of("\n")));
   if (result.finish == model::Finish::kLength) {
     Line line;

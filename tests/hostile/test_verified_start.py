@@ -251,8 +251,9 @@ def test_flipped_bit_in_the_tokenizer_stops_the_program(tmp_path: Path) -> None:
     changed = ask(write_config(tmp_path, verify="off"), program=program)
     assert (changed.returncode, changed.stdout) == (0, ANSWER.replace(b"/di", b"/ei"))
     for mode in ("full", "lazy"):
-        result = ask(write_config(tmp_path, verify=mode), program=program)
-        assert_refused(result, "kSealBroken", "image", note_of(content))
+        for model in ("sealed", str(demo_model())):
+            result = ask(write_config(tmp_path, verify=mode, model=model), program=program)
+            assert_refused(result, "kSealBroken", "image", note_of(content))
 
 
 def note_of(content: bytes) -> int:
