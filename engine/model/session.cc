@@ -49,7 +49,7 @@ Error Session::open(std::span<const uint8_t> given, const SessionOptions& option
   Arena counting;
   take_memory(counting, options, extra);
   if (counting.overflowed()) return Error{Status::kNoMemory, "arena"};
-  memory_ = BITNET_VALUE(platform::reserve_memory(counting.used(), resident));
+  memory_ = BITNET_VALUE(platform::reserve_memory(counting.used(), "arena", resident));
   Arena arena(memory_);
   take_memory(arena, options, extra);
   arena.freeze();

@@ -24,14 +24,16 @@ void unmap(std::span<const uint8_t> memory);
 /// kConfigMissing (value = errno), kConfigTooLarge (limit = buffer size), kFileSystem.
 Result<size_t> read_file(const char* path, std::span<uint8_t> buffer);
 
-/// Zeroed private memory, which asks for pages of 2 MiB if it shall. kNoMemory (value = bytes).
-Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages = false);
+/// Zeroed private memory, which asks for pages of 2 MiB if it shall. kNoMemory (subject = `what`,
+/// value = bytes).
+Result<std::span<uint8_t>> reserve_memory(size_t bytes, const char* what, bool huge_pages);
 
 inline constexpr size_t kHugePageBytes = size_t{2} << 20;
 
 /// A read-only copy of `bytes`, a mapped file, on huge pages of private memory, as far as there are
-/// any: it begins where one does. It lives as long as the program; the pages of the file are given
-/// back. kNoMemory (value = bytes).
+/// any: a mapping of its own that begins where one does and ends with the last page that it needs.
+/// It lives as long as the program; the pages of the file are given back. kNoMemory (value =
+/// bytes), kSystem.
 Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes);
 
 /// Of a page of memory: 4096, or on AArch64 perhaps 16384 or 65536.

@@ -51,31 +51,29 @@ Result<size_t> read_file(const char* path, std::span<uint8_t> buffer) {
   return Error{Status::kConfigTooLarge, path, 0, bytes, buffer.size()};
 }
 
-Result<std::span<uint8_t>> reserve_memory(size_t bytes, bool huge_pages) {
+Result<std::span<uint8_t>> reserve_memory(size_t bytes, const char* what, bool huge_pages) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return Error{Status::kNoMemory, "arena", 0, bytes, 0};
+  if (memory == MAP_FAILED) return Error{Status::kNoMemory, what, 0, bytes, 0};
   // Without them everything is as right and perhaps slower.
   if (huge_pages) (void)madvise(memory, bytes, MADV_HUGEPAGE);
   return std::span<uint8_t>(static_cast<uint8_t*>(memory), bytes);
 }
 
 Result<std::span<const uint8_t>> copy_to_huge_pages(std::span<const uint8_t> bytes) {
-  constexpr size_t kCopyStepBytes = size_t{4} << 20;
-  const Error no_memory{Status::kNoMemory, "weights", 0, bytes.size(), 0};
-  if (bytes.size() > SIZE_MAX / 2) return no_memory;
   const size_t room = (bytes.size() + 2 * kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
-  const Result<std::span<uint8_t>> memory = reserve_memory(room, true);
-  if (!memory.ok()) return no_memory;
-  uint8_t* const begin = memory.value().data();
+  uint8_t* const begin = BITNET_VALUE(reserve_memory(room, "weights", true)).data();
   const size_t gap = -reinterpret_cast<uintptr_t>(begin) % kHugePageBytes;
   // Step by step, each giving the pages of the source back, so that both never count together.
-  for (size_t at = 0; at < bytes.size(); at += kCopyStepBytes) {
+  for (size_t at = 0; at < bytes.size(); at += kHugePageBytes) {
     const size_t left = bytes.size() - at;
-    const size_t step = left < kCopyStepBytes ? left : kCopyStepBytes;
+    const size_t step = left < kHugePageBytes ? left : kHugePageBytes;
     std::memcpy(begin + gap + at, bytes.data() + at, step);
     (void)madvise(const_cast<uint8_t*>(bytes.data()) + at, step, MADV_DONTNEED);
   }
-  if (mprotect(begin, room, PROT_READ) != 0) return system_error(Status::kSystem, "mprotect");
+  const size_t end = gap + (bytes.size() + page_bytes() - 1) / page_bytes() * page_bytes();
+  if (gap != 0) munmap(begin, gap);
+  munmap(begin + end, room - end);
+  BITNET_TRY(protect_read_only({begin + gap, end - gap}));
   return std::span<const uint8_t>(begin + gap, bytes.size());
 }
 

@@ -132,7 +132,8 @@ uint32_t bitnet_open(const char* path, const BitnetOptions* options, void** out,
   }
   const Result<std::span<const uint8_t>> file = platform::map_file(path);
   if (!file.ok()) return fill(error, file.error());
-  const Result<std::span<uint8_t>> memory = platform::reserve_memory(sizeof(Engine));
+  const Result<std::span<uint8_t>> memory =
+      platform::reserve_memory(sizeof(Engine), "arena", false);
   if (!memory.ok()) {
     platform::unmap(file.value());
     return fill(error, memory.error());

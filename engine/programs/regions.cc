@@ -73,27 +73,30 @@ Result<int> open_of(const char* pid, const char* name) {
   return file.ok() ? file : hidden(name, file.error());
 }
 
-/// Every byte of the file from `begin` to `end` is in memory as it is, `apart` above its offset.
-Error compare(Process& process, uint64_t apart, uint64_t begin, uint64_t end) {
+/// Memory from `address` on holds these bytes of the file.
+Error compare(const Process& process, uint64_t address, Text expected) {
   uint8_t found[65536];
-  for (uint64_t at = begin; at < end;) {
-    const size_t wanted = end - at < sizeof found ? end - at : sizeof found;
-    const Result<size_t> count = platform::read_at(process.memory, apart + at, {found, wanted});
+  for (size_t at = 0; at < expected.size();) {
+    const size_t left = expected.size() - at;
+    const size_t wanted = left < sizeof found ? left : sizeof found;
+    const Result<size_t> count = platform::read_at(process.memory, address + at, {found, wanted});
     if (!count.ok() || count.value() != wanted) return hidden("mem", count.error());
     for (size_t i = 0; i < wanted; ++i, ++at) {
-      if (found[i] != process.elf.file[at])
-        return Error{Status::kMappingDiffers, "memory", apart + at, at};
+      const auto offset = static_cast<uint64_t>(&expected[at] - process.elf.file.data());
+      if (found[i] != expected[at])
+        return Error{Status::kMappingDiffers, "memory", address + at, offset};
     }
   }
   return kNoError;
 }
 
-/// Where the weights that a run reads lie, if they are a copy in this region (`weights: resident`):
-/// read-only, of no file, from the first huge page on; 0 where there is none.
-uint64_t find_copy(const Region& region, Text payload) {
-  const uint64_t gap = -region.begin % platform::kHugePageBytes;
-  if (payload.empty() || region.end - region.begin < gap + payload.size()) return 0;
-  return region.name.empty() && same(region.rights, "r--p") ? region.begin + gap : 0;
+/// Whether this is the copy of the weights that a run reads with `weights: resident`, as
+/// copy_to_huge_pages makes it.
+bool is_copy(const Region& region, Text payload) {
+  const uint64_t page = platform::page_bytes();
+  const bool fits = region.begin % platform::kHugePageBytes == 0 &&
+                    region.end - region.begin == (payload.size() + page - 1) / page * page;
+  return fits && region.name.empty() && same(region.rights, "r--p");
 }
 
 /// A region of the executable: the segment that holds its offset says the rest. Pages are mapped
@@ -116,8 +119,9 @@ Error check_own(Process& process, const Region& region) {
     if (may_write) return kNoError;  // start-up relocates it
     const uint64_t from = region.offset < load.offset ? load.offset : region.offset;
     const uint64_t to = region.end - apart < file_end ? region.end - apart : file_end;
+    if (to < from) return foreign(region);
     process.compared_bytes += to - from;
-    return compare(process, apart, from, to);
+    return compare(process, apart + from, process.elf.file.subspan(from, to - from));
   }
   return foreign(region);
 }
@@ -166,19 +170,17 @@ Error check_process(const char* pid, const format::ElfFile& elf, void (*tell)(co
   Region region;
   bool ok = true;
   for (Text rest(smaps, count.value()); next_region(rest, &region, &ok);) {
-    const uint64_t copy = find_copy(region, elf.payload);
     // Segments are private; a shared mapping is of a program that reads its own file.
     const bool mapped = region.rights[3] == 'p' && same(region.name, executable);
-    region.of_executable = mapped || copy != 0;
+    const bool copy = is_copy(region, elf.payload);
+    region.of_executable = mapped || copy;
     tell(region);
     const bool code = region.rights[2] == 'x';
     const bool kernel = same(region.name, "[vdso]") || same(region.name, "[vsyscall]");
     if (code && (region.rights[1] == 'w' || (!region.of_executable && !kernel)))
       return foreign(region);
     if (mapped) BITNET_TRY(check_own(process, region));
-    const uint64_t payload = static_cast<uint64_t>(elf.payload.data() - elf.file.data());
-    if (copy != 0)
-      BITNET_TRY(compare(process, copy - payload, payload, payload + elf.payload.size()));
+    if (copy) BITNET_TRY(compare(process, region.begin, elf.payload));
   }
   if (!ok) return Error{Status::kProcessHidden, "smaps"};
   uint64_t expected = 0;

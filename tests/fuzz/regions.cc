@@ -144,7 +144,7 @@ constexpr struct {
                {0x600000, 0x1000, 0x3000},
                {0x800000, 0x1000, 0x3000}};
 constexpr size_t kMemoryBytes = 0x7000;
-constexpr uint64_t kModel = 0x3000, kModelBytes = 0x500, kHugeBytes = 0x200000;
+constexpr uint64_t kModel = 0x3000, kModelBytes = 0x500;
 
 // What proc(5) shows of it, before and after \x01, the path: at start, and with the part that only
 // relocation writes sealed.
@@ -162,11 +162,14 @@ constexpr char kSealed[] =
     "7f0000404000-7f0000405000 rw-p 00002000 fe:00 7 \1\n"
     "7f0000600000-7f0000601000 r--p 00003000 fe:00 7 \1\n";
 
-// With `weights: resident`, at the end of any of these: a region that is the copy, one that begins
-// before it, one that holds no byte more.
+// With `weights: resident`, at the end of any of these: the copy; and what is none, for it begins
+// elsewhere or has other pages, other rights, a name.
 constexpr const char* kCopies[] = {"7f0000800000-7f0000801000 r--p 00000000 00:00 0 \n",
-                                   "7f00007ff000-7f0000801000 r--p 00000000 00:00 0 \n",
-                                   "7f0000800000-7f0000800500 r--p 00000000 00:00 0 \n"};
+                                   "7f0000801000-7f0000802000 r--p 00000000 00:00 0 \n",
+                                   "7f0000800000-7f0000802000 r--p 00000000 00:00 0 \n",
+                                   "7f0000800000-7f0000800500 r--p 00000000 00:00 0 \n",
+                                   "7f0000800000-7f0000801000 rw-p 00000000 00:00 0 \n",
+                                   "7f0000800000-7f0000801000 r--p 00000000 00:00 0 [anon:a]\n"};
 
 constexpr size_t kPathsCount = 4;
 constexpr size_t kTextBytesMax = 1u << 17;
@@ -254,19 +257,17 @@ bool is_own(const programs::Region& region) {
   return region.rights[3] == 'p' && same_bytes(region.name, words(executable));
 }
 
-/// Where the weights that are read instead of the file's would be; 0 for nowhere.
-uint64_t copy_in(const programs::Region& region) {
-  const unsigned __int128 up = region.begin + static_cast<unsigned __int128>(kHugeBytes) - 1;
-  const unsigned __int128 at = up - up % kHugeBytes;
-  const bool fits = at + kModelBytes <= region.end && same_bytes(region.rights, words("r--p"));
-  return fits && region.name.empty() ? static_cast<uint64_t>(at) : 0;
+/// Whether a region must be a copy of the model: its one page, where a huge page could be.
+bool is_copy(const programs::Region& region) {
+  const bool fits = (region.begin & 0x1fffff) == 0 && region.end == region.begin + kPageBytes;
+  return fits && region.name.empty() && same_bytes(region.rights, words("r--p"));
 }
 
 void tell(const programs::Region& region) {
   programs::Region expected;
   must(read_region(&untold, &expected));
   must_equal(region, expected);
-  must(region.of_executable == (is_own(expected) || copy_in(expected) != 0));
+  must(region.of_executable == (is_own(expected) || is_copy(expected)));
 }
 
 enum Descriptor : int { kSmaps = 5, kMem = 6 };
@@ -314,13 +315,13 @@ Result<size_t> read_at(int descriptor, uint64_t offset, std::span<uint8_t> buffe
 
 namespace {
 
-/// Takes a copy of the model off the end of a text.
+/// Takes one of kCopies off the end of a text; returns whether it is the copy of the model.
 bool take_copy(Text* text) {
   for (const char* const each : kCopies) {
     const Text copy = words(each);
     if (text->size() < copy.size() || !same_bytes(text->last(copy.size()), copy)) continue;
     *text = text->first(text->size() - copy.size());
-    return true;
+    return each == kCopies[0];
   }
   return false;
 }
@@ -339,7 +340,7 @@ void check_match(Text text) {
     const bool kernel =
         same_bytes(region.name, words("[vdso]")) || same_bytes(region.name, words("[vsyscall]"));
     must(!runs || (!writable && (is_own(region) || kernel)));
-    must(copy_in(region) == 0 || holds_model(copy_in(region)));
+    must(!is_copy(region) || holds_model(region.begin));
     if (!is_own(region)) continue;
     size_t i = 0;  // the segment by its distance, which no two share here
     while (i < 4 &&

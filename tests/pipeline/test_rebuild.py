@@ -281,6 +281,28 @@ def test_rebuild_of_a_bundle_with_an_endless_text_is_refused(
     assert told[1] == "  limit 1048576 bytes"
 
 
+def test_rebuild_of_a_release_with_its_model_beside_confirms_every_byte(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The other form of a release: what `seal --no-model` writes is what a second builder makes."""
+    lay_out(tmp_path)
+    (tmp_path / "config.yaml").write_text(demo_config(model="model.bin"), encoding="utf-8")
+    (tmp_path / "out").mkdir()
+    script = SCRIPT.replace('"--model", "model.bin", *tokenizer', '"--no-model", *tokenizer')
+    script = script.replace("files = (", 'files = ("--model", "model.bin", ').replace(
+        'os.mkdir("out")', ""
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environ, check=True)
+    bundle = tmp_path / "out" / NAME
+    with bundle.open("rb") as file:
+        manifest, _ = check_bundle(file, bundle.name, 0)
+    assert manifest.find("model.bin") is not None
+    assert answer_of(bundle) == answer_of(original)
+    assert rebuild(bundle, DEMO) == 0
+    assert "every byte the same" in capsys.readouterr().out
+
+
 def test_foreign_bundle_has_the_answer_of_this_host(original: Path, tmp_path: Path) -> None:
     """One answer on every architecture: a builder need not own both kinds of machine."""
     arch = "aarch64" if host_arch() == "x86_64" else "x86_64"

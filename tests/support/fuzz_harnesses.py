@@ -322,15 +322,15 @@ def region_seeds() -> Iterator[bytes]:
         yield bytes([1, 0, 0]) + place.to_bytes(2, "little") + b"\x80" + bytes(6) + sealed
     for place in (0, 0x5000, 0x6000, 0x64FF, 0x6500):
         yield bytes([1, 0, 0]) + place.to_bytes(2, "little") + b"\x80" + bytes(6) + resident
-    for place in (
-        b"7f00007ff000-7f0000801000",
-        b"7f0000800000-7f0000800500",
-        b"7f0000800000-7f00008004ff",
-        b"7f0000800001-7f0000801000",
+    for copy in (
+        b"7f0000801000-7f0000802000 r--p 00000000 00:00 0 \n",
+        b"7f0000800000-7f0000802000 r--p 00000000 00:00 0 \n",
+        b"7f0000800000-7f0000800500 r--p 00000000 00:00 0 \n",
+        b"7f0000800000-7f0000801000 rw-p 00000000 00:00 0 \n",
+        b"7f0000800000-7f0000801000 r--p 00000000 00:00 0 [anon:a]\n",
     ):
-        told = resident.replace(b"7f0000800000-7f0000801000", place)
-        yield bytes([1, 0, 0]) + bytes(9) + told
-        yield bytes([1, 0, 0]) + bytes(2) + b"\x80" + bytes(6) + told
+        yield bytes([1, 0, 0]) + bytes(9) + sealed + copy
+        yield bytes([1, 0, 0]) + b"\x00\x60\x80" + bytes(6) + sealed + copy
     for part in parts.values():
         yield bytes([1, 0, 0]) + bytes(9) + whole.replace(part, b"")
         yield bytes([1, 0, 0]) + bytes(9) + whole.replace(part, part + part)

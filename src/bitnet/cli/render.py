@@ -9,7 +9,7 @@ Data goes to stdout, everything else to stderr. An error reads
     hint: one action
 
 and nothing in it needs colour to be understood. Exit codes are those of `bitnet.errors`: 0 done,
-1 failed, 2 usage, 3 not trusted, 4 rollback refused, 5 environment, 70 a defect, 130 interrupted.
+1 failed, 2 usage, 3 not trusted, 5 environment, 70 a defect, 130 interrupted.
 """
 
 import contextlib

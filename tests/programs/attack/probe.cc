@@ -135,7 +135,7 @@ int main(int count, char** values) {
   arguments = values + 3;
   argument_count = count - 3;
   if (failed(lockdown.before_threads())) return 3;
-  const Result<std::span<uint8_t>> memory = platform::reserve_memory(kArenaBytes);
+  const Result<std::span<uint8_t>> memory = platform::reserve_memory(kArenaBytes, "arena", false);
   if (!memory.ok()) return 4;
   arena = memory.value();
   if (failed(team.start(kThreads))) return 5;

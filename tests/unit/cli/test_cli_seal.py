@@ -1,4 +1,4 @@
-"""`bitnet seal`: what is refused before anything is compiled."""
+"""`bitnet seal`: what is refused before anything is compiled, and the form without a model."""
 
 import hashlib
 import json
