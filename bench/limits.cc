@@ -28,7 +28,7 @@ namespace {
 using namespace bitnet;
 
 constexpr uint32_t kPassesMax = 64;
-constexpr size_t kHugePageBytes = size_t{2} << 20;
+using platform::kHugePageBytes;
 constexpr size_t kStepBytes = 256;
 
 // A team cannot be started again with another size, so each size has its own from its first use on.
@@ -159,7 +159,8 @@ uint64_t huge_kilobytes() {
 
 /// Filled private memory aligned to a huge page, with or without the kernel's leave to use them.
 std::span<const uint8_t> make_buffer(size_t bytes, int advice) {
-  const Result<std::span<uint8_t>> memory = platform::reserve_memory(bytes + kHugePageBytes);
+  const Result<std::span<uint8_t>> memory =
+      platform::reserve_memory(bytes + kHugePageBytes, "buffer", false);
   if (!memory.ok()) return {};
   const uintptr_t address = reinterpret_cast<uintptr_t>(memory.value().data());
   uint8_t* begin = memory.value().data() + (kHugePageBytes - address % kHugePageBytes);

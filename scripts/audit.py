@@ -41,7 +41,7 @@ __all__ = [
 
 TOKENIZER: Final = Path("models/demo/tokenizer.json")
 OUTSIDE_THE_GAP: Final = ("programs/library.cc",)
-GAP_LINES_MAX = 9_346  # the promise is 8,000; docs/decisions/0005 says what is to be done
+GAP_LINES_MAX = 9_344  # the promise is 8,000; docs/decisions/0005 says what is to be done
 # Of the program with the demo's tokenizer. Its tables are data of the model, as the weights are:
 # 134 kB here, megabytes for others.
 SIZE_GOAL_BYTES: Final = 400_000
