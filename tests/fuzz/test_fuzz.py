@@ -37,7 +37,7 @@ def test_driver_a_seed_longer_than_any_input_is_refused(tmp_path: Path) -> None:
         fuzz(harness, tmp_path, seconds=1)
 
 
-@pytest.mark.skipif(not fixed_addresses(), reason="this sandbox refuses ADDR_NO_RANDOMIZE")
+@pytest.mark.skipif(not fixed_addresses(), reason="this host refuses ADDR_NO_RANDOMIZE")
 def test_driver_same_seed_and_runs_does_the_same(tmp_path: Path) -> None:
     """A finding that cannot be repeated cannot be repaired."""
     harness = next(each for each in HARNESSES if each.name == "config")
